@@ -1,0 +1,49 @@
+# One command for each thing a developer does. `just` alone lists them.
+# Every recipe is a plain cargo or script call, so none needs just: it only saves typing.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# The list of recipes.
+default:
+    @just --list
+
+# What continuous integration runs: format, lints, documentation, all tests.
+check:
+    ./.ci/run
+
+# Rewrites the sources in the house format.
+fmt:
+    cargo fmt --all
+
+# Lints of every target; warnings are errors.
+clippy:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Developer documentation of every package; warnings are errors.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# All tests, or those that the arguments choose: `just test -p lapwing-vault`.
+test *arguments:
+    ./tests/run {{ arguments }}
+
+# The narrated demonstration on real processes.
+demo:
+    cargo build --release --locked --bins
+    ./target/release/lapwing demo
+
+# Licences, bans and sources of the dependencies: works offline.
+deny:
+    cargo deny --locked check bans licenses sources
+
+# The advisory database too: needs the network.
+advisories:
+    cargo deny --locked check advisories
+
+# One fuzz target for a number of seconds: `just fuzz protocol/wire frame 60`.
+fuzz folder target seconds="60":
+    cd {{ folder }} && cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }}
+
+# The benches of one package: `just bench lapwing-vault`.
+bench package *arguments:
+    cargo bench --locked -p {{ package }} {{ arguments }}

@@ -1,0 +1,46 @@
+//! Bounds that relay and client both rely on. Each has a unit, a reason, and what happens at it.
+
+use std::time::Duration;
+
+/// Longest frame in bytes, without its length prefix. Three of the largest envelopes fit into one answer;
+/// a longer claim ends the connection before anything is read.
+pub const MAX_FRAME: usize = 256 << 10;
+
+/// Bytes of the length prefix of a frame.
+pub const FRAME_PREFIX: usize = 4;
+
+/// Room that an answer's CBOR needs around one envelope.
+pub const ENVELOPE_OVERHEAD: usize = 160;
+
+/// Most envelopes in one answer or notice.
+pub const MAX_WINDOW: usize = 128;
+
+/// Most bytes of envelopes in one answer or notice; one envelope is always returned.
+pub const MAX_WINDOW_BYTES: usize = 128 << 10;
+
+/// Most sequence numbers in a selective acknowledgement; more are sent in the next one.
+pub const MAX_SELECTIVE: usize = 256;
+
+/// Largest part of a blob in one frame.
+pub const MAX_BLOB_PART: usize = 64 << 10;
+
+/// Largest blob. Above it the relay answers `too_large`.
+pub const MAX_BLOB: u64 = 100 << 20;
+
+/// Most sealed records that one tripwire may leave: eight passphrases, with room for replacing them.
+pub const MAX_TOKEN_RECORDS: usize = 32;
+
+/// Longest sealed action list in bytes: some 40 alerts of the medium size.
+pub const MAX_ACTION_LIST: usize = 192 << 10;
+
+/// Most actions in one list.
+pub const MAX_ACTIONS: usize = 256;
+
+/// How long the relay keeps an envelope unless its operator says otherwise.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How many bytes the relay keeps in one mailbox unless its operator says otherwise.
+pub const DEFAULT_MAILBOX_BYTES: u64 = 64 << 20;
+
+/// Requests that one connection may have unanswered; the relay stops reading at it.
+pub const MAX_IN_FLIGHT: usize = 256;

@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn identifiers_are_no_numbers() {
-        let names: Vec<_> = Source::parse("a_1 + 0xff + 7u64 * b").identifiers().into_iter().map(|(_, n)| n).collect();
+        let names: Vec<_> =
+            Source::parse("a_1 + 0xff + 7u64 * b").identifiers().into_iter().map(|(_, n)| n).collect();
         assert_eq!(names, ["a_1", "b"]);
     }
 

@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn finds_nested_sources_and_skips_what_is_built() {
         let folder = tempfile::tempdir().unwrap();
-        for (path, text) in [("a/src/lib.rs", "x"), ("README.md", "y"), ("target/debug/z.rs", "z"), ("a/b.bin", "w")] {
+        for (path, text) in
+            [("a/src/lib.rs", "x"), ("README.md", "y"), ("target/debug/z.rs", "z"), ("a/b.bin", "w")]
+        {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::io::Write::write_all(

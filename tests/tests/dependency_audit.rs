@@ -1,0 +1,141 @@
+//! What is linked into what: the resolved graph, the built programs, and the policy for what others wrote.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed audit ends with its findings")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use lapwing_tests::audit::dependencies::{Graph, ignored_advisories, locked_packages, unfounded};
+use lapwing_tests::audit::{Tree, report};
+use memchr::memmem;
+
+/// Packages that can decrypt, or that only serve to build one that can.
+const DECRYPTING: &[&str] = &[
+    "libsignal-protocol-syft",
+    "libsignal-core-syft",
+    "signal-crypto-syft",
+    "spqr-syft",
+    "lapwing-protocol",
+    "lapwing-vault",
+    "prost-build",
+];
+
+/// Advisories that stand in the design's findings on libsignal; each needs an entry of its own.
+const KNOWN_ADVISORIES: &[&str] = &[
+    "RUSTSEC-2026-0074",
+    "RUSTSEC-2026-0207",
+    "RUSTSEC-2026-0208",
+    "RUSTSEC-2026-0069",
+    "RUSTSEC-2026-0070",
+    "RUSTSEC-2026-0071",
+    "RUSTSEC-2026-0212",
+    "RUSTSEC-2024-0436",
+    "RUSTSEC-2024-0370",
+    "RUSTSEC-2026-0173",
+];
+
+fn tree() -> Tree {
+    Tree::of_this_repository().unwrap()
+}
+
+fn graph() -> Graph {
+    Graph::load(tree().root()).unwrap()
+}
+
+/// Fails if `package` reaches one of `banned`.
+fn must_not_reach(graph: &Graph, package: &str, banned: &[&str]) {
+    let reached = graph.reach(package).unwrap();
+    let found: Vec<_> = banned.iter().filter(|name| reached.contains(**name)).collect();
+    assert!(found.is_empty(), "{package} must not depend on {found:?}");
+}
+
+#[test]
+fn relay_links_no_code_that_decrypts() {
+    let graph = graph();
+    must_not_reach(&graph, "lapwing-relay", DECRYPTING);
+    must_not_reach(&graph, "lapwing-relay", &["lapwing"]);
+    assert!(graph.reach("lapwing-relay").unwrap().contains("lapwing-wire"), "the relay speaks no protocol");
+
+    // The control: the same question about the client finds every one of them.
+    let client = graph.reach("lapwing").unwrap();
+    let missed: Vec<_> = DECRYPTING.iter().filter(|name| !client.contains(**name)).collect();
+    assert!(missed.is_empty(), "the audit no longer sees {missed:?} in the client");
+}
+
+#[test]
+fn lower_layers_link_nothing_from_above() {
+    let graph = graph();
+    let network = ["quinn", "rustls", "tokio"];
+    let ours = ["lapwing", "lapwing-relay", "lapwing-protocol", "lapwing-vault"];
+    must_not_reach(
+        &graph,
+        "lapwing-wire",
+        &[&network[..], &ours, &["libsignal-protocol-syft", "redb"]].concat(),
+    );
+    must_not_reach(
+        &graph,
+        "lapwing-vault",
+        &[&network[..], &["lapwing", "lapwing-wire", "lapwing-protocol"]].concat(),
+    );
+    must_not_reach(&graph, "lapwing-vault", &["libsignal-protocol-syft"]);
+    must_not_reach(
+        &graph,
+        "lapwing-protocol",
+        &[&network[..], &["lapwing", "lapwing-relay", "lapwing-vault"]].concat(),
+    );
+    must_not_reach(&graph, "lapwing", &["lapwing-relay", "lapwing-tests"]);
+    assert!(
+        graph.reach("lapwing").unwrap().contains("quinn"),
+        "the audit no longer sees quinn in the client"
+    );
+}
+
+/// The program that an environment variable of `tests/run` names. Absent is a failure: the audit would prove nothing.
+fn program(variable: &str) -> Vec<u8> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| panic!("{variable} is not set; run the tests with `tests/run`"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{} could not be read: {error}", path.display()))
+}
+
+#[test]
+fn relay_program_has_no_symbol_of_code_that_decrypts() {
+    let crates = ["libsignal_protocol", "lapwing_protocol", "lapwing_vault"];
+    let has = |program: &[u8], name: &str| memmem::find(program, name.as_bytes()).is_some();
+
+    let client = program("LAPWING_BIN");
+    let missed: Vec<_> = crates.iter().filter(|name| !has(&client, name)).collect();
+    assert!(missed.is_empty(), "the control fails: the client's program shows no symbol of {missed:?}");
+
+    let relay = program("LAPWING_RELAY_BIN");
+    assert!(has(&relay, "lapwing_wire"), "the relay's program shows no symbols at all");
+    let found: Vec<_> = crates.iter().filter(|name| has(&relay, name)).collect();
+    assert!(found.is_empty(), "the relay's program contains symbols of {found:?}");
+}
+
+#[test]
+fn every_ignored_advisory_has_its_own_reason() {
+    let tree = tree();
+    let ignored = ignored_advisories(&tree.file("deny.toml").unwrap().text).unwrap();
+    let lock = std::fs::read_to_string(tree.root().join("Cargo.lock")).unwrap();
+    let findings = unfounded(&ignored, &locked_packages(&lock).unwrap());
+    assert!(findings.is_empty(), "{}", report(&findings));
+
+    let listed: BTreeSet<_> = ignored.iter().map(|entry| entry.id.as_str()).collect();
+    assert_eq!(
+        listed,
+        KNOWN_ADVISORIES.iter().copied().collect(),
+        "deny.toml and the known advisories differ"
+    );
+}
+
+#[test]
+fn no_second_tls_implementation_is_linked() {
+    let graph = graph();
+    for program in ["lapwing", "lapwing-relay"] {
+        must_not_reach(&graph, program, &["openssl", "openssl-sys", "native-tls", "ring"]);
+        assert!(
+            graph.reach(program).unwrap().contains("aws-lc-rs"),
+            "{program} links no TLS provider at all"
+        );
+    }
+}

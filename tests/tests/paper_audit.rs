@@ -94,6 +94,11 @@ fn every_command_of_the_readme_exists() {
         "the README does not say ./tests/run"
     );
 
+    // The control: what no program offers must be found.
+    for words in [["lapwing", "no-such-command"], ["lapwing-relay", "serve --no-such-flag"]] {
+        let words = words.iter().flat_map(|part| part.split(' ')).map(str::to_owned).collect();
+        assert!(complaint(&tree, &Command { line: 1, words }).is_some(), "the check accepts any command");
+    }
     let findings: Vec<_> = commands
         .iter()
         .filter_map(|command| {

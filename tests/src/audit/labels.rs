@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Source};
 
-/// What every label of this project begins with; a version and the purpose follow.
-const PREFIX: &str = "lapwing/";
+/// What every label of this project begins with.
+const NAME: &str = "lapwing";
 
 /// One label in one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +23,20 @@ pub fn labels(file: &str, source: &Source) -> Vec<Label> {
     source
         .literals()
         .iter()
-        .filter(|literal| {
-            literal
-                .value
-                .strip_prefix(PREFIX)
-                .is_some_and(|rest| !rest.trim_start_matches(|c: char| c.is_ascii_digit()).is_empty())
-        })
+        .filter(|literal| is_label(&literal.value))
         .map(|literal| Label { text: literal.value.clone(), file: file.to_owned(), line: literal.line })
         .collect()
+}
+
+/// `lapwing/1 purpose` or `lapwing part 1 purpose`: the name, at most one part, a version, and what it is for.
+fn is_label(text: &str) -> bool {
+    let mut words = text.split(['/', ' ']);
+    if words.next() != Some(NAME) {
+        return false;
+    }
+    let is_version = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit());
+    let versioned = words.next().is_some_and(is_version) || words.next().is_some_and(is_version);
+    versioned && words.next().is_some_and(|purpose| !purpose.is_empty())
 }
 
 /// Labels written more than once, and packages that keep labels in more than one file.
@@ -86,6 +92,21 @@ mod tests {
         let found =
             of(&[("a/src/labels.rs", "b\"lapwing/1 seal\""), ("a/src/other.rs", "b\"lapwing/1 open\"")]);
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn labels_of_a_part_are_labels_and_talk_is_none() {
+        assert!(is_label("lapwing vault 1 slot") && is_label("lapwing/1 slot") && is_label("lapwing/1/slot"));
+        for text in [
+            "lapwing/1",
+            "lapwing vault",
+            "lapwing demo",
+            "lapwing vault 1",
+            "the lapwing/1 slot",
+            "lapwing/a",
+        ] {
+            assert!(!is_label(text), "{text}");
+        }
     }
 
     #[test]

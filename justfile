@@ -32,7 +32,7 @@ demo:
     cargo build --release --locked --bins
     ./target/release/lapwing demo
 
-# Licences, bans and sources of the dependencies: works offline.
+# Licences, bans and sources of the dependencies: no network once the crates are downloaded.
 deny:
     cargo deny --locked check bans licenses sources
 

@@ -8,7 +8,6 @@
 const REQUIRED: [&str; 2] = ["LIBCRUX_DISABLE_SIMD256", "LIBCRUX_DISABLE_SIMD128"];
 const YES: [&str; 3] = ["1", "y", "Y"];
 
-#[expect(clippy::print_stdout, reason = "cargo reads a build script's instructions from its output")]
 fn main() -> Result<(), String> {
     for name in REQUIRED {
         println!("cargo:rerun-if-env-changed={name}");

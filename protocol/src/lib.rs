@@ -1,0 +1,25 @@
+//! Encrypted messaging: what two people, or a group, can say to each other without anybody else reading it.
+//!
+//! Nothing here performs input or output, reads a clock, makes randomness or needs an async runtime: time and
+//! generators are arguments, state goes in and out as bytes. The byte formats and numbered rules are those of
+//! `docs/protocol.md`.
+//!
+//! Promised: confidentiality and authenticity against everybody but the two ends, post-quantum included; forward
+//! secrecy; healing after a compromise; no panic and no half-changed state from any input. Not promised: anything
+//! about who talks to whom (that is the envelope's and the relay's part), and anything once a device is read while
+//! unlocked.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`session`] | pairwise sessions, sender keys, bundles, safety numbers: libsignal behind one door |
+//! | [`identity`] | the public half of an identity |
+//! | [`signing`] | statements signed by an identity |
+//! | [`secret`] | the container for bytes that must not be seen or left behind |
+//! | [`labels`] | every domain-separation label |
+
+mod codec;
+pub mod identity;
+pub mod labels;
+pub mod secret;
+pub mod session;
+pub mod signing;

@@ -1,10 +1,7 @@
-//! CBOR (RFC 8949) for this crate's own formats: bounded before it is decoded, nothing after it.
+//! The wire crate's bounded CBOR for what is secret: encoded into a buffer that is wiped.
 
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
-
-/// Nesting that our formats never reach; deeper input is refused by the decoder before it recurses further.
-const MAX_DEPTH: usize = 8;
 
 /// Bytes are not one complete value of the expected format and size.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,13 +18,7 @@ pub(crate) fn encode<T: Serialize>(value: &T, capacity: usize) -> Result<Zeroizi
 
 /// Decodes exactly one value of at most `max` bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, BadEncoding> {
-    if bytes.len() > max {
-        return Err(BadEncoding);
-    }
-    let mut rest = bytes;
-    let value =
-        ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH).map_err(|_| BadEncoding)?;
-    if rest.is_empty() { Ok(value) } else { Err(BadEncoding) }
+    lapwing_wire::codec::decode(bytes, max).map_err(|_| BadEncoding)
 }
 
 #[cfg(test)]

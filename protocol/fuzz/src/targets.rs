@@ -149,3 +149,83 @@ pub fn stored_state(data: &[u8]) {
         assert!(PeerSenderKey::import(key.export().expect("export").expose()).is_ok());
     }
 }
+
+/// Two people, a network that loses, repeats, reorders and alters, and restarts at any moment: every byte of `data` is
+/// one event. What arrives unaltered for the first time is read; nothing else is.
+pub fn interaction(data: &[u8]) {
+    /// Longer inputs find nothing that shorter ones do not.
+    const MAX_EVENTS: usize = 400;
+    let mut rng = ChaCha20Rng::from_seed([11; 32]);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut locals = [(); 2].map(|()| LocalIdentity::generate(&mut rng).expect("identity"));
+    let bundle = locals[1].new_bundle(BundleUse::Once, now, &mut rng).expect("bundle");
+    let other = locals[0].new_bundle(BundleUse::Once, now, &mut rng).expect("bundle");
+    let mut sessions = [
+        Session::initiate(&locals[0], &bundle, now, &mut rng).ok(),
+        // The second begins as well, or waits to be written to.
+        data.first()
+            .filter(|byte| *byte & 1 == 1)
+            .and_then(|_| Session::initiate(&locals[1], &other, now, &mut rng).ok()),
+    ];
+    // For each receiver: bytes, text, whether it was read.
+    let mut network: [Vec<(Vec<u8>, u32, bool)>; 2] = [Vec::new(), Vec::new()];
+    for (number, event) in (0_u32..).zip(data.iter().take(MAX_EVENTS)) {
+        let (who, what, at) = (usize::from(event & 1), event >> 1 & 7, usize::from(event >> 4));
+        let waiting = network[who].len();
+        match what {
+            0..=2 => {
+                if let Some(session) = &mut sessions[who] {
+                    let text = number.to_be_bytes();
+                    let message = session.encrypt(&text, CONTEXT, now, &mut rng).expect("encrypt");
+                    network[1 - who].push((message.into_bytes(), number, false));
+                }
+            }
+            3 => {
+                if let Some(session) = &mut sessions[who] {
+                    let stored = session.export().expect("export");
+                    *session = Session::import(stored.expose()).expect("what was stored is read");
+                }
+                let stored = locals[who].export().expect("export");
+                locals[who] = LocalIdentity::import(stored.expose()).expect("what was stored is read");
+            }
+            4 if waiting > 0 => {
+                let (mut message, ..) = network[who][at % waiting].clone();
+                let position = (usize::try_from(number).unwrap_or(0) * 31) % message.len();
+                message[position] ^= 1 << (number % 8);
+                if let Some(session) = &mut sessions[who] {
+                    let before = session.export().expect("export");
+                    // The registration id of a first message is under no MAC: such a message may still be read.
+                    if let Err(error) = session.decrypt(&mut locals[who], &message, CONTEXT, &mut rng) {
+                        assert_ne!(error, SessionError::Panicked);
+                        assert_eq!(session.export().expect("export").expose(), before.expose());
+                    } else {
+                        network[who][at % waiting].2 = true;
+                    }
+                }
+            }
+            _ if waiting > 0 => {
+                let (message, text, read) = network[who][at % waiting].clone();
+                let outcome = match &mut sessions[who] {
+                    Some(session) => session.decrypt(&mut locals[who], &message, CONTEXT, &mut rng),
+                    None => {
+                        accept_first(&mut locals[who], None, &message, CONTEXT, &mut rng).map(|accepted| {
+                            sessions[who] = Some(accepted.session);
+                            accepted.plaintext
+                        })
+                    }
+                };
+                match outcome {
+                    Ok(plaintext) => {
+                        assert!(!read, "a message was read twice");
+                        assert_eq!(plaintext.expose(), text.to_be_bytes());
+                        network[who][at % waiting].2 = true;
+                    }
+                    Err(error) => {
+                        assert!(read && error == SessionError::Duplicate, "{error:?}, read: {read}")
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

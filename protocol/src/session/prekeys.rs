@@ -16,6 +16,8 @@
 //! Signatures are libsignal's: XEdDSA by the identity over type byte and key. The ids and the one-time key are
 //! under no signature: a bundle travels under a hash that a ticket or a signed commit carries.
 
+use std::fmt;
+
 use libsignal_protocol::{DeviceId, IdentityKey as SignalIdentity, PreKeyBundle, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
@@ -149,6 +151,18 @@ impl Bundle {
             kps.to_vec(),
             SignalIdentity::new(identity),
         )?)
+    }
+}
+
+impl fmt::Debug for BundleIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BundleIn(..)")
+    }
+}
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bundle(..)")
     }
 }
 

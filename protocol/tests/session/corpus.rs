@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use proptest::test_runner::{Config as ProptestConfig, TestRunner};
+
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
@@ -33,6 +35,22 @@ fn sender_key_corpus() {
 #[test]
 fn stored_state_corpus() {
     replay("stored_state", targets::stored_state);
+}
+
+#[test]
+fn interaction_corpus() {
+    replay("interaction", targets::interaction);
+}
+
+#[test]
+fn ses_07_any_order_of_events_leaves_both_ends_able_to_talk() {
+    let events = proptest::collection::vec(proptest::num::u8::ANY, 1..200);
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(config).run(&events, |events| {
+        targets::interaction(&events);
+        Ok(())
+    });
+    outcome.unwrap();
 }
 
 /// The corpus means something only while its good inputs are good.

@@ -50,6 +50,8 @@ purpose! {
     Access,
     /// Arms and disarms one tripwire.
     TripwireOwner,
+    /// Signs the alerts for one trusted contact; no relay ever sees it.
+    AlertSigner,
 }
 
 /// The secret half of a capability: a 32-byte Ed25519 seed, wiped when dropped.

@@ -103,6 +103,44 @@ impl BlobHash {
     }
 }
 
+/// Computes a [`BlobHash`] from parts, for blobs that nobody holds in memory as a whole.
+///
+/// ```
+/// use lapwing_wire::ids::{BlobHash, BlobHasher};
+/// let mut hasher = BlobHasher::new(5);
+/// hasher.update(b"he");
+/// hasher.update(b"llo");
+/// assert_eq!(hasher.finish(), BlobHash::of(b"hello"));
+/// ```
+pub struct BlobHasher(Sha256);
+
+impl BlobHasher {
+    /// For a blob of `total` bytes; the parts must add up to it, else the hash is that of no blob.
+    pub fn new(total: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(labels::BLOB_HASH);
+        hash.update([0]);
+        hash.update(u32::try_from(total).unwrap_or(u32::MAX).to_be_bytes());
+        Self(hash)
+    }
+
+    /// The next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The name of a blob of all these parts.
+    pub fn finish(self) -> BlobHash {
+        BlobHash(self.0.finalize().into())
+    }
+}
+
+impl std::fmt::Debug for BlobHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlobHasher(..)")
+    }
+}
+
 impl RunningHash {
     /// Where every mailbox starts.
     pub const START: Self = Self([0; 32]);

@@ -24,6 +24,10 @@ pub const MAX_SELECTIVE: usize = 256;
 /// Largest part of a blob in one frame.
 pub const MAX_BLOB_PART: usize = 64 << 10;
 
+/// Smallest part of a blob but its last: bounds how many records a blob becomes. Below it the relay answers
+/// `too_large` (not of an allowed size).
+pub const MIN_BLOB_PART: usize = 16 << 10;
+
 /// Largest blob. Above it the relay answers `too_large`.
 pub const MAX_BLOB: u64 = 100 << 20;
 

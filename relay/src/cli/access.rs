@@ -1,0 +1,146 @@
+//! `status` and `access`: asked of the running relay, else of its store.
+
+use lapwing_wire::{address::RelayAddress, time::Timestamp};
+use serde_json::{Value, json};
+
+use super::{AccessCommand, CliError, IssueArgs, init::open, output::Output, serve::load};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::Size,
+    operator::{self, Ask, Reply, Status, TicketLine},
+    place::Place,
+};
+
+pub(super) async fn status(place: &Place, output: &Output) -> Result<(), CliError> {
+    let reply = ask(place, output, Ask::Status).await?;
+    let Reply::Status(status) = reply else { return Err(unexpected(reply)) };
+    output.result("status", serde_json::to_value(&status).unwrap_or(Value::Null), &status_text(&status));
+    Ok(())
+}
+
+pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) -> Result<(), CliError> {
+    match command {
+        AccessCommand::Issue(IssueArgs { size, mailboxes, expires }) => {
+            let access = load(place, output)?.access;
+            let ask_for = Ask::AccessIssue {
+                bytes: size.unwrap_or(access.size).0,
+                mailboxes: mailboxes.unwrap_or(access.mailboxes),
+                expires: expires.map(|span| SystemClock.now().plus(span.0)),
+            };
+            match ask(place, output, ask_for).await? {
+                Reply::Issued { name, ticket } => {
+                    let json = json!({ "name": name, "access_ticket": ticket });
+                    output.result("access_ticket", json, &ticket);
+                    Ok(())
+                }
+                other => Err(unexpected(other)),
+            }
+        }
+        AccessCommand::List => match ask(place, output, Ask::AccessList).await? {
+            Reply::Tickets(lines) => {
+                lines.iter().for_each(|line| show(line, output));
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        },
+        AccessCommand::Revoke { name } => match ask(place, output, Ask::AccessRevoke { name }).await? {
+            Reply::Done => {
+                output.result("revoked", json!({}), "revoked");
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        },
+    }
+}
+
+/// Asks the running relay; opens the store where none runs.
+async fn ask(place: &Place, output: &Output, question: Ask) -> Result<Reply, CliError> {
+    let secret = place.secret()?;
+    if let Some(reply) = operator::ask(&place.control(), &question).await.map_err(CliError::Control)? {
+        return Ok(reply);
+    }
+    let config = load(place, output)?;
+    let address = match config.network.port {
+        0 => None,
+        port => Some(RelayAddress::new(secret.public()?, &config.network.host, port)?),
+    };
+    let desk = open(place, &config, address).await?;
+    let reply = desk.answer(question, SystemClock.now()).await;
+    desk.service.shutdown().await;
+    Ok(reply)
+}
+
+fn unexpected(reply: Reply) -> CliError {
+    match reply {
+        Reply::NoSuchTicket => CliError::NoSuchTicket,
+        Reply::NoAddress => CliError::NoAddress,
+        Reply::Failed(reason) => CliError::Refused(reason),
+        Reply::Status(_) | Reply::Issued { .. } | Reply::Tickets(_) | Reply::Done => {
+            CliError::Refused("it answered something else".into())
+        }
+    }
+}
+
+fn status_text(status: &Status) -> String {
+    let Status {
+        version,
+        address,
+        connections,
+        mailboxes,
+        envelope_bytes,
+        blobs,
+        blob_bytes,
+        tickets,
+        disk_bytes,
+        free_bytes,
+        slow_commits,
+        socket_buffer,
+    } = status;
+    let state = match connections {
+        Some(connections) => format!("running, {connections} connections"),
+        None => "not running".to_owned(),
+    };
+    let mut text = format!(
+        "version          {version}\nstate            {state}\naddress          {}\n\
+         mailboxes        {mailboxes}, {} waiting\nattachments      {blobs}, {}\naccess tickets   {tickets} valid\n\
+         on disk          {}, {} free",
+        address.as_deref().unwrap_or("none: the port is chosen at start"),
+        Size(*envelope_bytes),
+        Size(*blob_bytes),
+        Size(*disk_bytes),
+        Size(*free_bytes),
+    );
+    if let Some(buffer) = socket_buffer {
+        text.push_str(&format!(
+            "\nslow commits     {slow_commits} since the start\nsocket buffer    {}",
+            Size(u64::try_from(*buffer).unwrap_or(u64::MAX))
+        ));
+    }
+    text
+}
+
+fn show(line: &TicketLine, output: &Output) {
+    let TicketLine { name, quota_bytes, used_bytes, quota_mailboxes, used_mailboxes, expires, is_valid } =
+        line;
+    let expires = expires.map(rfc3339);
+    let text = format!(
+        "{name}  {}  mailboxes {used_mailboxes} of {quota_mailboxes}  {} of {}{}",
+        if *is_valid { "valid" } else { "ended" },
+        Size(*used_bytes),
+        Size(*quota_bytes),
+        expires.as_ref().map_or_else(String::new, |end| format!("  until {end}")),
+    );
+    let json = json!({
+        "name": name, "valid": is_valid, "expires": expires,
+        "quota_bytes": quota_bytes, "used_bytes": used_bytes,
+        "quota_mailboxes": quota_mailboxes, "used_mailboxes": used_mailboxes,
+    });
+    output.result("access_ticket", json, &text);
+}
+
+fn rfc3339(at: Timestamp) -> String {
+    i64::try_from(at.as_millis())
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| "never".to_owned(), |at| at.to_string())
+}

@@ -1,0 +1,95 @@
+//! `init`: from nothing to a relay with one access ticket.
+
+use std::sync::Arc;
+
+use lapwing_wire::address::RelayAddress;
+use qrcode::{QrCode, render::unicode};
+use serde_json::json;
+
+use super::{CliError, InitArgs, output::Output};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::Config,
+    key::RelaySecret,
+    operator::{Ask, Desk, Reply},
+    place::Place,
+    service::Service,
+    store::{
+        StoreError,
+        fjall::{FjallOptions, FjallStore},
+    },
+};
+
+pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Result<(), CliError> {
+    let InitArgs { host, port, listen } = args;
+    let secret = RelaySecret::generate(&mut rand::rng());
+    let key = secret.public()?;
+    // Checked before anything is written; port 0 stands for one that is not known yet.
+    let checked = RelayAddress::new(key, host, (*port).max(1))?;
+    let address = (*port != 0).then_some(checked);
+    let text = Config::example(host, *port, *listen);
+    let (config, _) = Config::parse(&text)?;
+    place.create(&secret, &text)?;
+    let desk = open(place, &config, address.clone()).await?;
+    let issued = match &address {
+        Some(_) => Some(issue(&desk, &config).await?),
+        None => None,
+    };
+    desk.service.shutdown().await;
+    show(place, address.as_ref(), issued.as_deref(), output);
+    Ok(())
+}
+
+/// A relay that does not run, for its operator.
+pub(super) async fn open(
+    place: &Place,
+    config: &Config,
+    address: Option<RelayAddress>,
+) -> Result<Desk, CliError> {
+    let store = open_store(place, config).await?;
+    let service =
+        Service::start(Arc::clone(&store) as _, config.limits(), &mut rand::rng(), SystemClock.now()).await?;
+    Ok(Desk { service: Arc::new(service), store, address, store_path: place.store(), network: None })
+}
+
+/// Opens the store off the runtime's threads: its journal may take a second to replay.
+pub(super) async fn open_store(place: &Place, config: &Config) -> Result<Arc<FjallStore>, CliError> {
+    let options = FjallOptions { reserve: config.storage.reserve.0, ..FjallOptions::at(place.store()) };
+    let opened = tokio::task::spawn_blocking(move || FjallStore::open(&options)).await;
+    Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??))
+}
+
+async fn issue(desk: &Desk, config: &Config) -> Result<String, CliError> {
+    let ask =
+        Ask::AccessIssue { bytes: config.access.size.0, mailboxes: config.access.mailboxes, expires: None };
+    match desk.answer(ask, SystemClock.now()).await {
+        Reply::Issued { name: _, ticket } => Ok(ticket),
+        Reply::Failed(reason) => Err(CliError::Refused(reason)),
+        _ => Err(CliError::NoAddress),
+    }
+}
+
+fn show(place: &Place, address: Option<&RelayAddress>, ticket: Option<&str>, output: &Output) {
+    let dir = place.dir().display().to_string();
+    let text_address = address.map(RelayAddress::to_string);
+    let mut text = format!("The relay is in {dir}.\n");
+    match (&text_address, ticket) {
+        (Some(address), Some(ticket)) => {
+            text.push_str(&format!("\nIts address:\n{address}\n"));
+            if !output.is_json()
+                && let Ok(code) = QrCode::new(address.as_bytes())
+            {
+                text.push_str(&format!(
+                    "\n{}\n",
+                    code.render::<unicode::Dense1x2>().quiet_zone(true).build()
+                ));
+            }
+            text.push_str(&format!(
+                "\nIts first access ticket (who has it may create mailboxes here; it is not shown again):\n{ticket}\n"
+            ));
+        }
+        _ => text.push_str("\nIts port is chosen at each start: `lapwing-relay serve` prints it.\n"),
+    }
+    text.push_str("\nNext: lapwing-relay serve");
+    output.result("relay", json!({ "dir": dir, "address": text_address, "access_ticket": ticket }), &text);
+}

@@ -1,0 +1,141 @@
+//! The commands of the program.
+
+mod access;
+mod error;
+mod init;
+mod output;
+mod serve;
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Size, Span},
+    place::Place,
+};
+pub use error::CliError;
+use output::Output;
+
+/// Stores and forwards ciphertext for Lapwing groups.
+#[derive(Debug, Parser)]
+#[command(name = "lapwing-relay", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Folder of the relay. Default: $XDG_STATE_HOME/lapwing-relay, else ~/.local/state/lapwing-relay
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON Lines on standard output
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a relay: folder, key, configuration, first access ticket
+    ///
+    /// Example: lapwing-relay init --host relay.example.org --port 443
+    Init(InitArgs),
+    /// Run the relay until SIGTERM or SIGINT; SIGHUP reads the configuration's limits again
+    Serve(ServeArgs),
+    /// Show address, load and free space
+    Status,
+    /// Issue, list and revoke access tickets: the permission to create mailboxes here
+    #[command(subcommand)]
+    Access(AccessCommand),
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Name or IP address under which clients reach the relay
+    #[arg(long)]
+    host: String,
+    /// UDP port; 0 takes a free one at each start
+    #[arg(long, default_value_t = 4433)]
+    port: u16,
+    /// Local address to listen on; `::` is all, IPv4 included
+    #[arg(long, default_value = "::")]
+    listen: IpAddr,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Use this UDP port instead of the configured one
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+enum AccessCommand {
+    /// Print a new access ticket
+    ///
+    /// Example: lapwing-relay access issue --size "200 MiB" --expires 90days
+    Issue(IssueArgs),
+    /// List access tickets with their quotas
+    List,
+    /// End an access ticket; what was created with it stays until it expires
+    Revoke {
+        /// Name of the ticket, as listed
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct IssueArgs {
+    /// Bytes of everything at one time. Default: `access.size` of the configuration
+    #[arg(long)]
+    size: Option<Size>,
+    /// Mailboxes at one time. Default: `access.mailboxes` of the configuration
+    #[arg(long)]
+    mailboxes: Option<u64>,
+    /// How long the ticket may be used. Default: for ever
+    #[arg(long)]
+    expires: Option<Span>,
+}
+
+/// Runs the program.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results, everything else is talk.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let Common { dir, json } = cli.common;
+    let output = Output::new(json);
+    let place = Place::new(dir);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.fail(&CliError::System(error)),
+    };
+    let done = match cli.command {
+        Command::Init(args) => runtime.block_on(init::run(&args, &place, &output)),
+        Command::Serve(args) => runtime.block_on(serve::run(&args, &place, &output)),
+        Command::Status => runtime.block_on(access::status(&place, &output)),
+        Command::Access(command) => runtime.block_on(access::run(command, &place, &output)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.fail(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

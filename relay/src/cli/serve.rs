@@ -1,0 +1,140 @@
+//! `serve`: the relay itself.
+
+use std::{sync::Arc, time::Duration};
+
+use lapwing_wire::address::RelayAddress;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, ServeArgs, init::open_store, output::Output};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::Config,
+    operator::{self, Desk},
+    place::Place,
+    server::Server,
+    service::Service,
+    store::fjall::FjallStore,
+};
+
+/// How often the relay looks whether its disk has failed.
+const WATCH: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
+    start_log();
+    // Before anything else: a signal during start-up ends it in order too.
+    let mut signals = Signals::new().map_err(CliError::System)?;
+    let secret = place.secret()?;
+    let mut config = load(place, output)?;
+    if let Some(port) = args.port {
+        config.network.port = port;
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open_store(place, &config).await?;
+    let service =
+        Service::start(Arc::clone(&store) as _, config.limits(), &mut rand::rng(), clock.now()).await?;
+    let service = Arc::new(service);
+    let server =
+        Arc::new(Server::start(&config.server(), &secret, Arc::clone(&service), Arc::clone(&clock))?);
+    let address = RelayAddress::new(*server.key(), &config.network.host, server.address().port())?;
+    let stop = CancellationToken::new();
+    let desk = Desk {
+        service: Arc::clone(&service),
+        store: Arc::clone(&store),
+        address: Some(address.clone()),
+        store_path: place.store(),
+        network: Some(watch(&server)),
+    };
+    let control = operator::listen(&place.control()).map_err(CliError::Control)?;
+    let control = tokio::spawn(operator::serve(control, Arc::new(desk), clock, stop.clone()));
+    let port = server.address().port();
+    if output.is_json() {
+        output.result("listening", json!({ "address": address.to_string(), "port": port }), "");
+    }
+    output.talk(&format!("listening on {}", server.address()));
+    let ended = wait(&mut signals, place, &service, &store, output).await;
+    stop.cancel();
+    // The control task holds the desk, which looks at the server.
+    control.await.ok();
+    std::fs::remove_file(place.control()).ok();
+    if let Some(server) = Arc::into_inner(server) {
+        server.shutdown(&service).await;
+    }
+    ended
+}
+
+fn watch(server: &Arc<Server>) -> Box<dyn Fn() -> (usize, usize) + Send + Sync> {
+    let server = Arc::downgrade(server);
+    Box::new(move || {
+        server.upgrade().map_or((0, 0), |server| (server.connections(), server.socket_buffers().0))
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn wait(
+    signals: &mut Signals,
+    place: &Place,
+    service: &Service,
+    store: &FjallStore,
+    output: &Output,
+) -> Result<(), CliError> {
+    let mut watch = tokio::time::interval(WATCH);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hangup.recv() => reload(place, service, store, output),
+            _ = watch.tick() => if store.has_failed() {
+                return Err(CliError::DiskFailed);
+            },
+        }
+    }
+}
+
+/// A file with a mistake changes nothing.
+fn reload(place: &Place, service: &Service, store: &FjallStore, output: &Output) {
+    match load(place, output) {
+        Ok(config) => {
+            service.set_limits(config.limits());
+            store.set_reserve(config.storage.reserve.0);
+            output.talk("limits read again");
+        }
+        Err(error) => output.talk(&format!("limits not changed: {error}")),
+    }
+}
+
+/// Reads the configuration and warns of keys that mean nothing.
+pub(super) fn load(place: &Place, output: &Output) -> Result<Config, CliError> {
+    let (config, unknown) = Config::parse(&place.config_text()?)?;
+    for key in unknown {
+        output.talk(&format!("warning: relay.toml has an unknown key: {}", key.escape_debug()));
+    }
+    Ok(config)
+}
+
+/// Warnings about the relay itself on standard error; nothing about users is ever logged.
+fn start_log() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .try_init()
+        .ok();
+}

@@ -1,0 +1,519 @@
+//! The configuration file: TOML, every key optional, durations and sizes as people write them.
+//!
+//! [`Config::example`] is what `init` writes: every key with its default; a test compares both.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use lapwing_wire::limits::MAX_BLOB;
+use serde::{Deserialize, Serialize};
+
+use crate::{limits::Limits, server::ServerOptions};
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Not TOML, or a value of the wrong kind; the text names line and key.
+    #[error("the configuration file is not valid: {0}")]
+    Form(String),
+    /// A value that makes no sense.
+    #[error("the configuration value `{0}` is out of range: {1}")]
+    Range(&'static str, &'static str),
+}
+
+/// All that an operator may set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Where and how it listens. Read at start.
+    pub network: Network,
+    /// The disk. Read again at SIGHUP.
+    pub storage: Storage,
+    /// What clients may use. Read again at SIGHUP.
+    pub limits: LimitsConfig,
+    /// What a new access ticket allows unless `access issue` says otherwise. Read at each `access issue`.
+    pub access: AccessConfig,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    /// Name or IP address under which clients reach the relay; part of its address.
+    pub host: String,
+    /// UDP port. 0 takes a free one at each start.
+    pub port: u16,
+    /// Local address; `::` is all, IPv4 included.
+    pub listen: IpAddr,
+    /// Name of the protocol in the TLS handshake.
+    pub alpn: String,
+    /// See [`ServerOptions::max_connections`].
+    pub max_connections: usize,
+    /// See [`ServerOptions::retry_above`].
+    pub retry_above: usize,
+    /// See [`ServerOptions::idle_timeout`].
+    pub idle_timeout: Span,
+    /// See [`ServerOptions::keep_alive`].
+    pub keep_alive: Span,
+    /// See [`ServerOptions::stall_timeout`].
+    pub stall_timeout: Span,
+    /// See [`ServerOptions::socket_buffer`].
+    pub socket_buffer: Size,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Storage {
+    /// Space that stays free on the disk; below it, nothing new is taken.
+    pub reserve: Size,
+}
+
+/// `[limits]`; see [`Limits`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsConfig {
+    /// See [`Limits::mailbox_bytes`].
+    pub mailbox_size: Size,
+    /// See [`Limits::admin_reserve_bytes`].
+    pub admin_reserve: Size,
+    /// See [`Limits::retention`].
+    pub retention: Span,
+    /// See [`Limits::unfinished_blob_retention`].
+    pub unfinished_blobs: Span,
+    /// See [`Limits::blob_bytes`].
+    pub blob_size: Size,
+    /// See [`Limits::open_creation`].
+    pub open: bool,
+    /// See [`Limits::proofs_per_connection`].
+    pub proofs_per_connection: usize,
+    /// See [`Limits::subscriptions_per_connection`].
+    pub subscriptions_per_connection: usize,
+}
+
+/// `[access]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccessConfig {
+    /// Bytes of envelopes, blobs and tripwires at one time.
+    pub size: Size,
+    /// Mailboxes at one time.
+    pub mailboxes: u64,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let ServerOptions {
+            listen,
+            alpn,
+            max_connections,
+            retry_above,
+            idle_timeout,
+            keep_alive,
+            stall_timeout,
+            socket_buffer,
+        } = ServerOptions::default();
+        Self {
+            host: "localhost".into(),
+            port: listen.port(),
+            listen: listen.ip(),
+            alpn: String::from_utf8_lossy(&alpn).into_owned(),
+            max_connections,
+            retry_above,
+            idle_timeout: Span(idle_timeout),
+            keep_alive: Span(keep_alive),
+            stall_timeout: Span(stall_timeout),
+            socket_buffer: Size(u64::try_from(socket_buffer).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        // A memtable flush and a compaction write some hundred MiB before they free any.
+        Self { reserve: Size(512 << 20) }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let Limits {
+            mailbox_bytes,
+            admin_reserve_bytes,
+            retention,
+            unfinished_blob_retention,
+            blob_bytes,
+            open_creation,
+            proofs_per_connection,
+            subscriptions_per_connection,
+        } = Limits::default();
+        Self {
+            mailbox_size: Size(mailbox_bytes),
+            admin_reserve: Size(admin_reserve_bytes),
+            retention: Span(retention),
+            unfinished_blobs: Span(unfinished_blob_retention),
+            blob_size: Size(blob_bytes),
+            open: open_creation,
+            proofs_per_connection,
+            subscriptions_per_connection,
+        }
+    }
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { size: Size(1 << 30), mailboxes: 1000 }
+    }
+}
+
+impl Config {
+    /// Reads a configuration, and names the keys that mean nothing to this version.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), ConfigError> {
+        let form =
+            |error: toml::de::Error| ConfigError::Form(error.to_string().trim_end().replace('\n', " "));
+        let table: toml::Table = toml::from_str(text).map_err(form)?;
+        let config: Self = toml::from_str(text).map_err(form)?;
+        config.check()?;
+        let known = toml::Table::try_from(Self::default()).unwrap_or_default();
+        let mut unknown = Vec::new();
+        find_unknown(&table, &known, "", &mut unknown);
+        Ok((config, unknown))
+    }
+
+    /// The server's options.
+    pub fn server(&self) -> ServerOptions {
+        let Network {
+            host: _,
+            port,
+            listen,
+            alpn,
+            max_connections,
+            retry_above,
+            idle_timeout,
+            keep_alive,
+            stall_timeout,
+            socket_buffer,
+        } = &self.network;
+        ServerOptions {
+            listen: SocketAddr::new(*listen, *port),
+            alpn: alpn.clone().into_bytes(),
+            max_connections: *max_connections,
+            retry_above: *retry_above,
+            idle_timeout: idle_timeout.0,
+            keep_alive: keep_alive.0,
+            stall_timeout: stall_timeout.0,
+            socket_buffer: usize::try_from(socket_buffer.0).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The service's bounds.
+    pub fn limits(&self) -> Limits {
+        let LimitsConfig {
+            mailbox_size,
+            admin_reserve,
+            retention,
+            unfinished_blobs,
+            blob_size,
+            open,
+            proofs_per_connection,
+            subscriptions_per_connection,
+        } = &self.limits;
+        Limits {
+            mailbox_bytes: mailbox_size.0,
+            admin_reserve_bytes: admin_reserve.0,
+            retention: retention.0,
+            unfinished_blob_retention: unfinished_blobs.0,
+            blob_bytes: blob_size.0,
+            open_creation: *open,
+            proofs_per_connection: *proofs_per_connection,
+            subscriptions_per_connection: *subscriptions_per_connection,
+        }
+    }
+
+    /// The documented file with every key, for this host, port and local address.
+    pub fn example(host: &str, port: u16, listen: IpAddr) -> String {
+        let Self {
+            network:
+                Network {
+                    host: _,
+                    port: _,
+                    listen: _,
+                    alpn,
+                    max_connections,
+                    retry_above,
+                    idle_timeout,
+                    keep_alive,
+                    stall_timeout,
+                    socket_buffer,
+                },
+            storage: Storage { reserve },
+            limits:
+                LimitsConfig {
+                    mailbox_size,
+                    admin_reserve,
+                    retention,
+                    unfinished_blobs,
+                    blob_size,
+                    open,
+                    proofs_per_connection,
+                    subscriptions_per_connection,
+                },
+            access: AccessConfig { size, mailboxes },
+        } = Self::default();
+        format!(
+            r#"# Configuration of a Lapwing relay. Every key is optional; the values are the defaults.
+# Sizes: B, KiB, MiB, GiB. Durations: "30s", "15m", "12h", "30days".
+
+# Read when the relay starts.
+[network]
+# Name or IP address under which clients reach the relay. Part of the address that you hand out.
+host = "{host}"
+# UDP port. 443 passes most firewalls. 0 takes a free port at each start.
+port = {port}
+# Local address; "::" is all addresses, IPv4 included.
+listen = "{listen}"
+# Name of the protocol in the TLS handshake. Clients must use the same.
+alpn = "{alpn}"
+# Connections at a time, some 60 KiB each when idle. Above, new ones are refused.
+max_connections = {max_connections}
+# Handshakes at a time above which an address must first prove that it receives.
+retry_above = {retry_above}
+# Silence after which a connection is dead.
+idle_timeout = "{idle_timeout}"
+# Silence after which the relay sends a packet, so that routers keep the path open.
+keep_alive = "{keep_alive}"
+# How long a client may take to accept an answer or to complete a request.
+stall_timeout = "{stall_timeout}"
+# UDP socket buffers. The system may grant less: see `lapwing-relay status` and net.core.rmem_max.
+socket_buffer = "{socket_buffer}"
+
+# Read again at SIGHUP.
+[storage]
+# Space that stays free on the disk. Below it nothing new is taken; what is there stays, and is read and deleted.
+reserve = "{reserve}"
+
+# Read again at SIGHUP.
+[limits]
+# Envelopes waiting in one mailbox. At it, senders are told that the mailbox is full.
+mailbox_size = "{mailbox_size}"
+# What a mailbox's administrator may append beyond that.
+admin_reserve = "{admin_reserve}"
+# How long envelopes and attachments are kept, in whole days.
+retention = "{retention}"
+# How long an attachment may stay half uploaded, in whole days.
+unfinished_blobs = "{unfinished_blobs}"
+# Largest attachment, at most 100 MiB.
+blob_size = "{blob_size}"
+# Whether everybody may create mailboxes without an access ticket. Then only the reserve bounds what strangers store.
+open = {open}
+# Rights that one connection may hold.
+proofs_per_connection = {proofs_per_connection}
+# Mailboxes that one connection may watch.
+subscriptions_per_connection = {subscriptions_per_connection}
+
+# What a new access ticket allows, unless `lapwing-relay access issue` says otherwise.
+[access]
+# Bytes of everything at one time.
+size = "{size}"
+# Mailboxes at one time.
+mailboxes = {mailboxes}
+"#
+        )
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key, why| Err(ConfigError::Range(key, why));
+        if self.network.alpn.is_empty() || self.network.alpn.len() > 255 {
+            return bad("network.alpn", "it has 1 to 255 bytes");
+        }
+        if self.network.max_connections == 0 {
+            return bad("network.max_connections", "at least 1");
+        }
+        if self.network.idle_timeout.0 < Duration::from_secs(5)
+            || self.network.idle_timeout.0 > Duration::from_secs(24 * 3600)
+        {
+            return bad("network.idle_timeout", "5 seconds to one day");
+        }
+        if self.network.keep_alive.0.is_zero() || self.network.keep_alive.0 >= self.network.idle_timeout.0 {
+            return bad("network.keep_alive", "more than zero and less than idle_timeout");
+        }
+        if self.network.stall_timeout.0 < Duration::from_secs(1) {
+            return bad("network.stall_timeout", "at least 1 second");
+        }
+        if self.limits.mailbox_size.0 < 64 << 10 {
+            return bad("limits.mailbox_size", "at least one envelope of 64 KiB");
+        }
+        if self.limits.retention.0 < Duration::from_secs(24 * 3600) {
+            return bad("limits.retention", "at least one day");
+        }
+        if self.limits.blob_size.0 > MAX_BLOB {
+            return bad("limits.blob_size", "at most 100 MiB");
+        }
+        if self.limits.proofs_per_connection == 0 || self.limits.subscriptions_per_connection == 0 {
+            return bad("limits.*_per_connection", "at least 1");
+        }
+        Ok(())
+    }
+}
+
+fn find_unknown(table: &toml::Table, known: &toml::Table, prefix: &str, unknown: &mut Vec<String>) {
+    for (key, value) in table {
+        match (value, known.get(key)) {
+            (_, None) => unknown.push(format!("{prefix}{key}")),
+            (toml::Value::Table(inner), Some(toml::Value::Table(known))) => {
+                find_unknown(inner, known, &format!("{prefix}{key}."), unknown);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A duration, in text as `30s` or `30days`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is no duration like 30s, 12h, 30days"))
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        if seconds > 0 && seconds.is_multiple_of(24 * 3600) && self.0.subsec_nanos() == 0 {
+            write!(f, "{}days", seconds / (24 * 3600))
+        } else {
+            humantime::format_duration(self.0).fmt(f)
+        }
+    }
+}
+
+/// A number of bytes, in text as `64 MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Size(pub u64);
+
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl TryFrom<String> for Size {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no size like 512 KiB, 64 MiB, 1 GiB");
+        let trimmed = text.trim();
+        let (digits, factor) = UNITS
+            .iter()
+            .find_map(|(unit, factor)| trimmed.strip_suffix(unit).map(|digits| (digits.trim(), *factor)))
+            .ok_or_else(wrong)?;
+        let count: u64 = digits.parse().map_err(|_| wrong())?;
+        count.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        match fits {
+            Some((unit, factor)) => write!(f, "{} {unit}", self.0 / factor),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_is_the_defaults() {
+        let defaults = Config::default();
+        let Network { host, port, listen, .. } = &defaults.network;
+        let text = Config::example(host, *port, *listen);
+        let (config, unknown) = Config::parse(&text).unwrap();
+        assert_eq!(config, defaults);
+        assert_eq!(unknown, Vec::<String>::new());
+        let written: toml::Table = toml::from_str(&text).unwrap();
+        let complete = toml::Table::try_from(Config::default()).unwrap();
+        assert_eq!(written, complete, "every key is in the file");
+        assert_eq!(Config::parse("").unwrap().0, defaults);
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        let (_, unknown) = Config::parse("typo = 1\n[limits]\nmailbox_sice = \"1 MiB\"\n").unwrap();
+        assert_eq!(unknown, ["limits.mailbox_sice", "typo"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (text, key) in [
+            ("[network]\nalpn = \"\"", "network.alpn"),
+            ("[network]\nmax_connections = 0", "network.max_connections"),
+            ("[network]\nidle_timeout = \"1s\"", "network.idle_timeout"),
+            ("[network]\nkeep_alive = \"2m\"", "network.keep_alive"),
+            ("[network]\nstall_timeout = \"1ms\"", "network.stall_timeout"),
+            ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
+            ("[limits]\nretention = \"1h\"", "limits.retention"),
+            ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),
+        ] {
+            assert!(
+                matches!(Config::parse(text), Err(ConfigError::Range(named, _)) if named == key),
+                "{text}"
+            );
+        }
+        for text in ["[network]\nport = 70000", "[limits]\nmailbox_size = \"many\"", "host ="] {
+            assert!(matches!(Config::parse(text), Err(ConfigError::Form(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_spans_round_trip() {
+        for bytes in [0, 1, 1023, 1024, 64 << 20, 1 << 40, u64::MAX] {
+            assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+        }
+        assert!("99999999999 TiB".parse::<Size>().is_err());
+        for seconds in [1, 90, 3600, 24 * 3600, 30 * 24 * 3600 + 1] {
+            let span = Span(Duration::from_secs(seconds));
+            assert_eq!(span.to_string().parse(), Ok(span));
+        }
+    }
+}

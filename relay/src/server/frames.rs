@@ -1,0 +1,108 @@
+//! Frames out of a stream, bounded before they are read.
+
+use lapwing_wire::{
+    codec::DecodeError,
+    frame::{Request, decode_request, frame_length},
+    limits::{FRAME_PREFIX, MAX_FRAME},
+};
+use quinn::{ReadError, RecvStream};
+
+/// Largest piece that is taken from the transport at once.
+const PIECE: usize = 64 << 10;
+/// A buffer that is larger than this is given back when it is empty, so that idle connections stay small.
+const KEPT: usize = 4 << 10;
+
+/// Collects bytes of one stream; holds less than two frames.
+pub(super) struct Frames {
+    stream: RecvStream,
+    buffer: Vec<u8>,
+    taken: usize,
+    is_ended: bool,
+}
+
+/// A frame that does not hold a request.
+#[derive(Debug)]
+pub(super) enum FrameError {
+    /// FRM-01, or no request number can be read: the client is broken or hostile.
+    Broken,
+    /// The connection is gone.
+    Gone,
+}
+
+/// One request, or the number of one that this relay does not know (FRM-03).
+pub(super) struct Taken {
+    pub(super) request: Result<Request, u64>,
+    /// Bytes of the frame.
+    pub(super) length: usize,
+}
+
+impl Frames {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self { stream, buffer: Vec::new(), taken: 0, is_ended: false }
+    }
+
+    /// Whether the client has finished its side.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub(super) fn is_partial(&self) -> bool {
+        self.taken < self.buffer.len()
+    }
+
+    /// Bytes of the next frame if all of it is here.
+    pub(super) fn next_length(&self) -> Result<Option<usize>, FrameError> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((prefix, body)) = rest.split_first_chunk::<FRAME_PREFIX>() else { return Ok(None) };
+        let length = frame_length(*prefix).map_err(|_| FrameError::Broken)?;
+        Ok((body.len() >= length).then_some(length))
+    }
+
+    /// Takes the next frame if all of it is here.
+    pub(super) fn take(&mut self) -> Result<Option<Taken>, FrameError> {
+        let Some(length) = self.next_length()? else { return Ok(None) };
+        let start = self.taken + FRAME_PREFIX;
+        let body = self.buffer.get(start..start + length).unwrap_or_default();
+        let request = decode_request(body).map_err(|_: DecodeError| FrameError::Broken)?;
+        self.taken = start + length;
+        if self.taken == self.buffer.len() {
+            self.taken = 0;
+            self.buffer.clear();
+            if self.buffer.capacity() > KEPT {
+                self.buffer = Vec::new();
+            }
+        }
+        Ok(Some(Taken { request, length }))
+    }
+
+    /// Waits for more bytes.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is taken from the stream before it is in the buffer.
+    pub(super) async fn fill(&mut self) -> Result<(), FrameError> {
+        let room = (MAX_FRAME + FRAME_PREFIX).saturating_sub(self.buffer.len() - self.taken).clamp(1, PIECE);
+        match self.stream.read_chunk(room, true).await {
+            Ok(Some(chunk)) => {
+                if self.taken > 0 {
+                    self.buffer.drain(..self.taken);
+                    self.taken = 0;
+                }
+                self.buffer.extend_from_slice(&chunk.bytes);
+                Ok(())
+            }
+            Ok(None) => {
+                self.is_ended = true;
+                Ok(())
+            }
+            // A stream that the client resets ends like one that it finishes.
+            Err(ReadError::Reset(_)) => {
+                self.is_ended = true;
+                self.buffer = Vec::new();
+                self.taken = 0;
+                Ok(())
+            }
+            Err(_) => Err(FrameError::Gone),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! QUIC (RFC 9000) around a [`Service`].
+//!
+//! Every task hangs on a handle: dropping [`Server`] ends them, [`Server::shutdown`] drains first.
+
+mod connection;
+mod exchange;
+mod frames;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use lapwing_wire::{address::RelayKey, frame};
+use quinn::{
+    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    key::{KeyError, RelaySecret},
+    service::Service,
+};
+
+/// How long streams may take to finish what they hold when the relay stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a handshake may take; a handshake holds some 20 KiB.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Between two retention sweeps.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// Unread bytes of one stream that a client may send ahead: two of the largest frames.
+const STREAM_WINDOW: u32 = 512 << 10;
+/// Unread bytes of one connection that a client may send ahead.
+const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Unacknowledged bytes that the relay holds for one connection; a slow reader stops at it.
+const SEND_WINDOW: u64 = 1 << 20;
+/// Streams that a client may have open: requests, and blobs beside them.
+const STREAMS: u32 = 16;
+
+/// How a server listens. Each bound is one connection's or the whole server's, with what happens at it.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Address and port; port 0 takes a free one. `[::]` listens for IPv4 too.
+    pub listen: SocketAddr,
+    /// Name of the protocol in the handshake.
+    pub alpn: Vec<u8>,
+    /// Connections at a time (some 60 KiB each when idle); above, new ones are refused.
+    pub max_connections: usize,
+    /// Handshakes at a time above which an address must prove that it receives (RFC 9000 section 8.1.2).
+    pub retry_above: usize,
+    /// Silence after which a connection is dead.
+    pub idle_timeout: Duration,
+    /// Silence after which the relay sends a packet, so that address translators keep the path.
+    pub keep_alive: Duration,
+    /// How long a client may take to accept one answer or to complete one frame; then its connection ends.
+    pub stall_timeout: Duration,
+    /// Bytes of each UDP socket buffer that are asked for; the system may grant less.
+    pub socket_buffer: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 4433)),
+            alpn: frame::ALPN.to_vec(),
+            max_connections: 8192,
+            retry_above: 64,
+            idle_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(20),
+            stall_timeout: Duration::from_secs(30),
+            socket_buffer: 8 << 20,
+        }
+    }
+}
+
+/// A server that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address is taken, not of this host, or needs rights that this process lacks.
+    #[error("cannot listen on the configured address: {0}")]
+    Listen(#[source] std::io::Error),
+    /// The key or the TLS configuration.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A timeout that QUIC cannot express.
+    #[error("the idle timeout is too long")]
+    IdleTimeout,
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    key: RelayKey,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    counters: Arc<Counters>,
+    socket_buffers: (usize, usize),
+}
+
+/// Counts without any label.
+#[derive(Default)]
+struct Counters {
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+}
+
+/// What connections share.
+struct Context {
+    service: Arc<Service>,
+    clock: Arc<dyn Clock>,
+    stall_timeout: Duration,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Listens and serves until dropped or shut down. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn start(
+        options: &ServerOptions,
+        secret: &RelaySecret,
+        service: Arc<Service>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ServerError> {
+        let key = secret.public()?;
+        let tls = secret.tls(&options.alpn)?;
+        let quic = QuicServerConfig::try_from(tls).map_err(|_| KeyError::Refused)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(quic));
+        config.transport_config(Arc::new(transport(options)?));
+        let socket = bind(options).map_err(ServerError::Listen)?;
+        let granted = socket2::SockRef::from(&socket);
+        let socket_buffers =
+            (granted.recv_buffer_size().unwrap_or_default(), granted.send_buffer_size().unwrap_or_default());
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+            .map_err(ServerError::Listen)?;
+        let address = endpoint.local_addr().map_err(ServerError::Listen)?;
+        let stop = CancellationToken::new();
+        let counters = Arc::new(Counters::default());
+        let context = Arc::new(Context {
+            service: Arc::clone(&service),
+            clock: Arc::clone(&clock),
+            stall_timeout: options.stall_timeout,
+            stop: stop.clone(),
+        });
+        let mut tasks = JoinSet::new();
+        let bounds = (options.max_connections, options.retry_above);
+        tasks.spawn(accept(endpoint, context, bounds, Arc::clone(&counters)));
+        tasks.spawn(sweep(service, clock, stop.clone()));
+        Ok(Self { address, key, stop, tasks, counters, socket_buffers })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The key that it shows.
+    pub const fn key(&self) -> &RelayKey {
+        &self.key
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.counters.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the system granted for receiving and for sending.
+    pub const fn socket_buffers(&self) -> (usize, usize) {
+        self.socket_buffers
+    }
+
+    /// Takes nothing new, answers what came, closes connections and the store.
+    pub async fn shutdown(mut self, service: &Service) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        service.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server(..)")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
+    let mut transport = TransportConfig::default();
+    let idle = options.idle_timeout.try_into().map_err(|_| ServerError::IdleTimeout)?;
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None);
+    Ok(transport)
+}
+
+fn bind(options: &ServerOptions) -> std::io::Result<UdpSocket> {
+    match socket(options.listen, options.socket_buffer) {
+        // A host without IPv6.
+        Err(_) if options.listen.is_ipv6() && options.listen.ip().is_unspecified() => {
+            socket((Ipv4Addr::UNSPECIFIED, options.listen.port()).into(), options.socket_buffer)
+        }
+        other => other,
+    }
+}
+
+fn socket(address: SocketAddr, buffer: usize) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Small buffers drop packets in bursts. The system grants what its limits allow; `status` shows it.
+    socket.set_recv_buffer_size(buffer).ok();
+    socket.set_send_buffer_size(buffer).ok();
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+async fn accept(
+    endpoint: Endpoint,
+    context: Arc<Context>,
+    (max_connections, retry_above): (usize, usize),
+    counters: Arc<Counters>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => break,
+            // Ends first: their number is what the next decision looks at.
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { break };
+                if connections.len() >= max_connections {
+                    incoming.refuse();
+                } else if !incoming.remote_address_validated()
+                    && counters.handshakes.load(Ordering::Relaxed) >= retry_above
+                {
+                    // Fails only for an address that is already validated.
+                    incoming.retry().ok();
+                } else {
+                    connections.spawn(welcome(incoming, Arc::clone(&context), Arc::clone(&counters)));
+                }
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+    endpoint.close(connection::STOPPED, b"");
+    tokio::time::timeout(DRAIN, endpoint.wait_idle()).await.ok();
+}
+
+async fn welcome(incoming: Incoming, context: Arc<Context>, counters: Arc<Counters>) {
+    let handshake = Count::new(&counters.handshakes);
+    let connection = match incoming.accept() {
+        Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
+        Err(_) => return,
+    };
+    drop(handshake);
+    let Ok(Ok(connection)) = connection else { return };
+    let _open = Count::new(&counters.connections);
+    connection::serve(connection, &context).await;
+}
+
+/// Counts one for as long as it lives.
+struct Count<'a>(&'a AtomicUsize);
+
+impl<'a> Count<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn sweep(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            swept = service.sweep(clock.now()) => {
+                if swept.is_err() {
+                    tracing::warn!("a retention sweep failed");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! What a relay does with each request, whatever carried it.
+//!
+//! A transport makes one [`ConnectionState`] per connection, hands each request to [`Service::handle`] and sends what
+//! [`Service::next_notice`] yields. Time and randomness are arguments, so that a simulation can drive a relay.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! use std::sync::Arc;
+//! use lapwing_relay::{limits::Limits, service::Service, store::memory::MemoryStore};
+//! use lapwing_wire::{capability::{ChannelBinding, SecretKey}, frame::*, time::Timestamp};
+//!
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let limits = Limits { open_creation: true, ..Limits::default() };
+//! let mut rng = rand::rng();
+//! let service = Service::start(Arc::new(MemoryStore::new()), limits, &mut rng, now).await.unwrap();
+//! let binding = ChannelBinding::from_bytes([1; 32]);
+//! let connection = service.connect(binding);
+//! let (admin, read, write) = (SecretKey::generate(&mut rng), SecretKey::generate(&mut rng), SecretKey::generate(&mut rng));
+//! let create = Create::signed(&admin, read.public(), write.public(), MailboxKind::Queue, None, &binding);
+//! let answer = service.handle(&connection, RequestBody::Create(create), now).await;
+//! assert_eq!(answer, ResponseBody::Done);
+//! # });
+//! ```
+
+mod connection;
+mod proof;
+mod topics;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use lapwing_wire::{
+    capability::{Access, ChannelBinding, PublicKey, Right},
+    frame::{
+        Ack, Append, Arm, BlobGet, BlobPut, Close, Create, Disarm, Notice, PresentToken, Read, Refusal,
+        RequestBody, ResponseBody,
+    },
+    ids::{EnvelopeId, MailboxId},
+    limits::{
+        MAX_BLOB, MAX_BLOB_PART, MAX_SELECTIVE, MAX_TOKEN_RECORDS, MAX_WINDOW, MAX_WINDOW_BYTES,
+        MIN_BLOB_PART,
+    },
+    padding::SizeClass,
+    time::Timestamp,
+    tripwire::{RECORD_LENGTH, Status},
+};
+use rand::{SeedableRng, rngs::StdRng};
+use rand_core::{CryptoRng, RngCore};
+
+use crate::{
+    limits::Limits,
+    store::{
+        Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
+        WindowQuery,
+    },
+};
+
+pub use connection::ConnectionState;
+use connection::Due;
+use topics::Topics;
+
+/// A relay without a network.
+pub struct Service {
+    store: Arc<dyn MailboxStore>,
+    limits: RwLock<Arc<Limits>>,
+    day: AtomicU32,
+    rng: Mutex<StdRng>,
+    topics: Arc<Topics>,
+}
+
+impl Service {
+    /// A relay over a store. Looks at the clock once, for the age of what comes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn start(
+        store: Arc<dyn MailboxStore>,
+        limits: Limits,
+        rng: &mut impl CryptoRng,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let service = Self {
+            store,
+            limits: RwLock::new(Arc::new(limits)),
+            day: AtomicU32::new(0),
+            rng: Mutex::new(StdRng::from_rng(rng)),
+            topics: Arc::new(Topics::default()),
+        };
+        service.tick(now).await?;
+        Ok(service)
+    }
+
+    /// The state of a new connection. Dropping it ends its subscriptions.
+    pub fn connect(&self, binding: ChannelBinding) -> ConnectionState {
+        ConnectionState::new(binding, Arc::clone(&self.topics))
+    }
+
+    /// Answers one request. What it changes is on disk when it returns.
+    ///
+    /// # Cancellation
+    /// A dropped call may have taken effect or not; a retry finds out.
+    pub async fn handle(
+        &self,
+        connection: &ConnectionState,
+        body: RequestBody,
+        now: Timestamp,
+    ) -> ResponseBody {
+        let answer = match body {
+            RequestBody::Prove(prove) => self.prove(connection, &prove, now).await,
+            RequestBody::Create(create) => self.create(connection, &create, now).await,
+            RequestBody::Close(close) => self.close(connection, &close, now).await,
+            RequestBody::Append(append) => self.append(connection, append, now).await,
+            RequestBody::Read(read) => self.read(connection, &read).await,
+            RequestBody::Subscribe(read) => self.subscribe(connection, &read).await,
+            RequestBody::Unsubscribe(Close { mailbox }) => {
+                connection.unsubscribe(&mailbox);
+                Ok(ResponseBody::Done)
+            }
+            RequestBody::Ack(ack) => self.ack(connection, ack, now).await,
+            RequestBody::BlobPut(put) => self.blob_put(connection, put, now).await,
+            RequestBody::BlobGet(get) => self.blob_get(&get).await,
+            RequestBody::Arm(arm) => self.arm(connection, arm, now).await,
+            RequestBody::Disarm(Disarm { owner }) => self.disarm(connection, owner, now).await,
+            RequestBody::Token(PresentToken { token }) => {
+                let mut filler = [0; 32];
+                self.rng().fill_bytes(&mut filler);
+                self.present(Mutation::Token { token, filler }, now).await
+            }
+        };
+        answer.unwrap_or_else(ResponseBody::Refused)
+    }
+
+    /// Waits for the next notice of a connection. One caller at a time per connection.
+    ///
+    /// # Cancellation
+    /// Safe: a notice whose reading was dropped is read again.
+    pub async fn next_notice(&self, connection: &ConnectionState) -> Notice {
+        loop {
+            if let Some(notice) = self.due_notice(connection).await {
+                return notice;
+            }
+            connection.woken().await;
+        }
+    }
+
+    /// The next notice of a connection if one is due now.
+    pub async fn due_notice(&self, connection: &ConnectionState) -> Option<Notice> {
+        while let Some(Due { mailbox, born, cursor }) = connection.next_due() {
+            let query = window_query(mailbox, born, cursor, MAX_WINDOW);
+            // A store that cannot be read now is asked again at the next append or subscription.
+            let window = self.store.window(query).await.ok().flatten();
+            if let Some(window) = connection.delivered(mailbox, cursor, window) {
+                return Some(Notice::Window(window));
+            }
+        }
+        None
+    }
+
+    /// Deletes what is too old. To be called about hourly; a call after a long time moves the retention clock by two
+    /// days at most.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was deleted stays deleted.
+    pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        let day = self.tick(now).await?;
+        let limits = self.limits();
+        let keep_from = day.minus(limits.retention);
+        let unfinished_from = day.minus(limits.unfinished_blob_retention);
+        let mut from = None;
+        loop {
+            match self.apply(Mutation::Sweep { from, keep_from, unfinished_from }, now).await? {
+                Outcome::Swept(Some(next)) => from = Some(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Adds an access ticket.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn issue_access(&self, ticket: Ticket, now: Timestamp) -> Result<(), StoreError> {
+        self.apply(Mutation::IssueTicket(ticket), now).await.map(|_| ())
+    }
+
+    /// Ends an access ticket; `false` if there is none with this key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_access(&self, key: PublicKey<Access>, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(matches!(self.apply(Mutation::RevokeTicket(key), now).await?, Outcome::Done))
+    }
+
+    /// All access tickets.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn access_tickets(&self) -> Result<Vec<Ticket>, StoreError> {
+        self.store.tickets().await
+    }
+
+    /// Sums for the operator.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError> {
+        self.store.totals(now).await
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other bounds in force for all that comes.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// Finishes what was begun and closes the store.
+    pub async fn shutdown(&self) {
+        self.store.close().await;
+    }
+
+    async fn create(
+        &self,
+        connection: &ConnectionState,
+        create: &Create,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        // CAP-04
+        if !create.is_authentic(connection.binding()) {
+            return Err(Refusal::NotAllowed);
+        }
+        let charge = self.charge(connection, create.access)?;
+        let Create { admin, read, write, kind, access: _, signature: _ } = *create;
+        let born = Born::new(self.rng().next_u64());
+        let keys = MailboxKeys { admin, read, write };
+        self.change(Mutation::Create { keys, kind, charge, born }, now).await
+    }
+
+    async fn close(
+        &self,
+        connection: &ConnectionState,
+        close: &Close,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        let mailbox = close.mailbox;
+        let born = connection.proven(&mailbox, Right::Admin).ok_or(Refusal::NotAllowed)?;
+        self.change(Mutation::Close { mailbox, born }, now).await
+    }
+
+    async fn append(
+        &self,
+        connection: &ConnectionState,
+        append: Append,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        let Append { mailbox, envelope } = append;
+        let limits = self.limits();
+        let (born, limit, charged) = if let Some(born) = connection.proven(&mailbox, Right::Admin) {
+            (born, limits.mailbox_bytes.saturating_add(limits.admin_reserve_bytes), false)
+        } else {
+            let born = connection.proven(&mailbox, Right::Write).ok_or(Refusal::NotAllowed)?;
+            (born, limits.mailbox_bytes, true)
+        };
+        // ENV-02
+        if SizeClass::of_sealed(envelope.len()).is_none() {
+            return Err(Refusal::TooLarge);
+        }
+        let envelope = envelope.into_vec();
+        let id = EnvelopeId::of(&envelope);
+        let mutation = Mutation::Append { mailbox, born, id, envelope, limit, charged };
+        match self.apply(mutation, now).await.map_err(busy)? {
+            Outcome::Stored { place, is_new } => {
+                if is_new {
+                    self.topics.publish(&mailbox);
+                }
+                Ok(ResponseBody::Stored(place))
+            }
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    async fn read(&self, connection: &ConnectionState, read: &Read) -> Result<ResponseBody, Refusal> {
+        let born = connection.proven(&read.mailbox, Right::Read).ok_or(Refusal::NotAllowed)?;
+        let query = window_query(read.mailbox, born, read.after, usize::from(read.count).min(MAX_WINDOW));
+        let window = self.store.window(query).await.map_err(busy)?;
+        window.map(ResponseBody::Window).ok_or(Refusal::NotAllowed)
+    }
+
+    async fn subscribe(&self, connection: &ConnectionState, read: &Read) -> Result<ResponseBody, Refusal> {
+        let born = connection.proven(&read.mailbox, Right::Read).ok_or(Refusal::NotAllowed)?;
+        // Before reading, so that nothing between reading and subscribing is missed.
+        if !connection.begin_subscription(
+            read.mailbox,
+            born,
+            read.after,
+            self.limits().subscriptions_per_connection,
+        ) {
+            return Err(Refusal::Busy);
+        }
+        let answer = self.read(connection, read).await;
+        match &answer {
+            Ok(ResponseBody::Window(window)) => connection.start_subscription(window, read.after),
+            _ => connection.unsubscribe(&read.mailbox),
+        }
+        answer
+    }
+
+    async fn ack(
+        &self,
+        connection: &ConnectionState,
+        ack: Ack,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        let Ack { mailbox, upto, also } = ack;
+        let born = connection.proven(&mailbox, Right::Read).ok_or(Refusal::NotAllowed)?;
+        if also.len() > MAX_SELECTIVE {
+            return Err(Refusal::TooLarge);
+        }
+        self.change(Mutation::Ack { mailbox, born, upto, also }, now).await
+    }
+
+    async fn blob_put(
+        &self,
+        connection: &ConnectionState,
+        put: BlobPut,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        let BlobPut { hash, total, offset, bytes, access } = put;
+        let charge = self.charge(connection, access)?;
+        let length = u64::try_from(bytes.len()).map_err(|_| Refusal::TooLarge)?;
+        let is_last = offset.saturating_add(length) >= total;
+        if total > self.limits().blob_bytes.min(MAX_BLOB)
+            || bytes.len() > MAX_BLOB_PART
+            || (bytes.len() < MIN_BLOB_PART && !is_last)
+        {
+            return Err(Refusal::TooLarge);
+        }
+        let put = Mutation::BlobPut { hash, total, offset, bytes: bytes.into_vec(), charge };
+        match self.apply(put, now).await.map_err(busy)? {
+            Outcome::Blob { stored, complete: false } if stored == total => {
+                let found = self.store.blob_digest(hash).await.map_err(busy)?;
+                let genuine = found == Some(hash);
+                self.change(Mutation::BlobFinish { hash, genuine }, now).await
+            }
+            Outcome::Blob { stored, complete: _ } => Ok(ResponseBody::BlobProgress(stored)),
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    async fn blob_get(&self, get: &BlobGet) -> Result<ResponseBody, Refusal> {
+        let part = self.store.blob_part(get.hash, get.offset).await.map_err(busy)?;
+        part.map(ResponseBody::BlobPart).ok_or(Refusal::NotAllowed)
+    }
+
+    async fn arm(
+        &self,
+        connection: &ConnectionState,
+        arm: Arm,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        let Arm { owner, access, serial, records, token_list } = arm;
+        if !connection.is_owner(&owner) {
+            return Err(Refusal::NotAllowed);
+        }
+        let charge = self.charge(connection, access)?;
+        if records.len() > MAX_TOKEN_RECORDS
+            || records.iter().any(|record| record.sealed.len() != RECORD_LENGTH)
+            || !token_list.is_acceptable()
+        {
+            return Err(Refusal::TooLarge);
+        }
+        self.change(Mutation::Arm { owner, serial, records, list: token_list, charge }, now).await
+    }
+
+    async fn disarm(
+        &self,
+        connection: &ConnectionState,
+        owner: PublicKey<lapwing_wire::capability::TripwireOwner>,
+        now: Timestamp,
+    ) -> Result<ResponseBody, Refusal> {
+        if !connection.is_owner(&owner) {
+            return Err(Refusal::NotAllowed);
+        }
+        self.change(Mutation::Disarm { owner }, now).await
+    }
+
+    /// TRP-02, TRP-05: one path and one answer, whatever the token means.
+    async fn present(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
+        let Outcome::Token { status, appended } = self.apply(mutation, now).await.map_err(busy)? else {
+            return Err(Refusal::Busy);
+        };
+        for mailbox in &appended {
+            self.topics.publish(mailbox);
+        }
+        let mut rng = self.rng();
+        Ok(ResponseBody::Token(match status {
+            Some((said, key)) => Status::seal(said, &key, &mut *rng),
+            None => Status::random(&mut *rng),
+        }))
+    }
+
+    fn charge(
+        &self,
+        connection: &ConnectionState,
+        access: Option<PublicKey<Access>>,
+    ) -> Result<Charge, Refusal> {
+        match access {
+            Some(key) if connection.has_access(&key) => Ok(Charge::Ticket(key)),
+            None if self.limits().open_creation => Ok(Charge::Open),
+            _ => Err(Refusal::NoAccess),
+        }
+    }
+
+    async fn change(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
+        match self.apply(mutation, now).await.map_err(busy)? {
+            Outcome::Done => Ok(ResponseBody::Done),
+            Outcome::Blob { stored, complete: _ } => Ok(ResponseBody::BlobProgress(stored)),
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    async fn apply(&self, mutation: Mutation, now: Timestamp) -> Result<Outcome, StoreError> {
+        let day = Day::new(self.day.load(Ordering::Relaxed));
+        self.store.apply(Change { mutation, now, day }).await
+    }
+
+    async fn tick(&self, now: Timestamp) -> Result<Day, StoreError> {
+        match self.apply(Mutation::Tick, now).await? {
+            Outcome::Day(day) => {
+                self.day.store(day.value(), Ordering::Relaxed);
+                Ok(day)
+            }
+            _ => Err(StoreError::Damaged),
+        }
+    }
+
+    fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Service(..)")
+    }
+}
+
+fn window_query(
+    mailbox: MailboxId,
+    born: Born,
+    after: lapwing_wire::frame::Seq,
+    count: usize,
+) -> WindowQuery {
+    WindowQuery { mailbox, born, after, count, bytes: MAX_WINDOW_BYTES }
+}
+
+/// A store that fails says so to the operator; to a client it is a relay that takes nothing now.
+fn busy(_: StoreError) -> Refusal {
+    Refusal::Busy
+}
+
+/// Used by the transport: how long the answer to a token is held back at least, counted from the request.
+///
+/// TRP-08: running a long list takes some milliseconds more than running none; held back to a multiple of this, the
+/// answer's time tells no more than its bytes.
+pub const TOKEN_ANSWER_STEP: Duration = Duration::from_millis(25);

@@ -1,0 +1,325 @@
+//! What a relay keeps, behind one trait.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`record`] | what is kept, as types and as bytes |
+//! | `tables` | ordered keys and values under one batch of changes |
+//! | `rules` | what each change does, over any tables |
+//! | `reads` | the queries, over any tables |
+//! | [`memory`] | the reference |
+//! | [`fjall`] | the default: one writer thread, group commit |
+//! | [`conformance`] | the suite that every store passes |
+
+pub mod conformance;
+pub mod fjall;
+pub mod memory;
+mod reads;
+pub mod record;
+mod rules;
+mod tables;
+
+use async_trait::async_trait;
+use lapwing_wire::{
+    capability::{Access, Admin, PublicKey, TripwireOwner},
+    frame::{BlobPart, MailboxKind, Refusal, Seq, Stored, Window},
+    ids::{BlobHash, EnvelopeId, MailboxId},
+    time::Timestamp,
+    tripwire::{OpenStatus, SealedList, StatusKey, Token, TokenRecord},
+};
+
+pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
+
+/// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has the store open. Stop it, or talk to it.
+    #[error("the store is open in another process")]
+    Locked,
+    /// The store was written by another version of this program.
+    #[error("the store was written by another version of this program")]
+    Version,
+    /// The disk refused a read or a write. The store takes no more changes until it is opened again.
+    #[error("the disk refused to read or write")]
+    Disk,
+    /// A record does not have the shape that was written. The disk or another program changed it.
+    #[error("the store is damaged")]
+    Damaged,
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// One change and the circumstances in which its rules judge it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What is to be done.
+    pub mutation: Mutation,
+    /// Wall clock, for the expiry of access tickets only.
+    pub now: Timestamp,
+    /// Age stamp for what is stored by this change; see [`Day`].
+    pub day: Day,
+}
+
+/// Whose quota is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// This access ticket's; refused with `no_access` if it is unknown, revoked, expired or used up.
+    Ticket(PublicKey<Access>),
+    /// Nobody's: the operator lets everybody create.
+    Open,
+}
+
+/// Every change that a store knows. Each is atomic: all of it is on disk when its outcome is returned, or none.
+#[derive(Clone, Debug)]
+pub enum Mutation {
+    /// Creates a mailbox. The same keys and kind again are `Done`; others are refused with `conflict`.
+    Create {
+        /// Its keys; the id is the hash of the admin key.
+        keys: MailboxKeys,
+        /// Queue or log.
+        kind: MailboxKind,
+        /// Whose quota.
+        charge: Charge,
+        /// Random: tells this mailbox from an earlier one of the same id.
+        born: Born,
+    },
+    /// Deletes a mailbox and what it holds. One that is not there is `Done`.
+    Close {
+        /// Which.
+        mailbox: MailboxId,
+        /// Which of that id.
+        born: Born,
+    },
+    /// Stores an envelope; the same envelope again gets the same [`Outcome::Stored`] while the mailbox lives and
+    /// the envelope's age is below the retention, taken or not. A sink answers and keeps nothing.
+    Append {
+        /// Where to.
+        mailbox: MailboxId,
+        /// Which of that id.
+        born: Born,
+        /// Hash of `envelope`.
+        id: EnvelopeId,
+        /// Its bytes.
+        envelope: Vec<u8>,
+        /// The mailbox's bytes may not exceed this with it, else `full`.
+        limit: u64,
+        /// Whether the access ticket's quota counts too; an administrator's appends are free of it.
+        charged: bool,
+    },
+    /// Deletes what was taken from a queue; changes nothing in a log.
+    Ack {
+        /// Which.
+        mailbox: MailboxId,
+        /// Which of that id.
+        born: Born,
+        /// Everything to this number.
+        upto: Seq,
+        /// And these.
+        also: Vec<Seq>,
+    },
+    /// Adds a part to a blob.
+    BlobPut {
+        /// Which.
+        hash: BlobHash,
+        /// Length of the whole blob.
+        total: u64,
+        /// Where the part starts; what lies below the blob's end is taken as a retry.
+        offset: u64,
+        /// The part.
+        bytes: Vec<u8>,
+        /// Whose quota; the whole length is charged with the first part.
+        charge: Charge,
+    },
+    /// Makes a blob whose parts are all there readable, or drops it.
+    BlobFinish {
+        /// Which.
+        hash: BlobHash,
+        /// Whether its bytes have that hash.
+        genuine: bool,
+    },
+    /// TRP-04: replaces a tripwire's records and list at once, under its serial rule.
+    Arm {
+        /// Whose.
+        owner: PublicKey<TripwireOwner>,
+        /// Counted up by the owner.
+        serial: u64,
+        /// Found by a token's lookup.
+        records: Vec<TokenRecord>,
+        /// What a firing token sets off.
+        list: SealedList,
+        /// Whose quota.
+        charge: Charge,
+    },
+    /// Removes a tripwire, its records and its list.
+    Disarm {
+        /// Whose.
+        owner: PublicKey<TripwireOwner>,
+    },
+    /// TRP-05: runs every record of a token. Writes and commits also where there is none.
+    Token {
+        /// The token.
+        token: Token,
+        /// Random bytes written in any case.
+        filler: [u8; 32],
+    },
+    /// Adds an access ticket; one that is there is left as it is.
+    IssueTicket(Ticket),
+    /// Ends an access ticket. What was created with it stays.
+    RevokeTicket(PublicKey<Access>),
+    /// Moves the retention clock to the day that `now` says, by two days at most.
+    Tick,
+    /// One bounded step of the retention sweep.
+    Sweep {
+        /// Where to go on; `None` at the beginning.
+        from: Option<SweepCursor>,
+        /// Envelopes and complete blobs stored before this day are deleted.
+        keep_from: Day,
+        /// Unfinished blobs begun before this day are deleted.
+        unfinished_from: Day,
+    },
+}
+
+/// Where a sweep stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweepCursor(pub(crate) Vec<u8>);
+
+/// What became of a change.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It is so, on disk.
+    Done,
+    /// The envelope's place.
+    Stored {
+        /// Its place; the same for each retry.
+        place: Stored,
+        /// Whether readers have something new to read.
+        is_new: bool,
+    },
+    /// How much of a blob is on disk.
+    Blob {
+        /// Bytes on disk.
+        stored: u64,
+        /// Whether it is checked and readable.
+        complete: bool,
+    },
+    /// What a token did.
+    Token {
+        /// What its owner may learn, and under which key.
+        status: Option<(OpenStatus, StatusKey)>,
+        /// Mailboxes that have something new to read.
+        appended: Vec<MailboxId>,
+    },
+    /// The retention clock.
+    Day(Day),
+    /// A step of the sweep is done; `None` at the end.
+    Swept(Option<SweepCursor>),
+    /// It was not done; nothing changed.
+    Refused(Refusal),
+}
+
+/// Sums over the whole store, for its operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Mailboxes that exist.
+    pub mailboxes: u64,
+    /// Bytes of envelopes that wait.
+    pub envelope_bytes: u64,
+    /// Complete blobs.
+    pub blobs: u64,
+    /// Bytes of blobs, unfinished ones included.
+    pub blob_bytes: u64,
+    /// Access tickets that are neither revoked nor expired at the asked time.
+    pub tickets: u64,
+}
+
+/// A relay's store.
+///
+/// # Contract
+/// 1. `apply` returns after the change and everything it depends on is on stable storage; a crash at any time leaves
+///    the state before or after a whole change, never between.
+/// 2. Changes take effect one after the other, in the order in which `apply` was first polled by one caller.
+/// 3. A query sees every change whose `apply` had returned when it was made, and no change that is not yet durable.
+/// 4. A retry of a change gets the answer of the first, as described at each [`Mutation`].
+/// 5. After [`StoreError::Disk`] the store takes no more changes; what was answered before stays readable.
+/// 6. No method panics, and none waits for another caller's query.
+#[async_trait]
+pub trait MailboxStore: Send + Sync + 'static {
+    /// Makes one change durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]; whether the change was made is then unknown, and a retry finds out.
+    async fn apply(&self, change: Change) -> Result<Outcome, StoreError>;
+
+    /// A mailbox's record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError>;
+
+    /// Envelopes after a cursor, at most `count` and `bytes` but at least one if there is one. `None` if this
+    /// mailbox is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError>;
+
+    /// The part of a complete blob that starts at `offset`; empty at its end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn blob_part(&self, hash: BlobHash, offset: u64) -> Result<Option<BlobPart>, StoreError>;
+
+    /// The hash of the parts of a blob that are on disk, whatever it is called.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError>;
+
+    /// An access ticket.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn ticket(&self, key: PublicKey<Access>) -> Result<Option<Ticket>, StoreError>;
+
+    /// All access tickets, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn tickets(&self) -> Result<Vec<Ticket>, StoreError>;
+
+    /// Sums; walks the whole store's small records.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError>;
+
+    /// Finishes what was begun and closes the files. Later calls get [`StoreError::Closed`].
+    async fn close(&self);
+}
+
+/// Which envelopes to read.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowQuery {
+    /// Which mailbox.
+    pub mailbox: MailboxId,
+    /// Which of that id.
+    pub born: Born,
+    /// The last number that was taken.
+    pub after: Seq,
+    /// Most envelopes.
+    pub count: usize,
+    /// Most bytes of envelopes.
+    pub bytes: usize,
+}
+
+impl Mailbox {
+    /// The id, which is the hash of the admin key.
+    pub fn id(&self) -> MailboxId {
+        mailbox_id(&self.keys.admin)
+    }
+}
+
+fn mailbox_id(admin: &PublicKey<Admin>) -> MailboxId {
+    MailboxId::of_admin(admin)
+}

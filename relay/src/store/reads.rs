@@ -1,0 +1,117 @@
+//! The queries, over any tables.
+
+use lapwing_wire::{
+    capability::{Access, PublicKey},
+    frame::{BlobPart, Item, Seq, Stored, Window},
+    ids::{BlobHash, BlobHasher, MailboxId},
+    time::Timestamp,
+};
+use serde_bytes::ByteBuf;
+
+use super::{
+    Mailbox, StoreError, Ticket, Totals, WindowQuery,
+    record::{self, Blob, decode_envelope, key},
+    tables::{Scan, Space, Tables},
+};
+
+pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mailbox>, StoreError> {
+    tables.load(Space::State, &key::mailbox(id))?.map(|bytes| Mailbox::decode(&bytes)).transpose()
+}
+
+pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option<Window>, StoreError> {
+    let WindowQuery { mailbox: id, born, after, count, bytes } = query;
+    let Some(there) = mailbox(tables, id)?.filter(|there| there.born == *born) else { return Ok(None) };
+    let first = there.head.max(after.next());
+    let mut items = Vec::new();
+    if first <= there.newest && !there.sink && *count > 0 {
+        let mut total = 0usize;
+        let (from, to) = (key::envelope(id, first), key::envelope(id, there.newest));
+        tables.scan(Space::Bulk, &from, &to, &mut |key, value| {
+            let (_, hash, envelope) = decode_envelope(value)?;
+            let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
+            total = total.saturating_add(envelope.len());
+            if total > *bytes && !items.is_empty() {
+                return Ok(Scan::Stop);
+            }
+            items.push(Item { place: Stored { seq, hash }, envelope: ByteBuf::from(envelope) });
+            Ok(if items.len() < *count { Scan::More } else { Scan::Stop })
+        })?;
+    }
+    Ok(Some(Window { mailbox: *id, newest: there.newest, items }))
+}
+
+pub(super) fn blob_part(
+    tables: &impl Tables,
+    hash: &BlobHash,
+    offset: u64,
+) -> Result<Option<BlobPart>, StoreError> {
+    let Some(blob) = blob(tables, hash)?.filter(|blob| blob.complete) else { return Ok(None) };
+    let mut bytes = ByteBuf::new();
+    if offset < blob.total {
+        let (from, to) = (key::part(hash, 0), key::part(hash, offset));
+        let (key, part) = tables.last(Space::Bulk, &from, &to)?.ok_or(StoreError::Damaged)?;
+        let start = key::seq_in(&key).map(Seq::value).ok_or(StoreError::Damaged)?;
+        let skip = usize::try_from(offset.saturating_sub(start)).map_err(|_| StoreError::Damaged)?;
+        bytes = ByteBuf::from(part.get(skip..).ok_or(StoreError::Damaged)?);
+    }
+    Ok(Some(BlobPart { total: blob.total, bytes }))
+}
+
+pub(super) fn blob_digest(tables: &impl Tables, hash: &BlobHash) -> Result<Option<BlobHash>, StoreError> {
+    let Some(blob) = blob(tables, hash)? else { return Ok(None) };
+    let mut hasher = BlobHasher::new(blob.total);
+    tables.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |_, part| {
+        hasher.update(part);
+        Ok(Scan::More)
+    })?;
+    Ok(Some(hasher.finish()))
+}
+
+pub(super) fn ticket(tables: &impl Tables, id: &PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {
+    tables.load(Space::State, &key::ticket(id))?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+pub(super) fn tickets(tables: &impl Tables) -> Result<Vec<Ticket>, StoreError> {
+    let mut found = Vec::new();
+    each(tables, key::TICKETS, &mut |bytes| {
+        found.push(record::decode::<Ticket>(bytes)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+pub(super) fn totals(tables: &impl Tables, now: Timestamp) -> Result<Totals, StoreError> {
+    let mut totals = Totals::default();
+    each(tables, key::MAILBOXES, &mut |bytes| {
+        totals.mailboxes += 1;
+        totals.envelope_bytes = totals.envelope_bytes.saturating_add(Mailbox::decode(bytes)?.bytes);
+        Ok(())
+    })?;
+    each(tables, key::BLOBS, &mut |bytes| {
+        let blob: Blob = record::decode(bytes)?;
+        totals.blobs += u64::from(blob.complete);
+        totals.blob_bytes = totals.blob_bytes.saturating_add(blob.stored);
+        Ok(())
+    })?;
+    each(tables, key::TICKETS, &mut |bytes| {
+        totals.tickets += u64::from(record::decode::<Ticket>(bytes)?.is_valid(now));
+        Ok(())
+    })?;
+    Ok(totals)
+}
+
+fn blob(tables: &impl Tables, hash: &BlobHash) -> Result<Option<Blob>, StoreError> {
+    tables.load(Space::State, &key::blob(hash))?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+fn each(
+    tables: &impl Tables,
+    kind: u8,
+    visit: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (first, last) = key::all(kind);
+    tables.scan(Space::State, &first, &last, &mut |_, value| {
+        visit(value)?;
+        Ok(Scan::More)
+    })
+}

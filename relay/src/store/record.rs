@@ -1,0 +1,453 @@
+//! What is kept, as types and as bytes.
+//!
+//! ```text
+//! space  key                                        value
+//! bulk   'e' mailbox 32 | seq u64 BE                day u32 | running hash 32 | envelope
+//! bulk   'b' blob 32 | offset u64 BE                the part
+//! state  'm' mailbox 32                             see Mailbox::encode, 199 or 231 bytes
+//! state  'i' mailbox 32 | envelope id 32            born u64 | seq u64 | running hash 32 | day u32 | length u32
+//! state  'a' access key 32                          CBOR Ticket
+//! state  'h' blob 32                                CBOR Blob
+//! state  'w' tripwire 32                            CBOR Tripwire
+//! state  'l' tripwire 32                            sealed list
+//! state  'r' lookup 32 | tripwire 32 | index u8     sealed record
+//! state  'c'                                        CBOR RetentionClock
+//! state  'v'                                        VERSION
+//! state  'z'                                        32 random bytes, rewritten with every token
+//! ```
+//! All integers are big-endian.
+
+use std::time::Duration;
+
+use lapwing_wire::{
+    capability::{Access, Admin, PublicKey, Read, TripwireOwner, Write},
+    codec,
+    frame::{MailboxKind, Seq, Stored},
+    ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
+    time::Timestamp,
+    tripwire::Lookup,
+};
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// Written at creation, compared at opening.
+pub(crate) const VERSION: &[u8] = b"lapwing-relay store 1";
+/// Longest CBOR record.
+const MAX_RECORD: usize = 16 << 10;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// By how many days one tick moves the retention clock at most: a clock that jumps, as it does on a board without
+/// a battery, must not expire everything at once. A relay that was off for longer keeps things for longer.
+const MAX_TICK_DAYS: u32 = 2;
+
+/// A day of the relay's own retention clock. Nothing finer is kept about when something came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Day(u32);
+
+impl Day {
+    /// Day `n`.
+    pub const fn new(n: u32) -> Self {
+        Self(n)
+    }
+
+    /// The number.
+    pub const fn value(self) -> u32 {
+        self.0
+    }
+
+    /// This day moved back by a span, rounded up to whole days; stays at the first day.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        let days = span.as_millis().div_ceil(u128::from(DAY_MS));
+        Self(self.0.saturating_sub(u32::try_from(days).unwrap_or(u32::MAX)))
+    }
+}
+
+/// Tells a mailbox from an earlier one with the same id. Random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Born(u64);
+
+impl Born {
+    /// With this number.
+    pub const fn new(n: u64) -> Self {
+        Self(n)
+    }
+}
+
+/// The three keys of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailboxKeys {
+    /// Closes; its hash is the id.
+    pub admin: PublicKey<Admin>,
+    /// Reads and acknowledges.
+    pub read: PublicKey<Read>,
+    /// Appends.
+    pub write: PublicKey<Write>,
+}
+
+/// A mailbox's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Its keys.
+    pub keys: MailboxKeys,
+    /// Queue or log.
+    pub kind: MailboxKind,
+    /// Answers as before and keeps nothing.
+    pub sink: bool,
+    /// Tells it from an earlier one of the same id.
+    pub born: Born,
+    /// No live envelope has a lower number; reads start here and never walk over what was deleted.
+    pub head: Seq,
+    /// Number of the newest envelope.
+    pub newest: Seq,
+    /// Running hash after it.
+    pub hash: RunningHash,
+    /// Bytes of envelopes that are charged to it.
+    pub bytes: u64,
+    /// The access ticket whose quota it uses.
+    pub access: Option<PublicKey<Access>>,
+}
+
+impl Mailbox {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self { keys, kind, sink, born, head, newest, hash, bytes, access } = self;
+        let MailboxKeys { admin, read, write } = keys;
+        let mut out = Vec::with_capacity(231);
+        out.extend_from_slice(admin.as_bytes());
+        out.extend_from_slice(read.as_bytes());
+        out.extend_from_slice(write.as_bytes());
+        out.push(match kind {
+            MailboxKind::Queue => 0,
+            MailboxKind::Log => 1,
+        });
+        out.push(u8::from(*sink));
+        out.extend_from_slice(&born.0.to_be_bytes());
+        out.extend_from_slice(&head.value().to_be_bytes());
+        out.extend_from_slice(&newest.value().to_be_bytes());
+        out.extend_from_slice(hash.as_bytes());
+        out.extend_from_slice(&bytes.to_be_bytes());
+        out.push(u8::from(access.is_some()));
+        if let Some(key) = access {
+            out.extend_from_slice(key.as_bytes());
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = Reader(bytes);
+        let keys = MailboxKeys {
+            admin: PublicKey::from_bytes(rest.array()?),
+            read: PublicKey::from_bytes(rest.array()?),
+            write: PublicKey::from_bytes(rest.array()?),
+        };
+        let kind = match rest.array::<1>()? {
+            [0] => MailboxKind::Queue,
+            [1] => MailboxKind::Log,
+            _ => return Err(StoreError::Damaged),
+        };
+        let sink = rest.flag()?;
+        let born = Born(rest.number()?);
+        let head = Seq::new(rest.number()?);
+        let newest = Seq::new(rest.number()?);
+        let hash = RunningHash::from_bytes(rest.array()?);
+        let charged = rest.number()?;
+        let access = if rest.flag()? { Some(PublicKey::from_bytes(rest.array()?)) } else { None };
+        rest.end()?;
+        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes: charged, access })
+    }
+}
+
+/// Head of a stored envelope: everything but its bytes.
+pub(crate) const ENVELOPE_HEAD: usize = 4 + 32;
+
+pub(crate) fn encode_envelope(day: Day, hash: &RunningHash, envelope: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ENVELOPE_HEAD + envelope.len());
+    out.extend_from_slice(&day.0.to_be_bytes());
+    out.extend_from_slice(hash.as_bytes());
+    out.extend_from_slice(envelope);
+    out
+}
+
+pub(crate) fn decode_envelope(bytes: &[u8]) -> Result<(Day, RunningHash, &[u8]), StoreError> {
+    let mut rest = Reader(bytes);
+    let day = Day(u32::from_be_bytes(rest.array()?));
+    let hash = RunningHash::from_bytes(rest.array()?);
+    Ok((day, hash, rest.0))
+}
+
+/// What is remembered of an envelope for retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) born: Born,
+    pub(crate) place: Stored,
+    pub(crate) day: Day,
+    pub(crate) length: u32,
+}
+
+impl Placed {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self { born, place: Stored { seq, hash }, day, length } = self;
+        let mut out = Vec::with_capacity(56);
+        out.extend_from_slice(&born.0.to_be_bytes());
+        out.extend_from_slice(&seq.value().to_be_bytes());
+        out.extend_from_slice(hash.as_bytes());
+        out.extend_from_slice(&day.0.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = Reader(bytes);
+        let placed = Self {
+            born: Born(rest.number()?),
+            place: Stored { seq: Seq::new(rest.number()?), hash: RunningHash::from_bytes(rest.array()?) },
+            day: Day(u32::from_be_bytes(rest.array()?)),
+            length: u32::from_be_bytes(rest.array()?),
+        };
+        rest.end()?;
+        Ok(placed)
+    }
+}
+
+/// An access ticket as the relay knows it: its public half, what it may use and what it uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Proved by whoever uses it.
+    pub key: PublicKey<Access>,
+    /// Most bytes of envelopes, blobs and tripwires at one time.
+    pub quota_bytes: u64,
+    /// Most mailboxes at one time.
+    pub quota_mailboxes: u64,
+    /// Not valid from here on.
+    pub expires: Option<Timestamp>,
+    /// Ended by the operator.
+    pub revoked: bool,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Mailboxes in use.
+    pub used_mailboxes: u64,
+}
+
+impl Ticket {
+    /// An unused ticket.
+    pub const fn new(
+        key: PublicKey<Access>,
+        quota_bytes: u64,
+        quota_mailboxes: u64,
+        expires: Option<Timestamp>,
+    ) -> Self {
+        Self { key, quota_bytes, quota_mailboxes, expires, revoked: false, used_bytes: 0, used_mailboxes: 0 }
+    }
+
+    /// Whether it may be used for something new.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires.is_none_or(|end| now < end)
+    }
+}
+
+/// A blob's state; its parts lie in the bulk space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    pub(crate) total: u64,
+    pub(crate) stored: u64,
+    pub(crate) complete: bool,
+    pub(crate) day: Day,
+    pub(crate) access: Option<PublicKey<Access>>,
+}
+
+/// A tripwire's state; its records and its list have keys of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tripwire {
+    pub(crate) owner: PublicKey<TripwireOwner>,
+    pub(crate) serial: u64,
+    #[serde(with = "serde_bytes")]
+    pub(crate) digest: [u8; 32],
+    pub(crate) fired: bool,
+    pub(crate) records: Vec<Lookup>,
+    pub(crate) charged: u64,
+    pub(crate) access: Option<PublicKey<Access>>,
+}
+
+/// The relay's own count of days, moved by ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetentionClock {
+    wall_day: u64,
+    day: Day,
+}
+
+impl RetentionClock {
+    pub(crate) const fn start(now: Timestamp) -> Self {
+        Self { wall_day: now.as_millis() / DAY_MS, day: Day(1) }
+    }
+
+    pub(crate) const fn day(&self) -> Day {
+        self.day
+    }
+
+    /// The clock after a look at the wall: it never goes back, and forward by a bounded step.
+    pub(crate) fn tick(self, now: Timestamp) -> Self {
+        let wall_day = now.as_millis() / DAY_MS;
+        let passed = u32::try_from(wall_day.saturating_sub(self.wall_day)).unwrap_or(u32::MAX);
+        Self { wall_day, day: Day(self.day.0.saturating_add(passed.min(MAX_TICK_DAYS))) }
+    }
+}
+
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    codec::decode(bytes, MAX_RECORD).map_err(|_| StoreError::Damaged)
+}
+
+/// Keys of the table above.
+pub(crate) mod key {
+    use super::{Access, BlobHash, EnvelopeId, Lookup, MailboxId, PublicKey, Seq, TripwireId};
+
+    pub(crate) const CLOCK: &[u8] = b"c";
+    pub(crate) const VERSION: &[u8] = b"v";
+    pub(crate) const FILLER: &[u8] = b"z";
+    pub(crate) const MAILBOXES: u8 = b'm';
+    pub(crate) const PLACES: u8 = b'i';
+    pub(crate) const TICKETS: u8 = b'a';
+    pub(crate) const BLOBS: u8 = b'h';
+
+    fn joined(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+        out.push(kind);
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+        out
+    }
+
+    pub(crate) fn envelope(mailbox: &MailboxId, seq: Seq) -> Vec<u8> {
+        joined(b'e', &[mailbox.as_bytes(), &seq.value().to_be_bytes()])
+    }
+
+    pub(crate) fn mailbox(id: &MailboxId) -> Vec<u8> {
+        joined(MAILBOXES, &[id.as_bytes()])
+    }
+
+    pub(crate) fn place(mailbox: &MailboxId, id: &EnvelopeId) -> Vec<u8> {
+        joined(PLACES, &[mailbox.as_bytes(), id.as_bytes()])
+    }
+
+    pub(crate) fn ticket(key: &PublicKey<Access>) -> Vec<u8> {
+        joined(TICKETS, &[key.as_bytes()])
+    }
+
+    pub(crate) fn blob(hash: &BlobHash) -> Vec<u8> {
+        joined(BLOBS, &[hash.as_bytes()])
+    }
+
+    pub(crate) fn part(hash: &BlobHash, offset: u64) -> Vec<u8> {
+        joined(b'b', &[hash.as_bytes(), &offset.to_be_bytes()])
+    }
+
+    pub(crate) fn tripwire(id: &TripwireId) -> Vec<u8> {
+        joined(b'w', &[id.as_bytes()])
+    }
+
+    pub(crate) fn list(id: &TripwireId) -> Vec<u8> {
+        joined(b'l', &[id.as_bytes()])
+    }
+
+    pub(crate) fn record(lookup: &Lookup, id: &TripwireId, index: u8) -> Vec<u8> {
+        joined(b'r', &[lookup.as_bytes(), id.as_bytes(), &[index]])
+    }
+
+    /// First and last possible key of a token's records.
+    pub(crate) fn records(lookup: &Lookup) -> (Vec<u8>, Vec<u8>) {
+        (joined(b'r', &[lookup.as_bytes()]), joined(b'r', &[lookup.as_bytes(), &[0xff; 34]]))
+    }
+
+    /// First and last possible key of a kind.
+    pub(crate) fn all(kind: u8) -> (Vec<u8>, Vec<u8>) {
+        (vec![kind], joined(kind, &[&[0xff; 80]]))
+    }
+
+    /// The 32 bytes after the kind.
+    pub(crate) fn id_in(key: &[u8]) -> Option<[u8; 32]> {
+        key.get(1..33)?.try_into().ok()
+    }
+
+    /// The number at the end of an envelope's key.
+    pub(crate) fn seq_in(key: &[u8]) -> Option<Seq> {
+        Some(Seq::new(u64::from_be_bytes(key.get(33..41)?.try_into().ok()?)))
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(StoreError::Damaged)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn number(&mut self) -> Result<u64, StoreError> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn flag(&mut self) -> Result<bool, StoreError> {
+        match self.array::<1>()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(StoreError::Damaged),
+        }
+    }
+
+    fn end(&self) -> Result<(), StoreError> {
+        if self.0.is_empty() { Ok(()) } else { Err(StoreError::Damaged) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailbox_records_round_trip_and_refuse_every_other_length() {
+        for access in [None, Some(PublicKey::from_bytes([7; 32]))] {
+            let mailbox = Mailbox {
+                keys: MailboxKeys {
+                    admin: PublicKey::from_bytes([1; 32]),
+                    read: PublicKey::from_bytes([2; 32]),
+                    write: PublicKey::from_bytes([3; 32]),
+                },
+                kind: MailboxKind::Log,
+                sink: true,
+                born: Born(4),
+                head: Seq::new(5),
+                newest: Seq::new(6),
+                hash: RunningHash::from_bytes([8; 32]),
+                bytes: 9,
+                access,
+            };
+            let bytes = mailbox.encode();
+            assert_eq!(Mailbox::decode(&bytes).unwrap(), mailbox);
+            for cut in 0..bytes.len() {
+                assert_eq!(Mailbox::decode(&bytes[..cut]), Err(StoreError::Damaged));
+            }
+            assert_eq!(Mailbox::decode(&[bytes, vec![0]].concat()), Err(StoreError::Damaged));
+        }
+    }
+
+    #[test]
+    fn a_jumping_clock_expires_little() {
+        let day = Duration::from_millis(DAY_MS);
+        let start = Timestamp::from_millis(1_000 * DAY_MS);
+        let clock = RetentionClock::start(start);
+        assert_eq!(clock.tick(start.plus(day)).day(), Day(2));
+        assert_eq!(clock.tick(start.plus(day * 4000)).day(), Day(1 + MAX_TICK_DAYS));
+        let back = clock.tick(start.minus(day * 900));
+        assert_eq!(back.day(), Day(1));
+        assert_eq!(back.tick(start).day(), Day(1 + MAX_TICK_DAYS));
+    }
+
+    #[test]
+    fn retention_rounds_up() {
+        assert_eq!(Day(40).minus(Duration::from_secs(1)), Day(39));
+        assert_eq!(Day(40).minus(Duration::from_secs(30 * 24 * 3600)), Day(10));
+        assert_eq!(Day(4).minus(Duration::MAX), Day(0));
+    }
+}

@@ -1,0 +1,96 @@
+//! Access tickets and their quotas.
+
+use lapwing_wire::{
+    capability::{Access, PublicKey},
+    frame::Refusal,
+    time::Timestamp,
+};
+
+use super::super::{
+    Charge, Outcome, StoreError, Ticket,
+    tables::{Batch, Tables},
+};
+
+/// Something new that is to be charged.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    pub(super) bytes: u64,
+    pub(super) mailboxes: u64,
+}
+
+pub(super) fn issue<T: Tables>(batch: &mut Batch<'_, T>, ticket: &Ticket) -> Result<Outcome, StoreError> {
+    if batch.ticket(&ticket.key)?.is_none() {
+        batch.put_ticket(ticket.clone());
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn revoke<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: &PublicKey<Access>,
+) -> Result<Outcome, StoreError> {
+    match batch.change_ticket(key)? {
+        Some(ticket) => {
+            ticket.revoked = true;
+            Ok(Outcome::Done)
+        }
+        None => Ok(Outcome::Refused(Refusal::NotAllowed)),
+    }
+}
+
+/// Whether a charge would be accepted once `freed` bytes are given back to the same ticket.
+pub(super) fn allows<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    charge: Charge,
+    cost: Cost,
+    freed: u64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Charge::Ticket(key) = charge else { return Ok(true) };
+    Ok(batch.ticket(&key)?.is_some_and(|ticket| {
+        let bytes = ticket.used_bytes.saturating_sub(freed).saturating_add(cost.bytes);
+        ticket.is_valid(now)
+            && bytes <= ticket.quota_bytes
+            && ticket.used_mailboxes.saturating_add(cost.mailboxes) <= ticket.quota_mailboxes
+    }))
+}
+
+/// Charges; whoever must ask first has asked.
+pub(super) fn take<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+    cost: Cost,
+) -> Result<(), StoreError> {
+    if let Some(key) = key
+        && let Some(ticket) = batch.change_ticket(key)?
+    {
+        ticket.used_bytes = ticket.used_bytes.saturating_add(cost.bytes);
+        ticket.used_mailboxes = ticket.used_mailboxes.saturating_add(cost.mailboxes);
+    }
+    Ok(())
+}
+
+/// Gives back.
+pub(super) fn give<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+    cost: Cost,
+) -> Result<(), StoreError> {
+    if let Some(key) = key
+        && let Some(ticket) = batch.change_ticket(key)?
+    {
+        ticket.used_bytes = ticket.used_bytes.saturating_sub(cost.bytes);
+        ticket.used_mailboxes = ticket.used_mailboxes.saturating_sub(cost.mailboxes);
+    }
+    Ok(())
+}
+
+impl Charge {
+    /// The ticket that pays.
+    pub(super) fn key(self) -> Option<PublicKey<Access>> {
+        match self {
+            Self::Ticket(key) => Some(key),
+            Self::Open => None,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Blobs: parts in order, readable once their hash was checked.
+
+use lapwing_wire::{frame::Refusal, ids::BlobHash, time::Timestamp};
+
+use super::{
+    super::{
+        Charge, Day, Outcome, StoreError,
+        record::{Blob, key},
+        tables::{Batch, Scan, Space, Tables},
+    },
+    access::{self, Cost},
+};
+
+/// One part as it came.
+pub(super) struct Part<'a> {
+    pub(super) hash: &'a BlobHash,
+    pub(super) total: u64,
+    pub(super) offset: u64,
+    pub(super) bytes: &'a [u8],
+}
+
+pub(super) fn put<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    part: &Part<'_>,
+    charge: Charge,
+    now: Timestamp,
+    day: Day,
+) -> Result<Outcome, StoreError> {
+    let Part { hash, total, offset, bytes } = part;
+    let key = key::blob(hash);
+    let there: Option<Blob> = batch.load_as(Space::State, &key)?;
+    let is_first = there.is_none();
+    let mut blob = match there {
+        Some(blob) if blob.total != *total => return Ok(Outcome::Refused(Refusal::Conflict)),
+        Some(blob) if blob.complete => {
+            return Ok(Outcome::Blob { stored: blob.stored, complete: true });
+        }
+        Some(blob) => blob,
+        None => Blob { total: *total, stored: 0, complete: false, day, access: charge.key() },
+    };
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let end = offset.saturating_add(length);
+    if end > *total || *offset > blob.stored {
+        // Beyond the end, or a part is missing in between: say where to go on.
+        return Ok(if end > *total || is_first {
+            Outcome::Refused(Refusal::Conflict)
+        } else {
+            Outcome::Blob { stored: blob.stored, complete: false }
+        });
+    }
+    let cost = Cost { bytes: *total, mailboxes: 0 };
+    if is_first && !access::allows(batch, charge, cost, 0, now)? {
+        return Ok(Outcome::Refused(Refusal::NoAccess));
+    }
+    if *offset == blob.stored && length > 0 {
+        batch.put(Space::Bulk, key::part(hash, *offset), bytes.to_vec());
+        blob.stored = end;
+    }
+    let stored = blob.stored;
+    if is_first {
+        access::take(batch, charge.key().as_ref(), cost)?;
+    }
+    batch.put_as(Space::State, key, &blob);
+    Ok(Outcome::Blob { stored, complete: false })
+}
+
+pub(super) fn finish<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    hash: &BlobHash,
+    genuine: bool,
+    day: Day,
+) -> Result<Outcome, StoreError> {
+    let key = key::blob(hash);
+    let Some(mut blob) = batch.load_as::<Blob>(Space::State, &key)? else {
+        return Ok(Outcome::Refused(Refusal::Conflict));
+    };
+    if blob.complete {
+        return Ok(Outcome::Blob { stored: blob.stored, complete: true });
+    }
+    if blob.stored != blob.total {
+        // Dropped and begun anew while its hash was computed.
+        return Ok(Outcome::Blob { stored: blob.stored, complete: false });
+    }
+    if !genuine {
+        drop_blob(batch, hash, &blob)?;
+        return Ok(Outcome::Refused(Refusal::Conflict));
+    }
+    blob.complete = true;
+    blob.day = day;
+    batch.put_as(Space::State, key, &blob);
+    Ok(Outcome::Blob { stored: blob.stored, complete: true })
+}
+
+/// Deletes a blob and its parts.
+pub(super) fn drop_blob<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    hash: &BlobHash,
+    blob: &Blob,
+) -> Result<(), StoreError> {
+    let mut parts = Vec::new();
+    batch.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |key, _| {
+        parts.push(key.to_vec());
+        Ok(Scan::More)
+    })?;
+    for part in parts {
+        batch.delete(Space::Bulk, part);
+    }
+    batch.delete(Space::State, key::blob(hash));
+    access::give(batch, blob.access.as_ref(), Cost { bytes: blob.total, mailboxes: 0 })
+}

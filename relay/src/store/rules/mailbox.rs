@@ -1,0 +1,220 @@
+//! Mailboxes: create, close, append, acknowledge.
+
+use lapwing_wire::{
+    frame::{MailboxKind, Refusal, Seq, Stored},
+    ids::{EnvelopeId, MailboxId, RunningHash},
+    time::Timestamp,
+};
+
+use super::{
+    super::{
+        Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, mailbox_id,
+        record::{ENVELOPE_HEAD, Placed, encode_envelope, key},
+        tables::{Batch, Scan, Space, Tables},
+    },
+    access::{self, Cost},
+};
+
+pub(super) fn create<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    keys: MailboxKeys,
+    kind: MailboxKind,
+    charge: Charge,
+    born: Born,
+    now: Timestamp,
+) -> Result<Outcome, StoreError> {
+    let id = mailbox_id(&keys.admin);
+    if let Some(there) = batch.mailbox(&id)? {
+        let same = there.keys == keys && there.kind == kind;
+        return Ok(if same { Outcome::Done } else { Outcome::Refused(Refusal::Conflict) });
+    }
+    let cost = Cost { bytes: 0, mailboxes: 1 };
+    if !access::allows(batch, charge, cost, 0, now)? {
+        return Ok(Outcome::Refused(Refusal::NoAccess));
+    }
+    let access = charge.key();
+    access::take(batch, access.as_ref(), cost)?;
+    let mailbox = Mailbox {
+        keys,
+        kind,
+        sink: false,
+        born,
+        head: Seq::START.next(),
+        newest: Seq::START,
+        hash: RunningHash::START,
+        bytes: 0,
+        access,
+    };
+    batch.put_mailbox(id, Some(mailbox));
+    Ok(Outcome::Done)
+}
+
+pub(super) fn close<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    born: Born,
+) -> Result<Outcome, StoreError> {
+    let Some(mailbox) = living(batch, id, born)? else { return Ok(Outcome::Done) };
+    for (key, _) in live(batch, id, mailbox.head, mailbox.newest)? {
+        batch.delete(Space::Bulk, key);
+    }
+    access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
+    // What is remembered for retries names the mailbox's birth, so it is dead now and the sweep takes it.
+    batch.put_mailbox(*id, None);
+    Ok(Outcome::Done)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of one mutation, spread once")]
+pub(super) fn append<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    born: Born,
+    envelope_id: &EnvelopeId,
+    envelope: &[u8],
+    limit: u64,
+    charged: bool,
+    day: Day,
+) -> Result<Outcome, StoreError> {
+    let (bytes, access) = match batch.mailbox(id)? {
+        Some(mailbox) if mailbox.born == born => (mailbox.bytes, mailbox.access),
+        _ => return Ok(Outcome::Refused(Refusal::NotAllowed)),
+    };
+    if let Some(place) = placed(batch, id, born, envelope_id)? {
+        return Ok(Outcome::Stored { place, is_new: false });
+    }
+    let length = byte_count(envelope);
+    if bytes.saturating_add(length) > limit {
+        return Ok(Outcome::Refused(Refusal::Full));
+    }
+    if charged
+        && let Some(key) = &access
+        && let Some(ticket) = batch.ticket(key)?
+        && ticket.used_bytes.saturating_add(length) > ticket.quota_bytes
+    {
+        return Ok(Outcome::Refused(Refusal::Full));
+    }
+    store(batch, id, envelope_id, envelope, day)
+}
+
+/// Stores an envelope that every check has passed. FRM-06, FRM-07.
+pub(super) fn store<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    envelope_id: &EnvelopeId,
+    envelope: &[u8],
+    day: Day,
+) -> Result<Outcome, StoreError> {
+    let length = byte_count(envelope);
+    let Some(mailbox) = batch.change_mailbox(id)? else {
+        return Ok(Outcome::Refused(Refusal::NotAllowed));
+    };
+    let seq = mailbox.newest.next();
+    let hash = mailbox.hash.next(seq.value(), envelope_id);
+    mailbox.newest = seq;
+    mailbox.hash = hash;
+    // A sink counts as if it kept: else it would never be full, and that could be seen.
+    mailbox.bytes = mailbox.bytes.saturating_add(length);
+    let (born, sink, access) = (mailbox.born, mailbox.sink, mailbox.access);
+    access::take(batch, access.as_ref(), Cost { bytes: length, mailboxes: 0 })?;
+    let place = Stored { seq, hash };
+    let remembered = Placed { born, place, day, length: u32::try_from(length).unwrap_or(u32::MAX) };
+    batch.put(Space::State, key::place(id, envelope_id), remembered.encode());
+    if !sink {
+        batch.put(Space::Bulk, key::envelope(id, seq), encode_envelope(day, &hash, envelope));
+    }
+    Ok(Outcome::Stored { place, is_new: !sink })
+}
+
+pub(super) fn ack<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    born: Born,
+    upto: Seq,
+    also: &[Seq],
+) -> Result<Outcome, StoreError> {
+    let Some(mailbox) = living(batch, id, born)? else {
+        return Ok(Outcome::Refused(Refusal::NotAllowed));
+    };
+    if mailbox.kind == MailboxKind::Log || mailbox.sink {
+        return Ok(Outcome::Done);
+    }
+    let upto = upto.min(mailbox.newest);
+    let mut freed = 0u64;
+    for (key, length) in live(batch, id, mailbox.head, upto)? {
+        freed = freed.saturating_add(length);
+        batch.delete(Space::Bulk, key);
+    }
+    for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
+        let key = key::envelope(id, *seq);
+        if let Some(value) = batch.load(Space::Bulk, &key)? {
+            freed = freed.saturating_add(envelope_length(&value));
+            batch.delete(Space::Bulk, key);
+        }
+    }
+    let head = mailbox.head.max(upto.next());
+    if freed > 0 || head != mailbox.head {
+        release(batch, id, freed, head)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Takes freed bytes off a mailbox and its ticket, and moves its head.
+pub(super) fn release<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    freed: u64,
+    head: Seq,
+) -> Result<(), StoreError> {
+    let Some(mailbox) = batch.change_mailbox(id)? else { return Ok(()) };
+    mailbox.bytes = mailbox.bytes.saturating_sub(freed);
+    mailbox.head = head;
+    let access = mailbox.access;
+    access::give(batch, access.as_ref(), Cost { bytes: freed, mailboxes: 0 })
+}
+
+/// The place that a living mailbox gave to an envelope before.
+pub(super) fn placed<T: Tables>(
+    batch: &Batch<'_, T>,
+    id: &MailboxId,
+    born: Born,
+    envelope_id: &EnvelopeId,
+) -> Result<Option<Stored>, StoreError> {
+    let Some(bytes) = batch.load(Space::State, &key::place(id, envelope_id))? else { return Ok(None) };
+    let placed = Placed::decode(&bytes)?;
+    Ok((placed.born == born).then_some(placed.place))
+}
+
+/// Bytes of the envelope inside a stored value.
+pub(super) fn envelope_length(value: &[u8]) -> u64 {
+    u64::try_from(value.len().saturating_sub(ENVELOPE_HEAD)).unwrap_or(u64::MAX)
+}
+
+fn byte_count(envelope: &[u8]) -> u64 {
+    u64::try_from(envelope.len()).unwrap_or(u64::MAX)
+}
+
+fn living<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &MailboxId,
+    born: Born,
+) -> Result<Option<Mailbox>, StoreError> {
+    Ok(batch.mailbox(id)?.filter(|mailbox| mailbox.born == born).cloned())
+}
+
+/// Keys and lengths of the envelopes from `head` to `upto`.
+fn live<T: Tables>(
+    batch: &Batch<'_, T>,
+    id: &MailboxId,
+    head: Seq,
+    upto: Seq,
+) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    let mut found = Vec::new();
+    if head > upto {
+        return Ok(found);
+    }
+    batch.scan(Space::Bulk, &key::envelope(id, head), &key::envelope(id, upto), &mut |key, value| {
+        found.push((key.to_vec(), envelope_length(value)));
+        Ok(Scan::More)
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,150 @@
+//! Retention: what is too old goes, in bounded steps between other changes.
+
+use lapwing_wire::{
+    frame::Seq,
+    ids::{BlobHash, MailboxId},
+    time::Timestamp,
+};
+
+use super::{
+    super::{
+        Day, Outcome, StoreError, SweepCursor,
+        record::{self, Blob, Placed, RetentionClock, decode_envelope, key},
+        tables::{Batch, Scan, Space, Tables},
+    },
+    blob, mailbox,
+};
+
+/// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
+const STEP: usize = 1024;
+
+pub(super) fn tick<T: Tables>(batch: &mut Batch<'_, T>, now: Timestamp) -> Result<Outcome, StoreError> {
+    let clock = match batch.load_as::<RetentionClock>(Space::State, key::CLOCK)? {
+        Some(clock) => clock.tick(now),
+        None => RetentionClock::start(now),
+    };
+    batch.put_as(Space::State, key::CLOCK.to_vec(), &clock);
+    Ok(Outcome::Day(clock.day()))
+}
+
+pub(super) fn step<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    from: Option<&SweepCursor>,
+    keep_from: Day,
+    unfinished_from: Day,
+) -> Result<Outcome, StoreError> {
+    let start = from.map_or_else(|| vec![key::MAILBOXES], |cursor| cursor.0.clone());
+    let next = match start.first() {
+        Some(&key::MAILBOXES) => mailboxes(batch, &start, keep_from)?.or_else(|| Some(vec![key::PLACES])),
+        Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
+        Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from)?,
+        _ => None,
+    };
+    Ok(Outcome::Swept(next.map(SweepCursor)))
+}
+
+/// A page of records of one kind and where the next begins.
+type Page = (Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>);
+
+fn page<T: Tables>(batch: &Batch<'_, T>, start: &[u8], kind: u8) -> Result<Page, StoreError> {
+    let (_, last) = key::all(kind);
+    let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    batch.scan(Space::State, start, &last, &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        Ok(if rows.len() < STEP { Scan::More } else { Scan::Stop })
+    })?;
+    let next = if rows.len() < STEP { None } else { rows.last().map(|(key, _)| after(key)) };
+    Ok((rows, next))
+}
+
+fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
+
+fn mailboxes<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    start: &[u8],
+    keep_from: Day,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let (rows, next) = page(batch, start, key::MAILBOXES)?;
+    let mut left = STEP;
+    for (row, _) in rows {
+        let Some(id) = key::id_in(&row).map(MailboxId::from_bytes) else { continue };
+        let Some(there) = batch.mailbox(&id)?.cloned() else { continue };
+        let mut old = Vec::new();
+        let mut freed = 0u64;
+        let mut head = there.newest.next();
+        if there.head <= there.newest {
+            let (first, last) = (key::envelope(&id, there.head), key::envelope(&id, there.newest));
+            batch.scan(Space::Bulk, &first, &last, &mut |key, value| {
+                let (day, _, _) = decode_envelope(value)?;
+                if old.len() == left || (day >= keep_from && !there.sink) {
+                    head = key::seq_in(key).unwrap_or(Seq::START);
+                    return Ok(Scan::Stop);
+                }
+                freed = freed.saturating_add(mailbox::envelope_length(value));
+                old.push(key.to_vec());
+                Ok(Scan::More)
+            })?;
+        }
+        left -= old.len();
+        for key in old {
+            batch.delete(Space::Bulk, key);
+        }
+        if head != there.head {
+            // A sink goes on counting what it would hold; see `places`.
+            mailbox::release(batch, &id, if there.sink { 0 } else { freed }, head)?;
+        }
+        if left == 0 {
+            return Ok(Some(row));
+        }
+    }
+    Ok(next)
+}
+
+/// Forgets answers to retries that nobody sends any more.
+fn places<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    start: &[u8],
+    keep_from: Day,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let (rows, next) = page(batch, start, key::PLACES)?;
+    for (row, value) in rows {
+        let placed = Placed::decode(&value)?;
+        let Some(id) = key::id_in(&row).map(MailboxId::from_bytes) else { continue };
+        let living = batch.mailbox(&id)?.map(|there| (there.born, there.sink, there.head));
+        if placed.day >= keep_from && living.is_some_and(|(born, _, _)| born == placed.born) {
+            continue;
+        }
+        if let Some((born, true, head)) = living
+            && born == placed.born
+        {
+            mailbox::release(batch, &id, u64::from(placed.length), head)?;
+        }
+        batch.delete(Space::State, row);
+    }
+    Ok(next)
+}
+
+fn blobs<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    start: &[u8],
+    keep_from: Day,
+    unfinished_from: Day,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let (rows, next) = page(batch, start, key::BLOBS)?;
+    for (row, value) in rows {
+        let blob: Blob = record::decode(&value)?;
+        let limit = if blob.complete { keep_from } else { unfinished_from };
+        if blob.day >= limit {
+            continue;
+        }
+        let Some(hash) = key::id_in(&row).map(BlobHash::from_bytes) else { continue };
+        blob::drop_blob(batch, &hash, &blob)?;
+        // A blob has up to thousands of parts: one a step.
+        return Ok(Some(after(&row)));
+    }
+    Ok(next)
+}

@@ -1,0 +1,232 @@
+//! Ordered keys and values, and the changes of one batch over them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use lapwing_wire::{
+    capability::{Access, PublicKey},
+    codec,
+    ids::MailboxId,
+};
+use serde::Serialize;
+
+use super::{
+    Mailbox, StoreError, Ticket,
+    record::{self, key},
+};
+
+/// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
+const MAX_CACHED: usize = 65_536;
+
+/// Two spaces, because one holds kilobytes and one holds bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Envelopes and parts of blobs.
+    Bulk,
+    /// Everything else.
+    State,
+}
+
+/// What a visitor of a scan wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scan {
+    More,
+    Stop,
+}
+
+/// A consistent view of what is on disk.
+pub(crate) trait Tables {
+    fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits keys from `first` to `last`, both included, in ascending order.
+    fn scan(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// The greatest key from `first` to `last`, both included.
+    fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError>;
+}
+
+/// A key and its value.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>);
+
+/// Changes of one space, in the order of their keys: `None` deletes.
+pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Records that every append needs, remembered by the writer between batches. Holds only what is on disk: a batch
+/// that fails forgets all of it.
+#[derive(Default)]
+pub(crate) struct Cache {
+    mailboxes: HashMap<MailboxId, Option<Mailbox>>,
+    tickets: HashMap<[u8; 32], Option<Ticket>>,
+}
+
+impl Cache {
+    pub(crate) fn forget(&mut self) {
+        self.mailboxes.clear();
+        self.tickets.clear();
+    }
+}
+
+/// The changes of one batch; later changes see earlier ones.
+pub(crate) struct Batch<'a, T> {
+    tables: &'a T,
+    cache: &'a mut Cache,
+    dirty_mailboxes: HashSet<MailboxId>,
+    dirty_tickets: HashSet<[u8; 32]>,
+    bulk: Writes,
+    state: Writes,
+}
+
+impl<'a, T: Tables> Batch<'a, T> {
+    pub(crate) fn new(tables: &'a T, cache: &'a mut Cache) -> Self {
+        if cache.mailboxes.len() > MAX_CACHED {
+            cache.forget();
+        }
+        Self {
+            tables,
+            cache,
+            dirty_mailboxes: HashSet::new(),
+            dirty_tickets: HashSet::new(),
+            bulk: Writes::new(),
+            state: Writes::new(),
+        }
+    }
+
+    /// All changes, bulk and state.
+    pub(crate) fn into_writes(mut self) -> (Writes, Writes) {
+        for id in &self.dirty_mailboxes {
+            let value = self.cache.mailboxes.get(id).and_then(Option::as_ref).map(Mailbox::encode);
+            self.state.insert(key::mailbox(id), value);
+        }
+        for id in &self.dirty_tickets {
+            let value = self.cache.tickets.get(id).and_then(Option::as_ref).map(codec::encode);
+            self.state.insert(key::ticket(&PublicKey::from_bytes(*id)), value);
+        }
+        (self.bulk, self.state)
+    }
+
+    pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
+        if !self.cache.mailboxes.contains_key(id) {
+            let found = match self.tables.load(Space::State, &key::mailbox(id))? {
+                Some(bytes) => Some(Mailbox::decode(&bytes)?),
+                // What is not there is not remembered: strangers could fill the memory with guesses.
+                None => return Ok(None),
+            };
+            self.cache.mailboxes.insert(*id, found);
+        }
+        Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
+    }
+
+    /// As `mailbox`, for a change.
+    pub(crate) fn change_mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
+        if self.mailbox(id)?.is_some() {
+            self.dirty_mailboxes.insert(*id);
+        }
+        Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
+    }
+
+    pub(crate) fn put_mailbox(&mut self, id: MailboxId, mailbox: Option<Mailbox>) {
+        self.cache.mailboxes.insert(id, mailbox);
+        self.dirty_mailboxes.insert(id);
+    }
+
+    pub(crate) fn ticket(&mut self, id: &PublicKey<Access>) -> Result<Option<&mut Ticket>, StoreError> {
+        if !self.cache.tickets.contains_key(id.as_bytes()) {
+            let Some(bytes) = self.tables.load(Space::State, &key::ticket(id))? else { return Ok(None) };
+            self.cache.tickets.insert(*id.as_bytes(), Some(record::decode(&bytes)?));
+        }
+        Ok(self.cache.tickets.get_mut(id.as_bytes()).and_then(Option::as_mut))
+    }
+
+    /// As `ticket`, for a change.
+    pub(crate) fn change_ticket(
+        &mut self,
+        id: &PublicKey<Access>,
+    ) -> Result<Option<&mut Ticket>, StoreError> {
+        if self.ticket(id)?.is_some() {
+            self.dirty_tickets.insert(*id.as_bytes());
+        }
+        Ok(self.cache.tickets.get_mut(id.as_bytes()).and_then(Option::as_mut))
+    }
+
+    pub(crate) fn put_ticket(&mut self, ticket: Ticket) {
+        let id = *ticket.key.as_bytes();
+        self.cache.tickets.insert(id, Some(ticket));
+        self.dirty_tickets.insert(id);
+    }
+
+    pub(crate) fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.writes(space).get(key) {
+            Some(staged) => Ok(staged.clone()),
+            None => self.tables.load(space, key),
+        }
+    }
+
+    pub(crate) fn load_as<R: serde::de::DeserializeOwned>(
+        &self,
+        space: Space,
+        key: &[u8],
+    ) -> Result<Option<R>, StoreError> {
+        self.load(space, key)?.map(|bytes| record::decode(&bytes)).transpose()
+    }
+
+    /// Visits what is on disk in ascending order, then what this batch added, each once and as this batch left it.
+    pub(crate) fn scan(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
+        let staged = self.writes(space);
+        let mut next = Scan::More;
+        self.tables.scan(space, first, last, &mut |key, value| {
+            if !staged.contains_key(key) {
+                next = visit(key, value)?;
+            }
+            Ok(next)
+        })?;
+        if first > last {
+            return Ok(());
+        }
+        for (key, value) in staged.range(first.to_vec()..=last.to_vec()) {
+            if next == Scan::Stop {
+                break;
+            }
+            if let Some(value) = value {
+                next = visit(key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
+        self.writes_mut(space).insert(key, Some(value));
+    }
+
+    pub(crate) fn put_as<R: Serialize>(&mut self, space: Space, key: Vec<u8>, value: &R) {
+        self.put(space, key, codec::encode(value));
+    }
+
+    pub(crate) fn delete(&mut self, space: Space, key: Vec<u8>) {
+        self.writes_mut(space).insert(key, None);
+    }
+
+    fn writes(&self, space: Space) -> &Writes {
+        match space {
+            Space::Bulk => &self.bulk,
+            Space::State => &self.state,
+        }
+    }
+
+    fn writes_mut(&mut self, space: Space) -> &mut Writes {
+        match space {
+            Space::Bulk => &mut self.bulk,
+            Space::State => &mut self.state,
+        }
+    }
+}

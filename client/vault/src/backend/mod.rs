@@ -1,0 +1,106 @@
+//! Where the bytes of a container lie. Everything above this trait is pure: it opens no file, sleeps nowhere
+//! and reads no clock.
+
+mod file;
+mod memory;
+
+use std::{io, time::Duration};
+
+pub use file::FileBackend;
+pub use memory::MemoryBackend;
+
+/// How often a process that waits for the lock looks again. Short against a person's patience, long against
+/// the cost of a system call.
+pub(crate) const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// Storage of one container.
+///
+/// All offsets and lengths are bytes. Writes that were not synced may be lost, kept or torn at any sector of
+/// 512 bytes when the power fails, in any order; what was synced stays.
+pub trait Backend: Send + Sync {
+    /// The size now. Zero means that nothing was created yet.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether nothing was created yet.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reserves `size` bytes for a container that is about to be written, where the storage can tell in
+    /// advance that there is no room.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull` when there is no room, else the system's error.
+    fn reserve(&self, size: u64) -> io::Result<()>;
+
+    /// Fills `out` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` beyond the end, else the system's error.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; part of the bytes may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written before is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// The system's error. What was not synced before must then be taken for lost.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Declares the creation finished: everything is synced, the entry in the directory too, and dropping
+    /// the backend no longer removes it.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn finish_creation(&self) -> io::Result<()>;
+
+    /// Takes the exclusive lock, and asks whoever holds it to finish. Returns `false` when it was not to be
+    /// had within `wait`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn lock(&self, wait: Duration) -> io::Result<bool>;
+
+    /// Gives the lock back. Dropping the backend does so too, and so does the end of the process.
+    fn unlock(&self);
+
+    /// Whether somebody is waiting for the lock that this backend holds.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn lock_requested(&self) -> io::Result<bool>;
+}
+
+/// Tries `attempt` at once and then every [`LOCK_POLL`] until `wait` is over. Counts its naps instead of
+/// reading a clock.
+pub(crate) fn poll_lock(wait: Duration, mut attempt: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    let naps = wait.as_millis() / LOCK_POLL.as_millis().max(1);
+    for nap in 0..=naps {
+        if attempt()? {
+            return Ok(true);
+        }
+        if nap < naps {
+            std::thread::sleep(LOCK_POLL);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,180 @@
+//! For tests only: a backend that records every call, and what a power cut would leave of it.
+//!
+//! Hidden from the documentation and of no use outside tests; kept in the library so that the client's and
+//! the workspace's tests model power cuts in the same way.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand_core::RngCore;
+
+use crate::backend::{Backend, MemoryBackend};
+
+/// Sector size of the model: a write may be torn at multiples of it.
+pub const SECTOR: usize = 512;
+
+/// One call on a [`RecordingBackend`].
+#[derive(Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Read `len` bytes at `offset`.
+    Read {
+        /// Where.
+        offset: u64,
+        /// How many bytes.
+        len: usize,
+    },
+    /// Wrote `bytes` at `offset`.
+    Write {
+        /// Where.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Synced.
+    Sync,
+}
+
+/// Shows what an observer of the disk's traffic sees, without the bytes.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { offset, len } => write!(f, "read {len} at {offset}"),
+            Self::Write { offset, bytes } => write!(f, "write {} at {offset}", bytes.len()),
+            Self::Sync => f.write_str("sync"),
+        }
+    }
+}
+
+/// A container in memory whose calls are recorded, and which can be told to fail.
+#[derive(Clone)]
+pub struct RecordingBackend {
+    memory: Arc<MemoryBackend>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl RecordingBackend {
+    /// Over these bytes.
+    pub fn with_image(image: Vec<u8>) -> Self {
+        Self {
+            memory: Arc::new(MemoryBackend::with_image(image)),
+            calls: Arc::default(),
+            full: Arc::default(),
+        }
+    }
+
+    /// The bytes now.
+    pub fn image(&self) -> Vec<u8> {
+        self.memory.image()
+    }
+
+    /// The calls since the last time this was asked.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.recorded())
+    }
+
+    /// From now on every write fails for want of room, or works again.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RecordingBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordingBackend(..)")
+    }
+}
+
+impl Backend for RecordingBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.memory.reserve(size)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.recorded().push(Call::Read { offset, len: out.len() });
+        self.memory.read_at(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.recorded().push(Call::Write { offset, bytes: bytes.to_vec() });
+        self.memory.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.recorded().push(Call::Sync);
+        Ok(())
+    }
+
+    fn finish_creation(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn lock(&self, wait: Duration) -> io::Result<bool> {
+        self.memory.lock(wait)
+    }
+
+    fn unlock(&self) {
+        self.memory.unlock();
+    }
+
+    fn lock_requested(&self) -> io::Result<bool> {
+        self.memory.lock_requested()
+    }
+}
+
+/// What the disk holds after the power failed when `calls[..cut]` had been made on `image`: everything synced,
+/// and of each later sector the old bytes, the new ones, or garbage.
+pub fn power_cut(image: &[u8], calls: &[Call], cut: usize, rng: &mut impl RngCore) -> Vec<u8> {
+    let mut disk = image.to_vec();
+    let synced = calls[..cut].iter().rposition(|call| *call == Call::Sync).map_or(0, |at| at + 1);
+    for (at, call) in calls[..cut].iter().enumerate() {
+        let Call::Write { offset, bytes } = call else { continue };
+        let start = usize::try_from(*offset).unwrap_or(usize::MAX);
+        if at < synced {
+            apply(&mut disk, start, bytes);
+            continue;
+        }
+        let mut position = 0;
+        while position < bytes.len() {
+            let sector_start = (start + position) / SECTOR * SECTOR;
+            let take = (sector_start + SECTOR - start - position).min(bytes.len() - position);
+            let part = &bytes[position..position + take];
+            match rng.next_u32() % 4 {
+                0 => {}
+                1 | 2 => apply(&mut disk, start + position, part),
+                _ => {
+                    // A garbled sector is lost as a whole, whatever part of it was being written.
+                    let mut garbage = [0; SECTOR];
+                    rng.fill_bytes(&mut garbage);
+                    apply(&mut disk, sector_start, &garbage);
+                }
+            }
+            position += take;
+        }
+    }
+    disk
+}
+
+fn apply(disk: &mut Vec<u8>, start: usize, bytes: &[u8]) {
+    if disk.len() < start + bytes.len() {
+        disk.resize(start + bytes.len(), 0);
+    }
+    disk[start..start + bytes.len()].copy_from_slice(bytes);
+}

@@ -15,13 +15,19 @@
 mod support;
 
 use std::{
-    panic::{catch_unwind, set_hook, take_hook},
+    panic::{PanicHookInfo, catch_unwind, set_hook, take_hook},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use lapwing_protocol::session::{Session, SessionError};
-use support::{CURRENT_SESSION, PQ_RATCHET_STATE, edited, pair, record_of, with_field};
+use lapwing_protocol::session::{BundleUse, Session, SessionError};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{CryptoRng, RngCore},
+};
+use support::{
+    CONTEXT, CURRENT_SESSION, PQ_RATCHET_STATE, begun, edited, now, pair, record_of, rng, with_field,
+};
 
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,12 +52,52 @@ fn damaged(session: &Session) -> Vec<u8> {
     edited(session.export().unwrap().expose(), "rec", |stored| *stored = ciborium::Value::Bytes(record))
 }
 
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
+
+/// Where a hook lies: the same hook has the same address, and no other hook has it meanwhile.
+fn address(hook: &Hook) -> usize {
+    (&raw const **hook).cast::<()>().addr()
+}
+
+/// A hook that counts, and is not of size zero, so that it has an address of its own.
+fn counting() -> Hook {
+    let by: usize = std::hint::black_box(1);
+    Box::new(move |_| {
+        HEARD.fetch_add(by, Ordering::SeqCst);
+    })
+}
+
+/// A generator that sets a panic hook while libsignal draws from it: somebody else does so during a call.
+struct Intruder<'a> {
+    rng: &'a mut ChaCha20Rng,
+    hook: Option<Hook>,
+}
+
+impl RngCore for Intruder<'_> {
+    fn next_u32(&mut self) -> u32 {
+        self.rng.next_u32()
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    fn fill_bytes(&mut self, out: &mut [u8]) {
+        if let Some(hook) = self.hook.take() {
+            set_hook(hook);
+        }
+        self.rng.fill_bytes(out);
+    }
+}
+
+impl CryptoRng for Intruder<'_> {}
+
 #[test]
 fn ses_07_a_panic_of_libsignal_is_an_error_makes_no_noise_and_changes_nothing() {
     let before_us = take_hook();
-    set_hook(Box::new(|_| {
-        HEARD.fetch_add(1, Ordering::SeqCst);
-    }));
+    let ours = counting();
+    let our_address = address(&ours);
+    set_hook(ours);
 
     let (mut alice, mut bob) = pair(1);
     let whole = bob.session.export().unwrap();
@@ -60,7 +106,7 @@ fn ses_07_a_panic_of_libsignal_is_an_error_makes_no_noise_and_changes_nothing() 
     bob.session = Session::import(&damaged(&bob.session)).unwrap();
     bob.refuses(message.as_bytes(), SessionError::Panicked);
     let stored = bob.stored();
-    let sent = bob.session.encrypt(b"text", support::CONTEXT, support::now(), &mut bob.rng);
+    let sent = bob.session.encrypt(b"text", CONTEXT, now(), &mut bob.rng);
     assert_eq!(sent, Err(SessionError::Panicked));
     assert!(bob.stored() == stored);
     assert_eq!(HEARD.load(Ordering::SeqCst), 0, "a contained panic was heard");
@@ -70,9 +116,23 @@ fn ses_07_a_panic_of_libsignal_is_an_error_makes_no_noise_and_changes_nothing() 
     assert_eq!(HEARD.load(Ordering::SeqCst), 1);
     assert!(thread::spawn(|| panic!("aloud")).join().is_err());
     assert_eq!(HEARD.load(Ordering::SeqCst), 2);
+    // It is the very same hook, not one wrapped once more by every call.
+    let ours = take_hook();
+    assert_eq!(address(&ours), our_address);
+    set_hook(ours);
 
     // The record as it was before the damage still works.
     bob.session = Session::import(whole.expose()).unwrap();
     assert_eq!(bob.receive(&message).unwrap(), b"genuine");
+
+    // A hook that is set during a call stays.
+    let (mut inviter, _) = begun(2, BundleUse::Once);
+    let bundle = inviter.new_bundle(BundleUse::Once, now(), &mut rng(3)).unwrap();
+    let other = counting();
+    let other_address = address(&other);
+    let mut intruder = Intruder { rng: &mut rng(4), hook: Some(other) };
+    Session::initiate(&bob.local, &bundle, now(), &mut intruder).unwrap();
+    assert!(intruder.hook.is_none(), "the call drew nothing from the generator");
+    assert_eq!(address(&take_hook()), other_address);
     set_hook(before_us);
 }

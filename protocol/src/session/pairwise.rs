@@ -413,3 +413,14 @@ fn stored(record: Option<SessionRecord>) -> Result<SecretBytes, SessionError> {
     // A record that grew past its bound could not be read again.
     if bytes.expose().len() > MAX_SESSION_RECORD { Err(SessionError::TooFarAhead) } else { Ok(bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ses_03_a_record_without_a_post_quantum_state_is_not_kept() {
+        assert_eq!(stored(Some(SessionRecord::new_fresh())).err(), Some(SessionError::Downgrade));
+        assert_eq!(stored(None).err(), Some(SessionError::DamagedRecord));
+    }
+}

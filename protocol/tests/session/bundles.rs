@@ -118,6 +118,25 @@ fn ses_10_one_peer_cannot_pile_up_handshakes_in_a_session() {
 }
 
 #[test]
+fn ses_09_a_session_and_an_identity_from_different_times_are_noticed() {
+    let mut owner = LocalIdentity::generate(&mut rng(90)).unwrap();
+    let bundle = bundle_of(&mut owner, BundleUse::Many, 91);
+    let before = owner.export().unwrap();
+    let mut peer_rng = rng(92);
+    let peer = LocalIdentity::generate(&mut peer_rng).unwrap();
+    let mut session = Session::initiate(&peer, &verified(&bundle).unwrap(), now(), &mut peer_rng).unwrap();
+    let mut first = || session.encrypt(b"hi", CONTEXT, now(), &mut peer_rng).unwrap();
+    let accepted = accept_first(&mut owner, None, first().as_bytes(), CONTEXT, &mut rng(93)).unwrap();
+    // The session forgets the handshake that libsignal's record has, the identity that it was accepted.
+    let forgetful = edited(accepted.session.export().unwrap().expose(), "hand", |hand| {
+        *hand = ciborium::Value::Array(Vec::new());
+    });
+    let session = Session::import(&forgetful).unwrap();
+    let mut side = Side { local: LocalIdentity::import(before.expose()).unwrap(), session, rng: rng(94) };
+    side.refuses(first().as_bytes(), SessionError::DamagedRecord);
+}
+
+#[test]
 fn ses_06_nobody_else_can_begin_a_handshake_in_a_session() {
     let mut owner = LocalIdentity::generate(&mut rng(57)).unwrap();
     let bundle = bundle_of(&mut owner, BundleUse::Many, 58);

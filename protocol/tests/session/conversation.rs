@@ -8,7 +8,7 @@ use lapwing_protocol::session::{
 };
 use rand::{Rng as _, seq::SliceRandom as _};
 
-use crate::support::{CONTEXT, Side, begun, now, pair, rng};
+use crate::support::{CONTEXT, Side, begun, edited, now, pair, rng};
 
 #[test]
 fn a_conversation_survives_storing_after_every_step() {
@@ -169,6 +169,24 @@ fn a_session_that_nobody_answers_expires_after_thirty_days() {
     // An answered session does not expire.
     let (mut alice, _) = pair(18);
     assert!(alice.session.encrypt(b"any time", CONTEXT, at(4_000), &mut alice.rng).is_ok());
+}
+
+#[test]
+fn ses_06_a_stored_session_of_other_identities_is_refused() {
+    let (alice, bob) = pair(24);
+    let (carol, _) = pair(25);
+    let stored = alice.session.export().unwrap();
+    for name in ["own", "peer"] {
+        for other in [carol.local.public().as_bytes(), &[0; 32]] {
+            let altered = edited(stored.expose(), name, |key| *key = ciborium::Value::Bytes(other.to_vec()));
+            assert_eq!(Session::import(&altered).err(), Some(SessionError::DamagedRecord), "{name}");
+        }
+    }
+    for (name, value) in [("v", 2.into()), ("rec", ciborium::Value::Bytes(Vec::new()))] {
+        let altered = edited(stored.expose(), name, |field| *field = value);
+        assert_eq!(Session::import(&altered).err(), Some(SessionError::DamagedRecord), "{name}");
+    }
+    assert_eq!(Session::import(stored.expose()).unwrap().peer(), bob.local.public());
 }
 
 #[test]

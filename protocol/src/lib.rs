@@ -11,15 +11,32 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`ticket`] | the text or QR code that starts a contact |
+//! | [`route`] | where and how to send to somebody |
+//! | [`envelope`] | what a relay carries: sealed, in four sizes |
+//! | [`content`] | what an opened message contains |
+//! | [`alert`] | alerts, and what makes a trusted contact |
+//! | [`group`] | membership as a signed chain, epochs, logs, group messages |
 //! | [`session`] | pairwise sessions, sender keys, bundles, safety numbers: libsignal behind one door |
 //! | [`identity`] | the public half of an identity |
 //! | [`signing`] | statements signed by an identity |
 //! | [`secret`] | the container for bytes that must not be seen or left behind |
 //! | [`labels`] | every domain-separation label |
 
+pub mod alert;
 mod codec;
+pub mod content;
+pub mod envelope;
+pub mod group;
 pub mod identity;
 pub mod labels;
+pub mod route;
+mod seal;
 pub mod secret;
 pub mod session;
 pub mod signing;
+#[cfg(test)]
+mod testing;
+pub mod ticket;
+#[cfg(test)]
+mod vectors;

@@ -86,7 +86,9 @@ pub(super) async fn serve(
             debug_assert_eq!(taken.length, length);
             let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
             has_barrier |= is_barrier;
-            in_flight.push(answer(context, connection, taken.request, is_barrier, permit));
+            let answered = answer(context, connection, taken.request, is_barrier, permit);
+            // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
+            in_flight.push(tokio::task::unconstrained(answered));
         }
         let is_idle = in_flight.is_empty();
         if is_idle && waits_for_budget.is_none() && (is_stopping || frames.is_ended()) {

@@ -1,0 +1,76 @@
+//! A real `lapwing-relay serve`.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use lapwing_wire::address::RelayAddress;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lapwing-relay");
+
+pub struct Process {
+    child: Child,
+    pub address: RelayAddress,
+}
+
+/// Runs a command to its end.
+pub fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).arg("--dir").arg(dir).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The first JSON line of a command that must succeed.
+pub fn run_json(dir: &Path, arguments: &[&str]) -> serde_json::Value {
+    let output = run(dir, &[arguments, &["--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(text.lines().next().expect("a line")).unwrap()
+}
+
+impl Process {
+    /// Starts a relay and waits until it listens.
+    pub fn start(dir: &Path) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "--json", "--dir"])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("the ready line");
+        assert_eq!(ready["type"], "listening");
+        let address = ready["address"].as_str().unwrap().parse().unwrap();
+        Self { child, address }
+    }
+
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.address.port()))
+    }
+
+    /// SIGKILL, and nothing of it remains.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(id, signal).unwrap();
+    }
+
+    pub fn wait(mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

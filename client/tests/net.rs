@@ -668,3 +668,27 @@ fn no_task_outlives_its_link() {
         .unwrap();
     });
 }
+
+#[test]
+fn the_goodbye_has_left_when_the_link_is_closed() {
+    let (gone, ended) = std::sync::mpsc::channel();
+    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let relay = server.block_on(async {
+        TestRelay::start(move |connection| {
+            let gone = gone.clone();
+            async move {
+                let reason = connection.closed().await;
+                gone.send(matches!(reason, quinn::ConnectionError::ApplicationClosed(_))).unwrap();
+            }
+        })
+    });
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    client.block_on(async {
+        let link = relay.link().await;
+        link.close();
+        link.closed().await;
+    });
+    // A program that exits here says no further word.
+    drop(client);
+    assert!(ended.recv_timeout(LONG).unwrap(), "the relay was told, and did not have to wait for silence");
+}

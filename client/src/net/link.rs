@@ -57,6 +57,10 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long the goodbye may take to leave; without it the relay notices by its idle timeout.
 const GOODBYE_WAIT: Duration = Duration::from_millis(50);
 
+/// How often is looked whether it has left. QUIC does not say so itself, and waiting until the connection is forgotten
+/// would cost a command some round trips.
+const GOODBYE_LOOK: Duration = Duration::from_millis(1);
+
 /// A connection that works. Dropping it ends the connection and its task.
 pub(super) struct QuicLink {
     shared: Arc<Shared>,
@@ -281,10 +285,22 @@ async fn drive(
     shared.end(cause);
     // Only now: who waits for a notice must find the cause.
     drop(notices);
-    connection.close(VarInt::from_u32(0), b"");
+    // An elapsed wait means a goodbye that is lost, as any packet may be.
+    let _ = timeout(GOODBYE_WAIT, say_goodbye(&connection)).await;
     drop(connection);
-    // An elapsed wait means a goodbye that may be lost on the way, as any packet may.
-    let _ = timeout(GOODBYE_WAIT, endpoint.wait_idle()).await;
+    drop(endpoint);
+}
+
+/// Closes the connection and waits until a packet has left after that.
+async fn say_goodbye(connection: &Connection) {
+    let sent = || connection.stats().udp_tx.datagrams;
+    let before = sent();
+    connection.close(VarInt::from_u32(0), b"");
+    while sent() == before {
+        sleep(GOODBYE_LOOK).await;
+    }
+    // Counted when it was built; the socket gets it in the same breath of QUIC's own task.
+    sleep(GOODBYE_LOOK).await;
 }
 
 /// Writes what is queued, everything at once that is there; after `close` the rest, and returns once it is answered.

@@ -79,6 +79,11 @@ impl RecordingBackend {
         std::mem::take(&mut *self.recorded())
     }
 
+    /// How many calls there were since they were last taken.
+    pub fn call_count(&self) -> usize {
+        self.recorded().len()
+    }
+
     /// From now on every write fails for want of room, or works again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Relaxed);

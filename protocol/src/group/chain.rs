@@ -297,7 +297,9 @@ impl Group {
 
     /// The commits from the first to the newest, as statements: who was a member, and who let whom in.
     pub fn history(&self) -> impl Iterator<Item = Commit> {
-        self.chain.iter().filter_map(|link| CommitIn::decode(&link.signed).ok().map(|incoming| incoming.commit))
+        self.chain
+            .iter()
+            .filter_map(|link| CommitIn::decode(&link.signed).ok().map(|incoming| incoming.commit))
     }
 
     /// Bytes of all signed commits together.

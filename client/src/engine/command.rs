@@ -1,0 +1,255 @@
+//! What a person asks for, and the answers.
+
+use std::time::Duration;
+
+use lapwing_wire::{
+    address::{RelayAddress, RelayKey},
+    capability::{Access, SecretKey},
+    tripwire::Status,
+};
+
+use super::{
+    Cx, Fault, contact, conversation, group,
+    plan::{self, PlanSpec},
+    relays, trust,
+};
+use crate::store::{ChatId, ChatRow, ContactRow, Order, PendingToken, SettingsRow, Sink};
+
+/// Something a person, or the program in his name, asks of one compartment.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Gives the compartment its name.
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Adds a relay by its access ticket's text.
+    AddRelay {
+        /// The text.
+        ticket: String,
+    },
+    /// Adds a relay by the parts of a ticket that another compartment has.
+    ShareRelay {
+        /// Where it is.
+        relay: RelayAddress,
+        /// The right to create mailboxes.
+        access: SecretKey<Access>,
+    },
+    /// Removes a relay that no chat receives at.
+    RemoveRelay {
+        /// Which.
+        relay: RelayKey,
+    },
+    /// Makes a ticket.
+    Invite {
+        /// Name of the chat.
+        name: String,
+        /// The relay to receive at; the first one by default.
+        relay: Option<RelayKey>,
+        /// How long the ticket can be used.
+        validity: Duration,
+    },
+    /// Takes a ticket.
+    Join {
+        /// Its text.
+        ticket: String,
+        /// Name of the chat.
+        name: String,
+    },
+    /// Renames a chat.
+    Rename {
+        /// Which.
+        chat: String,
+        /// To what.
+        name: String,
+    },
+    /// Writes a message.
+    Send {
+        /// Which chat.
+        chat: String,
+        /// The text.
+        text: String,
+    },
+    /// Remembers what was shown.
+    MarkRead {
+        /// Which chat.
+        chat: ChatId,
+        /// The last message that was shown.
+        order: Order,
+    },
+    /// Remembers that safety numbers were compared, or takes it back.
+    Verify {
+        /// Which chat.
+        chat: String,
+        /// They are equal.
+        equal: bool,
+    },
+    /// Blocks a chat, or undoes it.
+    Block {
+        /// Which chat.
+        chat: String,
+        /// From now on.
+        blocked: bool,
+    },
+    /// Asks a contact to be a trusted contact.
+    TrustAdd {
+        /// Which chat.
+        chat: String,
+    },
+    /// Says yes to a contact who asked.
+    TrustAccept {
+        /// Which chat.
+        chat: String,
+    },
+    /// Ends a trust, in both directions.
+    TrustRemove {
+        /// Which chat.
+        chat: String,
+    },
+    /// Acknowledges an alert.
+    AcknowledgeAlert {
+        /// Which.
+        alert: [u8; 16],
+    },
+    /// Begins a plan.
+    PlanBegin(Box<PlanSpec>),
+    /// The plan's cover is in the header.
+    PlanFinish {
+        /// Which.
+        plan: [u8; 16],
+    },
+    /// Takes what a plan would end now, and arms it anew if that changed.
+    PlanRefresh {
+        /// Which.
+        plan: [u8; 16],
+        /// Mailboxes of what `destroy` ends.
+        sinks: Vec<Sink>,
+    },
+    /// Removes a plan.
+    PlanRemove {
+        /// Which.
+        plan: [u8; 16],
+    },
+    /// Records that tokens have to reach these relays.
+    TokensDue {
+        /// Which.
+        relays: Vec<RelayKey>,
+    },
+    /// A relay answered a token.
+    TokenAnswered {
+        /// Which.
+        relay: RelayKey,
+        /// What.
+        status: Status,
+    },
+    /// What groups do.
+    Group(group::GroupCommand),
+}
+
+/// The answer to a command.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// A ticket and the chat that its user will be in.
+    Ticket {
+        /// The chat.
+        chat: ChatId,
+        /// The text.
+        text: String,
+    },
+    /// A chat was begun.
+    Chat(ChatId),
+    /// A message was written.
+    Message {
+        /// The chat.
+        chat: ChatId,
+        /// Its place.
+        order: Order,
+    },
+    /// A relay was added.
+    Relay(RelayAddress),
+    /// A trust was begun.
+    Trust([u8; 16]),
+    /// A plan was begun.
+    Plan([u8; 16]),
+    /// What a group answered.
+    Group(group::GroupReply),
+}
+
+pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fault> {
+    match command {
+        Command::Name { name } => {
+            let name = contact::checked_name(&name)?;
+            cx.unit.put(&(), &SettingsRow { name });
+            Ok(Reply::Done)
+        }
+        Command::AddRelay { ticket } => relays::add(cx, &ticket).map(Reply::Relay),
+        Command::ShareRelay { relay, access } => relays::add_ticket(cx, &relay, &access).map(Reply::Relay),
+        Command::RemoveRelay { relay } => relays::remove(cx, &relay).map(|()| Reply::Done),
+        Command::Invite { name, relay, validity } => {
+            let (chat, text) = contact::invite(cx, &name, relay.as_ref(), validity)?;
+            Ok(Reply::Ticket { chat, text })
+        }
+        Command::Join { ticket, name } => contact::join(cx, &ticket, &name).map(Reply::Chat),
+        Command::Rename { chat, name } => {
+            let (id, mut row) = contact::find(cx, &chat)?;
+            let name = contact::checked_name(&name)?;
+            if contact::find(cx, &name).is_ok_and(|(other, _)| other != id) {
+                return Err(Fault::NameTaken);
+            }
+            row.name = name;
+            cx.unit.put(&id, &row);
+            Ok(Reply::Done)
+        }
+        Command::Send { chat, text } => {
+            let (chat, _) = contact::find(cx, &chat)?;
+            let order = conversation::send(cx, chat, &text)?;
+            Ok(Reply::Message { chat, order })
+        }
+        Command::MarkRead { chat, order } => {
+            let mut row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
+            if row.read_to < order {
+                row.read_to = order;
+                cx.unit.put(&chat, &row);
+            }
+            Ok(Reply::Done)
+        }
+        Command::Verify { chat, equal } => {
+            let (id, _) = contact::find(cx, &chat)?;
+            let mut row = cx.unit.get::<ContactRow>(&id)?.ok_or(Fault::NotDirect)?;
+            if row.session.is_none() {
+                return Err(Fault::NotEstablished);
+            }
+            row.verified = equal;
+            cx.unit.put(&id, &row);
+            Ok(Reply::Done)
+        }
+        Command::Block { chat, blocked } => {
+            let (id, _) = contact::find(cx, &chat)?;
+            if blocked { contact::block(cx, id) } else { contact::unblock(cx, id) }.map(|()| Reply::Done)
+        }
+        Command::TrustAdd { chat } => trust::add(cx, &chat).map(Reply::Trust),
+        Command::TrustAccept { chat } => trust::accept(cx, &chat).map(|()| Reply::Done),
+        Command::TrustRemove { chat } => trust::remove(cx, &chat).map(|()| Reply::Done),
+        Command::AcknowledgeAlert { alert } => trust::acknowledge(cx, &alert).map(|()| Reply::Done),
+        Command::PlanBegin(spec) => plan::begin(cx, *spec).map(Reply::Plan),
+        Command::PlanFinish { plan } => plan::finish(cx, &plan).map(|()| Reply::Done),
+        Command::PlanRefresh { plan, sinks } => plan::refresh(cx, &plan, sinks).map(|()| Reply::Done),
+        Command::PlanRemove { plan } => plan::remove(cx, &plan).map(|()| Reply::Done),
+        Command::TokensDue { relays } => {
+            for relay in relays {
+                cx.unit.put(relay.as_bytes(), &PendingToken { since: cx.now });
+            }
+            Ok(Reply::Done)
+        }
+        Command::TokenAnswered { relay, status } => {
+            cx.unit.delete::<PendingToken>(relay.as_bytes());
+            plan::token_answer(cx, &relay, &status)?;
+            Ok(Reply::Done)
+        }
+        Command::Group(command) => group::run(cx, command).map(Reply::Group),
+    }
+}

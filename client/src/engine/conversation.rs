@@ -1,0 +1,172 @@
+//! Messages of a chat: written, taken, shown.
+
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use lapwing_protocol::content::{Body, Content, MAX_TEXT, MessageId};
+use lapwing_wire::{ids::labelled_hash, time::Timestamp};
+use serde_bytes::ByteBuf;
+use zeroize::Zeroizing;
+
+use super::{Cx, Effect, Fault, contact, group, outgoing, trust};
+use crate::store::{
+    BodyKeyName, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState,
+    OpKind, Order, Unit, Writer,
+};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const NONCE: usize = 24;
+use crate::labels::MESSAGE_BODY as BODY_LABEL;
+
+/// Name of the key that seals a chat's bodies of one day.
+pub(super) fn body_key_name(chat: &ChatId, stored: Timestamp) -> BodyKeyName {
+    let day = stored.as_millis() / DAY_MS;
+    let hash = labelled_hash(BODY_LABEL, &[chat.as_bytes(), &day.to_be_bytes()]);
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash[..16]);
+    name
+}
+
+fn associated(chat: &ChatId, order: Order) -> Vec<u8> {
+    [BODY_LABEL, chat.as_bytes(), &order.to_be_bytes()].concat()
+}
+
+/// A message to be stored.
+pub(super) struct NewMessage<'a> {
+    pub(super) id: MessageId,
+    pub(super) writer: Writer,
+    pub(super) sent: Timestamp,
+    pub(super) state: MessageState,
+    pub(super) text: &'a str,
+}
+
+/// Stores a message; its text is sealed under the key of chat and day.
+pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<'_>) -> Result<Order, Fault> {
+    let order = cx.unit.next(Counter::Order)?;
+    let key = cx.unit.make_body_key(&body_key_name(&chat, cx.now))?;
+    let nonce: [u8; NONCE] = cx.random();
+    let cipher = XChaCha20Poly1305::new((&*key).into());
+    let payload = Payload { msg: message.text.as_bytes(), aad: &associated(&chat, order) };
+    let sealed = cipher
+        .encrypt(XNonce::from_slice(&nonce), payload)
+        .map_err(|_| Fault::Inconsistent("a message cannot be sealed"))?;
+    let row = MessageRow {
+        id: message.id,
+        writer: message.writer,
+        sent: message.sent,
+        stored: cx.now,
+        state: message.state,
+        body: ByteBuf::from([nonce.as_slice(), &sealed].concat()),
+    };
+    cx.unit.put(&(chat, order), &row);
+    Ok(order)
+}
+
+/// The text of a stored message. `None` if its key is gone.
+pub(super) fn text_of(
+    unit: &Unit<'_>,
+    chat: &ChatId,
+    order: Order,
+    row: &MessageRow,
+) -> Result<Option<Zeroizing<String>>, Fault> {
+    let Some(key) = unit.body_key(&body_key_name(chat, row.stored))? else { return Ok(None) };
+    let Some((nonce, sealed)) = row.body.split_at_checked(NONCE) else { return Ok(None) };
+    let cipher = XChaCha20Poly1305::new((&*key).into());
+    let payload = Payload { msg: sealed, aad: &associated(chat, order) };
+    let plain = cipher.decrypt(XNonce::from_slice(nonce), payload).ok().map(String::from_utf8);
+    Ok(plain.and_then(Result::ok).map(Zeroizing::new))
+}
+
+/// A line of the program's own in a chat.
+pub(super) fn note(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
+    let id = MessageId::from_bytes(cx.random());
+    let message =
+        NewMessage { id, writer: Writer::Program, sent: cx.now, state: MessageState::Received, text };
+    let order = store(cx, chat, &message)?;
+    cx.tell(Effect::Message { chat, order });
+    Ok(order)
+}
+
+/// Writes a message into a chat and records that it has to be sent.
+pub(super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
+    let row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
+    if text.trim().is_empty() {
+        return Err(Fault::EmptyText);
+    }
+    if text.len() > MAX_TEXT {
+        return Err(Fault::TextTooLong);
+    }
+    if row.blocked {
+        return Err(Fault::Blocked);
+    }
+    if row.kind == ChatKind::Group {
+        return group::send(cx, chat, text);
+    }
+    let contact = cx.unit.get::<ContactRow>(&chat)?.ok_or(Fault::Inconsistent("a contact is missing"))?;
+    match contact.state {
+        ContactState::Invited => return Err(Fault::NotJoined),
+        ContactState::Joining => return Err(Fault::NotEstablished),
+        ContactState::Failed => return Err(Fault::ContactFailed),
+        ContactState::Joined | ContactState::Established => {}
+    }
+    let id = MessageId::from_bytes(cx.random());
+    let message = NewMessage { id, writer: Writer::Me, sent: cx.now, state: MessageState::Waiting, text };
+    let order = store(cx, chat, &message)?;
+    // A first message must not overtake the introduction, which waits for our own mailbox.
+    outgoing::send_content_as(cx, chat, id, Body::Text(text.to_owned()), Some(order), contact.inbox)?;
+    Ok(order)
+}
+
+/// Takes authentic content of a contact.
+pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> Result<(), Fault> {
+    let Content { id, sent, body } = content;
+    match body {
+        Body::Text(text) => {
+            let message =
+                NewMessage { id, writer: Writer::Peer, sent, state: MessageState::Received, text: &text };
+            let order = store(cx, chat, &message)?;
+            cx.tell(Effect::Message { chat, order });
+        }
+        // A second introduction changes nothing; `Ready` did its work by arriving.
+        Body::Hello(_) | Body::Ready => {}
+        Body::Route(route) => contact::moved(cx, chat, &route)?,
+        Body::TrustRequest(request) => trust::requested(cx, chat, &request)?,
+        Body::TrustAccept(answer) => trust::accepted(cx, chat, &answer)?,
+        Body::TrustRemove(answer) => trust::removed(cx, chat, &answer)?,
+        Body::AlertAck(ack) => trust::acknowledged(cx, chat, &ack)?,
+        Body::GroupInvite(invite) => group::invited(cx, chat, &invite)?,
+        Body::GroupJoin(join) => group::join_requested(cx, chat, &join)?,
+        Body::GroupWelcome(welcome) => group::welcomed(cx, chat, welcome)?,
+        Body::GroupDecline(decline) => group::declined(cx, chat, &decline)?,
+        // Kinds that this version's protocol crate may learn before the engine does are told like unknown ones.
+        _ => {
+            note(cx, chat, "a message arrived that this version of lapwing does not understand")?;
+        }
+    }
+    Ok(())
+}
+
+/// What an operation carried will not be delivered.
+pub(super) fn undelivered(cx: &mut Cx<'_, '_, '_>, kind: &OpKind) -> Result<(), Fault> {
+    let OpKind::Append { chat, order: Some(order), mailbox: _, write: _, key: _, envelope: _ } = kind else {
+        return Ok(());
+    };
+    set_state(cx, *chat, *order, MessageState::Failed)?;
+    cx.tell(Effect::Undelivered { chat: *chat, order: *order });
+    Ok(())
+}
+
+/// Records where a message is.
+pub(super) fn set_state(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    order: Order,
+    state: MessageState,
+) -> Result<(), Fault> {
+    if let Some(mut row) = cx.unit.get::<MessageRow>(&(chat, order))? {
+        row.state = state;
+        cx.unit.put(&(chat, order), &row);
+    }
+    Ok(())
+}

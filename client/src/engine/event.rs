@@ -1,0 +1,87 @@
+//! What happens to the engine, and what it answers.
+
+use lapwing_wire::frame::{ResponseBody, Window};
+
+use super::command::{Command, Reply};
+use crate::store::{ChatId, OpId, Order};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A person asks for something.
+    Command(Command),
+    /// A relay delivered envelopes of one mailbox.
+    Window {
+        /// What it delivered.
+        window: Window,
+        /// Nothing was waiting behind it.
+        caught_up: bool,
+    },
+    /// A relay answered an operation.
+    Answer {
+        /// Which.
+        op: OpId,
+        /// What.
+        body: ResponseBody,
+    },
+    /// Time has passed: whatever is due by now.
+    Tick,
+}
+
+/// Something to tell. Effects change nothing; all changes are in the unit of work.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// The answer to the command.
+    Reply(Reply),
+    /// A message came into a chat.
+    Message {
+        /// The chat.
+        chat: ChatId,
+        /// Its place there.
+        order: Order,
+    },
+    /// A message of ours reached its relay.
+    Delivered {
+        /// The chat.
+        chat: ChatId,
+        /// Its place there.
+        order: Order,
+    },
+    /// A message of ours will not be delivered.
+    Undelivered {
+        /// The chat.
+        chat: ChatId,
+        /// Its place there.
+        order: Order,
+    },
+    /// A contact is established, or came to nothing.
+    Contact {
+        /// The chat.
+        chat: ChatId,
+    },
+    /// An alert came for the first time.
+    Alert {
+        /// Its id.
+        alert: [u8; 16],
+    },
+    /// Somebody asks us to be a trusted contact, or answered.
+    Trust {
+        /// Which trust.
+        trust: [u8; 16],
+    },
+    /// An invitation to a group came, or an answer to one.
+    Invitation {
+        /// Which invitation.
+        invitation: [u8; 16],
+    },
+    /// A group changed.
+    Group {
+        /// Its chat.
+        chat: ChatId,
+    },
+    /// A relay contradicted itself.
+    Inconsistent,
+    /// Something arrived that was refused; there is nothing to do.
+    Refused,
+}

@@ -1,0 +1,173 @@
+//! Why the engine refused, and what to do about it.
+
+use lapwing_protocol::session::SessionError;
+
+use crate::store::StoreError;
+
+/// A command or event changed nothing, because ...
+///
+/// The first line is the message, the second [`Fault::hint`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// There is no relay in this compartment.
+    #[error("this compartment has no relay yet")]
+    NoRelay,
+    /// The relay is not one of this compartment's.
+    #[error("this compartment does not use that relay")]
+    UnknownRelay,
+    /// The relay is still used by chats.
+    #[error("chats of this compartment still receive at that relay")]
+    RelayInUse,
+    /// The access ticket's text is damaged or something else.
+    #[error("that is not a valid access ticket")]
+    AccessTicket,
+    /// No chat of that name.
+    #[error("there is no chat of that name here")]
+    UnknownChat,
+    /// Two things cannot have one name.
+    #[error("there is already a chat of that name")]
+    NameTaken,
+    /// A name has 1 to 64 printable characters.
+    #[error("that is not a name: it needs 1 to 64 printable characters")]
+    BadName,
+    /// Not a ticket.
+    #[error("that is not a ticket")]
+    NotATicket,
+    /// A letter of the ticket is wrong or missing.
+    #[error("the ticket is damaged: a letter is missing or was changed")]
+    DamagedTicket,
+    /// The ticket is too old.
+    #[error("the ticket has expired")]
+    ExpiredTicket,
+    /// The ticket was made by another version.
+    #[error("the ticket was made by a newer version of lapwing")]
+    NewerTicket,
+    /// The ticket was made in this vault.
+    #[error("this is a ticket of your own")]
+    OwnTicket,
+    /// The ticket was used here before.
+    #[error("this ticket was already used here")]
+    TicketUsedHere,
+    /// The contact is not there yet.
+    #[error("nobody has used the ticket of this chat yet")]
+    NotJoined,
+    /// The joining is not done.
+    #[error("the contact is not established yet")]
+    NotEstablished,
+    /// The ticket was used by somebody else, or withdrawn.
+    #[error("this contact came to nothing: the ticket was used by somebody else, withdrawn or has expired")]
+    ContactFailed,
+    /// The owner blocked the chat.
+    #[error("this chat is blocked")]
+    Blocked,
+    /// The text is empty.
+    #[error("there is nothing to send")]
+    EmptyText,
+    /// The text is too long.
+    #[error("the text is longer than a message can be (16,000 bytes)")]
+    TextTooLong,
+    /// The chat is a group, or is not.
+    #[error("this works with one person, not with a group")]
+    NotDirect,
+    /// The chat is a group, or is not.
+    #[error("this chat is not a group")]
+    NotAGroup,
+    /// The trust does not exist, or the other side has not asked.
+    #[error("there is no such trust with this contact")]
+    NoTrust,
+    /// It exists.
+    #[error("this contact is already a trusted contact")]
+    AlreadyTrusted,
+    /// No alert like that.
+    #[error("there is no such alert")]
+    UnknownAlert,
+    /// No plan like that.
+    #[error("there is no such plan")]
+    UnknownPlan,
+    /// The plan is too big.
+    #[error("the plan sets off more than one tripwire can hold")]
+    PlanTooLarge,
+    /// The trusted contact's mailbox is not at a relay that the cover uses.
+    #[error("an alert needs a relay that this compartment and the cover both use")]
+    NoCommonRelay,
+    /// No member like that.
+    #[error("there is no member of that name in this group")]
+    UnknownMember,
+    /// No invitation like that.
+    #[error("there is nothing of that name to approve")]
+    NoInvitation,
+    /// The right is missing.
+    #[error("only an admin of the group can do that")]
+    NotAdmin,
+    /// The group is over, or we are not in it.
+    #[error("you are not a member of this group any more")]
+    GroupEnded,
+    /// The welcome is not complete.
+    #[error("the group's history has not arrived yet")]
+    GroupNotReady,
+    /// The owner cannot leave without ending the group.
+    #[error("the owner of a group cannot leave it without ending it")]
+    OwnerLeaves,
+    /// The group refuses.
+    #[error("the group does not allow that: {0}")]
+    Group(String),
+    /// Storage.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Cryptography refused where it should not have.
+    #[error("the session refused: {0}")]
+    Session(#[from] SessionError),
+    /// A record of ours contradicts another: a defect of this program.
+    #[error("the vault's records contradict each other ({0})")]
+    Inconsistent(&'static str),
+}
+
+impl Fault {
+    /// What to do.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NoRelay => "get an access ticket from your relay's operator and run: lapwing relay add -",
+            Self::UnknownRelay => "see: lapwing relay list",
+            Self::RelayInUse => "delete or block those chats first; see: lapwing chat list",
+            Self::AccessTicket => "copy the whole text that begins with lapwing-access:",
+            Self::UnknownChat | Self::NotDirect | Self::NotAGroup => "see: lapwing chat list",
+            Self::NameTaken => {
+                "choose another name with --name, or rename the other one: lapwing chat rename"
+            }
+            Self::BadName => "use letters, digits and spaces",
+            Self::NotATicket | Self::DamagedTicket => {
+                "copy the whole text that begins with lapwing: and paste it into: lapwing join -"
+            }
+            Self::ExpiredTicket | Self::ContactFailed => "ask for a new ticket",
+            Self::NewerTicket => "update lapwing",
+            Self::OwnTicket => "give it to the other person; they run: lapwing join -",
+            Self::TicketUsedHere => "see: lapwing chat list",
+            Self::NotJoined => "give the other person the ticket; when they have joined, run: lapwing sync",
+            Self::NotEstablished => "run: lapwing sync --wait 30",
+            Self::Blocked => "to undo it: lapwing chat unblock NAME",
+            Self::EmptyText => "give the text as an argument, or on standard input with -",
+            Self::TextTooLong => "send it in parts",
+            Self::NoTrust => "see: lapwing trust list",
+            Self::AlreadyTrusted => "see: lapwing trust list",
+            Self::UnknownAlert => "see: lapwing alert list",
+            Self::UnknownPlan => "see: lapwing sos list",
+            Self::PlanTooLarge => "shorten the texts or alert fewer contacts",
+            Self::NoCommonRelay => {
+                "add the relay to the compartment with: lapwing relay add - --compartment NAME"
+            }
+            Self::UnknownMember => "see: lapwing group members GROUP",
+            Self::NoInvitation => "see: lapwing group info",
+            Self::NotAdmin => "ask an admin; see: lapwing group members GROUP",
+            Self::GroupEnded => "ask an admin for a new invitation",
+            Self::GroupNotReady => "run: lapwing sync --wait 30",
+            Self::OwnerLeaves => "to end the group for everybody: lapwing group leave GROUP --end",
+            Self::Group(_) => "see: lapwing group info GROUP",
+            Self::Store(StoreError::Full) => "delete messages or chats you do not need; see: lapwing status",
+            Self::Store(_) => "run: lapwing doctor",
+            Self::Session(_) => "run: lapwing doctor; if it stays, make a new contact with a fresh ticket",
+            Self::Inconsistent(_) => "please report this; nothing was changed",
+        }
+    }
+}

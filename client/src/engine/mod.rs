@@ -1,0 +1,100 @@
+//! The client's logic: events in, effects out, nothing done in between.
+//!
+//! [`handle`] stages every change of state in a [`Unit`] and answers what is to be told to people. It reads no clock,
+//! makes no randomness, opens no socket. Whoever drives it commits the unit and only then acts on the effects; an
+//! error means that the unit is dropped and nothing happened (design 7). What a relay has to do is itself a record
+//! ([`OpRow`](crate::store::OpRow)), so that it survives every crash between two steps.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`command`] | what a person asks for, and the answers |
+//! | [`contact`] | tickets, first messages, moving to fresh mailboxes |
+//! | [`conversation`] | messages of a chat |
+//! | [`inbox`] | what a relay delivers |
+//! | [`answer`] | what a relay answers |
+//! | [`outgoing`] | operations for relays |
+//! | [`trust`] | trusted contacts and alerts |
+//! | [`plan`] | what a duress passphrase sets off |
+//! | [`group`] | groups |
+//! | [`view`] | what is shown of all this |
+
+pub mod command;
+pub mod event;
+pub mod fault;
+pub mod group;
+pub mod plan;
+pub mod view;
+
+mod answer;
+mod contact;
+mod conversation;
+mod inbox;
+mod outgoing;
+mod relays;
+mod trust;
+
+use std::time::{Duration, SystemTime};
+
+use lapwing_wire::time::Timestamp;
+use rand_core::CryptoRng;
+
+pub use command::{Command, Reply};
+pub use contact::{DEFAULT_VALIDITY, MAX_VALIDITY};
+pub use event::{Effect, Event};
+pub use fault::Fault;
+pub use inbox::is_acknowledged;
+pub use outgoing::{OpStep, Proof, request_of};
+pub use relays::{connected_relays, default_relay};
+
+use crate::store::Unit;
+
+/// What a handler works with: the unit of work, the time, randomness, and the effects so far.
+pub(crate) struct Cx<'u, 'b, 'r> {
+    pub(crate) unit: &'u mut Unit<'b>,
+    pub(crate) now: Timestamp,
+    pub(crate) rng: &'r mut dyn CryptoRng,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Cx<'_, '_, '_> {
+    /// The time as libsignal wants it.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.now.as_millis())
+    }
+
+    pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub(crate) fn tell(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
+
+/// Stages what `event` changes and answers what follows from it.
+///
+/// # Errors
+/// [`Fault`]: the unit must be dropped; nothing has happened.
+pub fn handle(
+    unit: &mut Unit<'_>,
+    event: Event,
+    now: Timestamp,
+    rng: &mut dyn CryptoRng,
+) -> Result<Vec<Effect>, Fault> {
+    let mut cx = Cx { unit, now, rng, effects: Vec::new() };
+    match event {
+        Event::Command(command) => {
+            let reply = command::run(&mut cx, command)?;
+            cx.tell(Effect::Reply(reply));
+        }
+        Event::Window { window, caught_up } => inbox::window(&mut cx, window, caught_up)?,
+        Event::Answer { op, body } => answer::answer(&mut cx, op, body)?,
+        Event::Tick => {
+            contact::expire(&mut cx)?;
+            group::tick(&mut cx)?;
+        }
+    }
+    Ok(cx.effects)
+}

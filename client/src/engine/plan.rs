@@ -1,0 +1,357 @@
+//! What a duress passphrase sets off at the relays (design 5.1 to 5.3).
+//!
+//! A plan lies in a compartment that its cover does not show. Its tripwires are armed through the outbox like
+//! everything else; whenever what they would set off changes, they are armed anew with a higher serial.
+
+use lapwing_protocol::{
+    alert::{Alert, AlertId, Cause, Kind, Status, TrustId},
+    envelope,
+};
+use lapwing_wire::{
+    address::{RelayAddress, RelayKey},
+    capability::{SecretKey, TripwireOwner, Write},
+    codec,
+    frame::Arm,
+    ids::{TripwireId, labelled_hash},
+    time::Timestamp,
+    tripwire::{
+        Action, ListKey, Meaning, OpenRecord, OpenStatus, SealedList, Status as TokenStatus, StatusKey,
+        Token, TokenRecord,
+    },
+};
+use rand_core::CryptoRng;
+use serde_bytes::ByteBuf;
+
+use super::{
+    Cx, Fault,
+    outgoing::{self, seed},
+    trust,
+};
+use crate::store::{
+    MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide,
+    Unit,
+};
+
+use crate::labels::PLAN_DIGEST as DIGEST;
+
+/// Records that every tripwire leaves at its relay, whatever the plan holds: the number tells nothing.
+const RECORDS: usize = 8;
+
+/// How far a serial jumps after a conflict: further than any clock error between two tries.
+const SERIAL_JUMP_MS: u64 = 24 * 3600 * 1000;
+
+/// What the owner decided.
+#[derive(Debug)]
+pub struct PlanSpec {
+    /// The owner's name for it.
+    pub name: String,
+    /// What becomes of what the cover does not show.
+    pub action: PlanAction,
+    /// Names of the compartments that the cover shows.
+    pub shows: Vec<String>,
+    /// Chats of the trusted contacts to alert.
+    pub alert: Vec<String>,
+    /// What the alert says.
+    pub text: String,
+    /// Last known place.
+    pub place: Option<String>,
+    /// What the contacts are asked to do.
+    pub instructions: Option<String>,
+    /// Mailboxes of what `destroy` ends.
+    pub sinks: Vec<Sink>,
+    /// The tokens of the cover and of our own payload, per relay.
+    pub tokens: Vec<PlanTokens>,
+}
+
+/// Tokens of one relay.
+#[derive(Debug)]
+pub struct PlanTokens {
+    /// The relay.
+    pub relay: RelayAddress,
+    /// Sent when the cover is opened.
+    pub fire: Token,
+    /// Sent when we unlock.
+    pub renew: Token,
+}
+
+/// The relays on which the alert mailboxes of these contacts lie.
+///
+/// # Errors
+/// [`Fault::NoTrust`] for somebody who is no trusted contact, or has not accepted.
+pub fn alert_relays(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<RelayAddress>, Fault> {
+    let mut relays: Vec<RelayAddress> = Vec::new();
+    for (_, row) in trusts(unit, chats)? {
+        let relay = trust::request(&row)?.relay;
+        if relays.iter().all(|known| known.key() != relay.key()) {
+            relays.push(relay);
+        }
+    }
+    Ok(relays)
+}
+
+fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16], TrustRow)>, Fault> {
+    let known = unit.scan::<crate::store::ChatRow>(&[])?;
+    chats
+        .iter()
+        .map(|name| {
+            let chat = known.iter().find(|(_, row)| row.name == name.trim()).ok_or(Fault::UnknownChat)?.0;
+            trust::of_chat(unit, chat, TrustSide::Ours)?.filter(|(_, row)| row.accepted).ok_or(Fault::NoTrust)
+        })
+        .collect()
+}
+
+/// Begins a plan: records it as pending and has its tripwires armed.
+pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16], Fault> {
+    let PlanSpec { name, action, shows, alert, text, place, instructions, sinks, tokens } = spec;
+    let name = super::contact::checked_name(&name)?;
+    if cx.unit.scan::<PlanRow>(&[])?.iter().any(|(_, row)| row.name == name) {
+        return Err(Fault::NameTaken);
+    }
+    let alerts: Vec<[u8; 16]> = trusts(cx.unit, &alert)?.into_iter().map(|(id, _)| id).collect();
+    let mut tripwires = Vec::new();
+    for PlanTokens { relay, fire, renew } in tokens {
+        let owner: SecretKey<TripwireOwner> = SecretKey::generate(cx.rng);
+        tripwires.push(TripwireRecord {
+            relay,
+            id: TripwireId::of_owner(&owner.public()),
+            owner: ByteBuf::from(owner.expose_seed().to_vec()),
+            fire: ByteBuf::from(fire.expose().to_vec()),
+            renew: ByteBuf::from(renew.expose().to_vec()),
+            status: ByteBuf::from(cx.random::<32>().to_vec()),
+            floor: 0,
+            wanted: [0; 32],
+            armed: None,
+            fired: false,
+        });
+    }
+    let plan = cx.random();
+    let row = PlanRow {
+        name,
+        state: PlanState::Pending,
+        action,
+        shows,
+        alerts,
+        text,
+        place,
+        instructions,
+        tripwires,
+        sinks,
+        alert: cx.random(),
+        made: cx.now,
+    };
+    cx.unit.put(&plan, &row);
+    // Everything is tried once here, so that a plan that cannot be armed is refused and not recorded.
+    for tripwire in &row.tripwires {
+        actions(cx.unit, &row, tripwire, cx.now, cx.rng)?;
+    }
+    rearm(cx, &plan)?;
+    Ok(plan)
+}
+
+/// The header holds the cover: the plan is in force.
+pub(super) fn finish(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
+    let mut row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
+    row.state = PlanState::Armed;
+    cx.unit.put(plan, &row);
+    Ok(())
+}
+
+/// Ends a plan: its tripwires are removed from the relays.
+pub(super) fn remove(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
+    let row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
+    for (op, pending) in cx.unit.scan::<OpRow>(&[])? {
+        if matches!(&pending.kind, OpKind::Arm { plan: armed } if armed == plan) {
+            cx.unit.delete::<OpRow>(&op);
+        }
+    }
+    for tripwire in row.tripwires {
+        outgoing::push(cx, &tripwire.relay, OpKind::Disarm { owner: tripwire.owner }, None)?;
+    }
+    cx.unit.delete::<PlanRow>(plan);
+    Ok(())
+}
+
+/// Takes the mailboxes that `destroy` ends now, and arms anew what changed.
+pub(super) fn refresh(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], sinks: Vec<Sink>) -> Result<(), Fault> {
+    let mut row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
+    if row.sinks != sinks {
+        row.sinks = sinks;
+        cx.unit.put(plan, &row);
+    }
+    rearm(cx, plan)
+}
+
+/// Arms every tripwire of a plan whose contents differ from what its relay has.
+pub(super) fn rearm(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
+    let mut row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
+    let mut due = Vec::new();
+    let digests: Vec<[u8; 32]> =
+        row.tripwires.iter().map(|tripwire| digest(cx.unit, &row, tripwire)).collect::<Result<_, _>>()?;
+    for (tripwire, digest) in row.tripwires.iter_mut().zip(digests) {
+        if tripwire.wanted != digest && !tripwire.fired {
+            tripwire.wanted = digest;
+            due.push(tripwire.relay.clone());
+        }
+    }
+    cx.unit.put(plan, &row);
+    for relay in due {
+        outgoing::push(cx, &relay, OpKind::Arm { plan: *plan }, None)?;
+    }
+    Ok(())
+}
+
+/// The relay confirmed an arming.
+pub(super) fn confirmed(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &RelayKey) -> Result<(), Fault> {
+    let Some(mut row) = cx.unit.get::<PlanRow>(plan)? else { return Ok(()) };
+    for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
+        tripwire.armed = Some(ByteBuf::from(tripwire.wanted.to_vec()));
+    }
+    cx.unit.put(plan, &row);
+    Ok(())
+}
+
+/// The relay holds a higher serial, after a clock error of ours: the next try jumps over it.
+pub(super) fn conflicted(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &RelayKey) -> Result<(), Fault> {
+    let Some(mut row) = cx.unit.get::<PlanRow>(plan)? else { return Ok(()) };
+    for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
+        tripwire.floor = tripwire.floor.max(cx.now.as_millis()).saturating_add(SERIAL_JUMP_MS);
+    }
+    cx.unit.put(plan, &row);
+    Ok(())
+}
+
+/// Reads the status in the answer to our own token. What was set off is marked, and not armed again.
+pub(super) fn token_answer(
+    cx: &mut Cx<'_, '_, '_>,
+    relay: &RelayKey,
+    status: &TokenStatus,
+) -> Result<(), Fault> {
+    for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
+        let mut changed = false;
+        for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
+            let key = StatusKey::from_bytes(seed(&tripwire.status)?);
+            if let Some(OpenStatus { serial: _, fired: true }) = status.open(&key) {
+                changed |= !tripwire.fired;
+                tripwire.fired = true;
+            }
+        }
+        if changed {
+            cx.unit.put(&plan, &row);
+        }
+    }
+    Ok(())
+}
+
+/// The request that arms a plan's tripwire at a relay, and the key that proves it. `None` if the plan is gone.
+pub(super) fn arm_request(
+    unit: &Unit<'_>,
+    plan: &[u8; 16],
+    relay: &RelayKey,
+    now: Timestamp,
+    rng: &mut dyn CryptoRng,
+) -> Result<Option<(SecretKey<TripwireOwner>, Arm)>, Fault> {
+    let Some(row) = unit.get::<PlanRow>(plan)? else { return Ok(None) };
+    let Some(tripwire) = row.tripwires.iter().find(|t| t.relay.key() == relay) else { return Ok(None) };
+    let owner: SecretKey<TripwireOwner> = SecretKey::from_seed(seed(&tripwire.owner)?);
+    let list_key = ListKey::generate(rng);
+    let actions = actions(unit, &row, tripwire, now, rng)?;
+    let token_list =
+        SealedList::seal(&actions, &tripwire.id, &list_key, rng).map_err(|_| Fault::PlanTooLarge)?;
+    let status_key = StatusKey::from_bytes(seed(&tripwire.status)?);
+    let fire = Token::from_bytes(seed(&tripwire.fire)?);
+    let renew = Token::from_bytes(seed(&tripwire.renew)?);
+    let mut records = vec![
+        record(&fire, Meaning::Fire, tripwire.id, list_key, StatusKey::generate(rng), rng),
+        record(&renew, Meaning::Renew, tripwire.id, ListKey::generate(rng), status_key, rng),
+    ];
+    while records.len() < RECORDS {
+        let token = Token::generate(rng);
+        let (list, status) = (ListKey::generate(rng), StatusKey::generate(rng));
+        records.push(record(&token, Meaning::Nothing, tripwire.id, list, status, rng));
+    }
+    records.sort_by_key(|record| record.lookup);
+    // Milliseconds: higher at each try without a write of our own before it.
+    let serial = tripwire.floor.max(now.as_millis());
+    Ok(Some((
+        SecretKey::from_seed(*owner.expose_seed()),
+        Arm { owner: owner.public(), access: None, serial, records, token_list },
+    )))
+}
+
+fn record(
+    token: &Token,
+    meaning: Meaning,
+    tripwire: TripwireId,
+    list_key: ListKey,
+    status_key: StatusKey,
+    rng: &mut dyn CryptoRng,
+) -> TokenRecord {
+    TokenRecord::seal(token, &OpenRecord { tripwire, meaning, list_key, status_key }, rng)
+}
+
+/// What the tripwire sets off: the alerts at its relay, sealed now, and the sinks there.
+fn actions(
+    unit: &Unit<'_>,
+    plan: &PlanRow,
+    tripwire: &TripwireRecord,
+    now: Timestamp,
+    rng: &mut dyn CryptoRng,
+) -> Result<Vec<Action>, Fault> {
+    let mut actions = Vec::new();
+    for id in &plan.alerts {
+        let Some(row) = unit.get::<TrustRow>(id)? else { continue };
+        let request = trust::request(&row)?;
+        if request.relay.key() != tripwire.relay.key() {
+            continue;
+        }
+        let Some(mailbox) = unit.get::<MailboxRow>(&request.mailbox)? else { continue };
+        let write = mailbox.write.ok_or(Fault::Inconsistent("a write key is missing"))?;
+        let write: SecretKey<Write> = SecretKey::from_seed(seed(&write)?);
+        let alert = Alert {
+            trust: TrustId::from_bytes(*id),
+            id: AlertId::from_bytes(plan.alert),
+            serial: 1,
+            tripwire: tripwire.id,
+            kind: Kind::Alert,
+            status: Status::Actual,
+            cause: Cause::Token,
+            made: now,
+            text: plan.text.clone(),
+            place: plan.place.clone(),
+            instructions: plan.instructions.clone(),
+            quarantine: Vec::new(),
+        };
+        let sealed = alert.seal(&request.seal, &trust::signer(&row)?, rng).map_err(|_| Fault::TextTooLong)?;
+        let envelope = envelope::seal(&trust::envelope_key(&request), &request.mailbox, &sealed, rng)
+            .map_err(|_| Fault::TextTooLong)?;
+        actions.push(Action::append(request.mailbox, envelope, &write));
+    }
+    for sink in plan.sinks.iter().filter(|sink| sink.relay == *tripwire.relay.key()) {
+        actions.push(Action::sink(sink.mailbox, &SecretKey::from_seed(seed(&sink.admin)?)));
+    }
+    // Sealed once to learn whether it fits.
+    SealedList::seal(&actions, &tripwire.id, &ListKey::generate(rng), rng)
+        .map_err(|_| Fault::PlanTooLarge)?;
+    Ok(actions)
+}
+
+/// What decides whether a tripwire has to be armed anew.
+fn digest(unit: &Unit<'_>, plan: &PlanRow, tripwire: &TripwireRecord) -> Result<[u8; 32], Fault> {
+    let mut mailboxes = Vec::new();
+    for id in &plan.alerts {
+        if let Some(row) = unit.get::<TrustRow>(id)? {
+            let request = trust::request(&row)?;
+            if request.relay.key() == tripwire.relay.key() {
+                mailboxes.push(request.mailbox);
+            }
+        }
+    }
+    let sinks: Vec<_> = plan
+        .sinks
+        .iter()
+        .filter(|sink| sink.relay == *tripwire.relay.key())
+        .map(|sink| sink.mailbox)
+        .collect();
+    let parts = codec::encode(&(mailboxes, sinks, &plan.text, &plan.place, &plan.instructions));
+    Ok(labelled_hash(DIGEST, &[&parts, &tripwire.fire, &tripwire.renew]))
+}

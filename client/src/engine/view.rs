@@ -1,0 +1,452 @@
+//! What is shown of a compartment: read models, without secrets, with peers' text marked as such.
+
+use lapwing_protocol::{
+    alert::{Cause, Status},
+    group::MemberId,
+    identity::IdentityKey,
+    route::Route,
+    session::{LocalIdentity, SafetyNumber, Session},
+};
+use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
+
+use super::{Fault, conversation, group, trust};
+use crate::{
+    store::{
+        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, InvitationRow, MailboxRow, MessageRow,
+        MessageState, OpKind, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow,
+        TrustRow, TrustSide, Unit, Writer,
+    },
+    untrusted::Untrusted,
+};
+
+/// A relay of a compartment.
+#[derive(Debug)]
+pub struct RelayView {
+    /// Where it is.
+    pub address: RelayAddress,
+    /// What it said to the access ticket.
+    pub refused: Option<Refusal>,
+    /// Operations that wait for it.
+    pub waiting: usize,
+    /// It contradicted itself in some mailbox.
+    pub inconsistent: bool,
+}
+
+/// A chat in a list.
+#[derive(Debug)]
+pub struct ChatView {
+    /// Which.
+    pub id: ChatId,
+    /// Its name here.
+    pub name: String,
+    /// One person or many.
+    pub kind: ChatKind,
+    /// How far the contact has come; for groups, whether we are in it.
+    pub state: ChatState,
+    /// Blocked by us.
+    pub blocked: bool,
+    /// Safety numbers were compared.
+    pub verified: bool,
+    /// Messages that were not shown yet.
+    pub unread: usize,
+    /// Messages that have not reached the relay.
+    pub waiting: usize,
+    /// When the last message came.
+    pub last: Option<Timestamp>,
+}
+
+/// Where a chat stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatState {
+    /// See [`ContactState::Invited`].
+    Invited,
+    /// See [`ContactState::Joining`] and [`ContactState::Joined`].
+    Joining,
+    /// Messages go both ways.
+    Open,
+    /// It came to nothing.
+    Failed,
+    /// A group that we are not in any more.
+    Ended,
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct MessageView {
+    /// Its place in the chat.
+    pub order: Order,
+    /// Who wrote it.
+    pub writer: WriterView,
+    /// When its author says he wrote it.
+    pub sent: Timestamp,
+    /// When it came into this vault.
+    pub stored: Timestamp,
+    /// Where it is.
+    pub state: MessageState,
+    /// The text; `None` where its key was destroyed.
+    pub text: Option<Untrusted<String>>,
+}
+
+/// Who wrote a message, as it is shown.
+#[derive(Debug)]
+pub enum WriterView {
+    /// The owner.
+    Me,
+    /// The other person of a direct chat.
+    Peer,
+    /// A member of the group, by the name that the roster gives.
+    Member(Untrusted<String>),
+    /// The program.
+    Program,
+}
+
+/// A trust.
+#[derive(Debug)]
+pub struct TrustView {
+    /// Name of the chat.
+    pub chat: String,
+    /// Who gets whose alerts.
+    pub side: TrustSide,
+    /// The other side, or we, said yes.
+    pub accepted: bool,
+}
+
+/// An alert that reached us.
+#[derive(Debug)]
+pub struct AlertView {
+    /// Its id.
+    pub id: [u8; 16],
+    /// Name of the chat with the person; `None` if the trust is gone.
+    pub chat: Option<String>,
+    /// When it came.
+    pub received: Timestamp,
+    /// When it was made ready, before it was set off.
+    pub made: Timestamp,
+    /// Real or a drill.
+    pub status: Status,
+    /// What set it off.
+    pub cause: Cause,
+    /// What it says.
+    pub text: Untrusted<String>,
+    /// Last known place.
+    pub place: Option<Untrusted<String>>,
+    /// What is asked of us.
+    pub instructions: Option<Untrusted<String>>,
+    /// When we acknowledged it.
+    pub acknowledged: Option<Timestamp>,
+    /// Groups that we and the person are both in.
+    pub groups: Vec<String>,
+}
+
+/// A plan.
+#[derive(Debug)]
+pub struct PlanView {
+    /// Which.
+    pub id: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// How far setting it up has come.
+    pub state: PlanState,
+    /// What becomes of the rest.
+    pub action: PlanAction,
+    /// Compartments that the cover shows.
+    pub shows: Vec<String>,
+    /// Chats of the contacts that are alerted.
+    pub alerts: Vec<String>,
+    /// Every relay holds what it should.
+    pub armed: bool,
+    /// A relay said that it was set off.
+    pub fired: bool,
+}
+
+/// The compartment's name.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn name(unit: &Unit<'_>) -> Result<Option<String>, Fault> {
+    Ok(unit.get::<SettingsRow>(&())?.map(|row| row.name))
+}
+
+/// The relays.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
+    let ops = unit.scan::<OpRow>(&[])?;
+    let mailboxes = unit.scan::<MailboxRow>(&[])?;
+    let view = |row: RelayRow| {
+        let key = *row.address.key();
+        RelayView {
+            waiting: ops.iter().filter(|(_, op)| *op.relay.key() == key).count(),
+            inconsistent: mailboxes.iter().any(|(_, m)| *m.relay.key() == key && m.inconsistent),
+            address: row.address,
+            refused: row.refused,
+        }
+    };
+    Ok(unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| view(row)).collect())
+}
+
+/// The chats, in the order of their names.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
+    let ops = unit.scan::<OpRow>(&[])?;
+    let mut all = Vec::new();
+    for (id, row) in unit.scan::<ChatRow>(&[])? {
+        all.push(chat_view(unit, id, row, &ops)?);
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// The chat of this name.
+///
+/// # Errors
+/// [`Fault::UnknownChat`].
+pub fn chat(unit: &Unit<'_>, name: &str) -> Result<ChatView, Fault> {
+    let found = unit.scan::<ChatRow>(&[])?.into_iter().find(|(_, row)| row.name == name.trim());
+    let (id, row) = found.ok_or(Fault::UnknownChat)?;
+    chat_view(unit, id, row, &unit.scan::<OpRow>(&[])?)
+}
+
+/// The name of a chat.
+///
+/// # Errors
+/// [`Fault::UnknownChat`].
+pub fn chat_name(unit: &Unit<'_>, chat: &ChatId) -> Result<String, Fault> {
+    unit.get::<ChatRow>(chat)?.map(|row| row.name).ok_or(Fault::UnknownChat)
+}
+
+fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow, ops: &[(u64, OpRow)]) -> Result<ChatView, Fault> {
+    let contact = unit.get::<ContactRow>(&id)?;
+    let state = match (&contact, row.kind) {
+        (Some(contact), _) => match contact.state {
+            ContactState::Invited => ChatState::Invited,
+            ContactState::Joining | ContactState::Joined => ChatState::Joining,
+            ContactState::Established => ChatState::Open,
+            ContactState::Failed => ChatState::Failed,
+        },
+        (None, _) => group::state(unit, &id)?,
+    };
+    let newer = unit.range::<MessageRow>(id.as_bytes(), Some(&(id, row.read_to)), usize::MAX, false)?;
+    let unread = newer.iter().filter(|(_, m)| m.writer != Writer::Me).count();
+    let last = unit.range::<MessageRow>(id.as_bytes(), None, 1, true)?.first().map(|(_, m)| m.stored);
+    let of_chat = |op: &OpRow| matches!(&op.kind, OpKind::Append { chat, order: Some(_), .. } if *chat == id);
+    let waiting = ops.iter().filter(|(_, op)| of_chat(op)).count() + group::unsealed(unit, &id)?;
+    Ok(ChatView {
+        id,
+        name: row.name,
+        kind: row.kind,
+        state,
+        blocked: row.blocked,
+        verified: contact.is_some_and(|contact| contact.verified),
+        unread,
+        waiting,
+        last,
+    })
+}
+
+/// Which messages to show.
+#[derive(Debug, Clone, Copy)]
+pub enum Span {
+    /// Those that were not shown yet.
+    Unread,
+    /// The last so many.
+    Last(usize),
+    /// One.
+    One(Order),
+}
+
+/// Messages of a chat, oldest first.
+///
+/// # Errors
+/// [`Fault::UnknownChat`].
+pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<MessageView>, Fault> {
+    let row = unit.get::<ChatRow>(chat)?.ok_or(Fault::UnknownChat)?;
+    let mut rows = match span {
+        Span::Unread => {
+            unit.range::<MessageRow>(chat.as_bytes(), Some(&(*chat, row.read_to)), usize::MAX, false)?
+        }
+        Span::Last(count) => {
+            let mut rows = unit.range::<MessageRow>(chat.as_bytes(), None, count, true)?;
+            rows.reverse();
+            rows
+        }
+        Span::One(order) => {
+            unit.get::<MessageRow>(&(*chat, order))?.map(|row| ((*chat, order), row)).into_iter().collect()
+        }
+    };
+    let names = group::Names::of(unit, chat)?;
+    rows.drain(..)
+        .map(|((_, order), row)| {
+            let text = conversation::text_of(unit, chat, order, &row)?;
+            Ok(MessageView {
+                order,
+                writer: writer(&names, &row.writer),
+                sent: row.sent,
+                stored: row.stored,
+                state: row.state,
+                text: text.map(|text| Untrusted::new(text.to_string())),
+            })
+        })
+        .collect()
+}
+
+fn writer(names: &group::Names, writer: &Writer) -> WriterView {
+    match writer {
+        Writer::Me => WriterView::Me,
+        Writer::Peer => WriterView::Peer,
+        Writer::Member(member) => WriterView::Member(member_name(names, member)),
+        Writer::Program => WriterView::Program,
+    }
+}
+
+fn member_name(names: &group::Names, member: &MemberId) -> Untrusted<String> {
+    Untrusted::new(names.get(member).unwrap_or_else(|| "former member".to_owned()))
+}
+
+/// The safety number of a direct chat.
+///
+/// # Errors
+/// [`Fault::NotDirect`], [`Fault::NotEstablished`].
+pub fn safety_number(unit: &Unit<'_>, chat: &ChatId) -> Result<SafetyNumber, Fault> {
+    let contact = unit.get::<ContactRow>(chat)?.ok_or(Fault::NotDirect)?;
+    let session = Session::import(contact.session.as_ref().ok_or(Fault::NotEstablished)?)?;
+    let local = LocalIdentity::import(&contact.local)?;
+    let (own, peer): (&IdentityKey, &IdentityKey) = (local.public(), session.peer());
+    Ok(SafetyNumber::of(own, peer)?)
+}
+
+/// The relay at which a contact receives.
+///
+/// # Errors
+/// [`Fault::NotDirect`], [`Fault::NotEstablished`].
+pub fn contact_relay(unit: &Unit<'_>, chat: &ChatId) -> Result<RelayAddress, Fault> {
+    let contact = unit.get::<ContactRow>(chat)?.ok_or(Fault::NotDirect)?;
+    let route = contact.route.ok_or(Fault::NotEstablished)?;
+    Route::import(&route).map(|route| route.relay).map_err(|_| Fault::Inconsistent("a route cannot be read"))
+}
+
+/// The trusts of both sides.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn trusts(unit: &Unit<'_>) -> Result<Vec<TrustView>, Fault> {
+    unit.scan::<TrustRow>(&[])?
+        .into_iter()
+        .map(|(_, row)| {
+            Ok(TrustView { chat: chat_name(unit, &row.chat)?, side: row.side, accepted: row.accepted })
+        })
+        .collect()
+}
+
+/// The alerts, newest first.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn alerts(unit: &Unit<'_>) -> Result<Vec<AlertView>, Fault> {
+    let mut all = Vec::new();
+    for (id, row) in unit.scan::<AlertRow>(&[])? {
+        let Some(trusted) = unit.get::<TrustRow>(&row.trust)? else { continue };
+        let Some(alert) = trust::open(&trusted, &row.trust, &row.alert)? else { continue };
+        let alert = alert.into_alert();
+        all.push(AlertView {
+            id,
+            chat: chat_name(unit, &trusted.chat).ok(),
+            received: row.received,
+            made: alert.made,
+            status: alert.status,
+            cause: alert.cause,
+            text: Untrusted::new(alert.text),
+            place: alert.place.map(Untrusted::new),
+            instructions: alert.instructions.map(Untrusted::new),
+            acknowledged: row.acknowledged,
+            groups: group::shared_with(unit, &trusted.chat)?,
+        });
+    }
+    all.sort_by_key(|alert| std::cmp::Reverse(alert.received));
+    Ok(all)
+}
+
+/// The plans.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn plans(unit: &Unit<'_>) -> Result<Vec<PlanView>, Fault> {
+    let mut all = Vec::new();
+    for (id, row) in unit.scan::<PlanRow>(&[])? {
+        let mut alerts = Vec::new();
+        for trust in &row.alerts {
+            if let Some(trust) = unit.get::<TrustRow>(trust)? {
+                alerts.push(chat_name(unit, &trust.chat)?);
+            }
+        }
+        let armed =
+            row.tripwires.iter().all(|t| t.armed.as_deref().is_some_and(|a| a.as_slice() == t.wanted));
+        all.push(PlanView {
+            id,
+            name: row.name,
+            state: row.state,
+            action: row.action,
+            shows: row.shows,
+            alerts,
+            armed,
+            fired: row.tripwires.iter().any(|t| t.fired),
+        });
+    }
+    Ok(all)
+}
+
+/// The mailboxes of a compartment that a firing turns into sinks.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn sinks(unit: &Unit<'_>) -> Result<Vec<crate::store::Sink>, Fault> {
+    let rows = unit.scan::<MailboxRow>(&[])?.into_iter();
+    // An alert's own mailbox must deliver what the firing puts into it.
+    let owned = rows.filter(|(_, row)| !matches!(row.purpose, Purpose::AlertOutbox(_) | Purpose::Group(_)));
+    Ok(owned
+        .filter_map(|(mailbox, row)| {
+            Some(crate::store::Sink { relay: *row.relay.key(), mailbox, admin: row.admin? })
+        })
+        .collect())
+}
+
+/// Operations that wait for relays, with what the relay last said to each.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn waiting(unit: &Unit<'_>) -> Result<Vec<(RelayAddress, Option<Refusal>)>, Fault> {
+    Ok(unit.scan::<OpRow>(&[])?.into_iter().map(|(_, row)| (row.relay, row.refused)).collect())
+}
+
+/// Invitations to groups that wait for an answer of ours.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn invitations(unit: &Unit<'_>) -> Result<Vec<InvitationView>, Fault> {
+    let mut all = Vec::new();
+    for (id, row) in unit.scan::<InvitationRow>(&[])? {
+        let asked = row.ours && row.request.is_some();
+        let offered = !row.ours && row.chat.is_none();
+        if asked || offered {
+            let through = chat_name(unit, &row.through)?;
+            all.push(InvitationView { id, group: Untrusted::new(row.name), through, ours: row.ours });
+        }
+    }
+    Ok(all)
+}
+
+/// An invitation that waits for `group approve`.
+#[derive(Debug)]
+pub struct InvitationView {
+    /// Which.
+    pub id: [u8; 16],
+    /// The group's name.
+    pub group: Untrusted<String>,
+    /// The chat it came through.
+    pub through: String,
+    /// Somebody asks to be let into a group of ours (true), or we are invited (false).
+    pub ours: bool,
+}

@@ -1,0 +1,6 @@
+//! Every domain-separation label of the client's own records.
+
+/// Seals message bodies.
+pub(crate) const MESSAGE_BODY: &[u8] = b"lapwing/1 message body";
+/// Tells whether a plan has to be armed anew.
+pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";

@@ -1,0 +1,154 @@
+//! What the records of a compartment lie in.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use zeroize::Zeroizing;
+
+use super::unit::Changes;
+
+/// Name of a key that seals message bodies: one per chat and day, so that old bodies can be made unreadable.
+pub type BodyKeyName = [u8; 16];
+
+/// Storage failed. Nothing of the unit of work was kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The compartment is full; deleting is still possible.
+    #[error("this compartment is full")]
+    Full,
+    /// A record has another shape than this version knows.
+    #[error("a record of this compartment cannot be read by this version")]
+    Record,
+    /// The file underneath failed.
+    #[error("the vault's file cannot be read or written: {0}")]
+    Vault(String),
+}
+
+/// Ordered records, body keys, and atomic commits.
+///
+/// # Contract
+/// `commit` is all or nothing and durable when it returns; a reader sees every commit that returned before it
+/// began. `make_body_key` is durable when it returns, before any commit that uses the key.
+pub trait Base {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
+
+    /// Up to `limit` records in `from..to`, in order of their keys or backwards.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        backwards: bool,
+    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError>;
+
+    /// The key for bodies of that name, if it was made and not destroyed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError>;
+
+    /// The key for bodies of that name, made if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if the table of keys is full.
+    fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError>;
+
+    /// Destroys the keys of those names; what they sealed is unreadable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError>;
+
+    /// Applies all changes or none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn commit(&self, changes: Changes) -> Result<(), StoreError>;
+}
+
+type Records = BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>;
+
+/// Records in memory: the reference, and what simulations run on.
+#[derive(Default)]
+pub struct MemoryBase {
+    records: Mutex<Records>,
+    keys: Mutex<BTreeMap<BodyKeyName, Zeroizing<[u8; 32]>>>,
+}
+
+impl MemoryBase {
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, BTreeMap<BodyKeyName, Zeroizing<[u8; 32]>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of everything: what an image of the disk would hold.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self { records: Mutex::new(self.records().clone()), keys: Mutex::new(self.keys().clone()) }
+    }
+}
+
+impl Base for MemoryBase {
+    fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(self.records().get(key).cloned())
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        backwards: bool,
+    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+        let records = self.records();
+        let range = records.range(from.to_vec()..to.to_vec()).map(|(k, v)| (k.clone(), v.clone()));
+        Ok(if backwards { range.rev().take(limit).collect() } else { range.take(limit).collect() })
+    }
+
+    fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
+        Ok(self.keys().get(name).cloned())
+    }
+
+    fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        let mut keys = self.keys();
+        if let Some(key) = keys.get(name) {
+            return Ok(key.clone());
+        }
+        // Distinct per name, which is all that a simulation needs; the vault draws them at random.
+        let key = Zeroizing::new(lapwing_wire::ids::labelled_hash(b"memory body key", &[name]));
+        keys.insert(*name, key.clone());
+        Ok(key)
+    }
+
+    fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError> {
+        let mut keys = self.keys();
+        for name in names {
+            keys.remove(name);
+        }
+        Ok(())
+    }
+
+    fn commit(&self, changes: Changes) -> Result<(), StoreError> {
+        let mut records = self.records();
+        for (key, value) in changes.into_records() {
+            match value {
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! Typed records of one compartment, and the unit of work that changes many of them at once or none.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`base`] | what a compartment's storage must offer: a vault volume, or memory in tests |
+//! | [`unit`] | reads through to the base, keeps changes until they are committed together |
+//! | [`rows`] | every record's shape |
+//!
+//! One commit holds the message, the advanced ratchet state and the read cursor (design 4.3): the engine stages all
+//! of them in one [`Unit`], and only a committed unit is acknowledged to a relay.
+
+mod base;
+mod rows;
+mod unit;
+mod volume;
+
+pub use base::{Base, BodyKeyName, MemoryBase, StoreError};
+pub use rows::{
+    AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
+    InvitationRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, OpId, OpKind, OpRow, Order,
+    PeerRow, PendingToken, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow, Sink,
+    TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+};
+pub use unit::{Changes, Row, Unit};
+pub use volume::VolumeBase;

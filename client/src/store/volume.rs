@@ -1,0 +1,120 @@
+//! Records of a compartment in a volume of the vault: one table of redb, body keys in the volume's key table.
+
+use lapwing_vault::{
+    KeyName, Volume, VolumeError,
+    redb::{self, TableDefinition},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    base::{Base, BodyKeyName, StoreError},
+    unit::Changes,
+};
+
+const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
+
+/// A volume as the base of a compartment.
+pub struct VolumeBase {
+    volume: Volume,
+}
+
+impl VolumeBase {
+    /// Takes over an open volume.
+    #[must_use]
+    pub const fn new(volume: Volume) -> Self {
+        Self { volume }
+    }
+
+    /// The volume, for what concerns space and erasure.
+    #[must_use]
+    pub const fn volume(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+fn of_volume(error: VolumeError) -> StoreError {
+    match error {
+        VolumeError::Full | VolumeError::KeyTableFull => StoreError::Full,
+        other => StoreError::Vault(other.to_string()),
+    }
+}
+
+fn of_redb(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Vault(error.into().to_string())
+}
+
+impl Base for VolumeBase {
+    fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let read = self.volume.begin_read().map_err(of_volume)?;
+        let table = match read.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(of_redb(error)),
+        };
+        let value = table.get(key).map_err(of_redb)?;
+        Ok(value.map(|value| Zeroizing::new(value.value().to_vec())))
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        backwards: bool,
+    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+        let read = self.volume.begin_read().map_err(of_volume)?;
+        let table = match read.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(of_redb(error)),
+        };
+        let found = table.range(from..to).map_err(of_redb)?;
+        let copy = |pair: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
+            let (key, value) = pair.map_err(|error: redb::StorageError| of_redb(error))?;
+            Ok((key.value().to_vec(), Zeroizing::new(value.value().to_vec())))
+        };
+        if backwards {
+            found.rev().take(limit).map(copy).collect()
+        } else {
+            found.take(limit).map(copy).collect()
+        }
+    }
+
+    fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
+        Ok(self.volume.keys().get(KeyName(*name)).map(|key| Zeroizing::new(*key.expose())))
+    }
+
+    fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        let key = self.volume.keys().get_or_create(KeyName(*name)).map_err(of_volume)?;
+        Ok(Zeroizing::new(*key.expose()))
+    }
+
+    fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError> {
+        let names: Vec<KeyName> = names.iter().copied().map(KeyName).collect();
+        self.volume.keys().destroy(&names).map_err(of_volume)
+    }
+
+    fn commit(&self, changes: Changes) -> Result<(), StoreError> {
+        let mut removes = Vec::new();
+        let mut puts = Vec::new();
+        for (key, value) in changes.into_records() {
+            match value {
+                Some(value) => puts.push((key, value)),
+                None => removes.push(key),
+            }
+        }
+        // Deleting must work where there is no room for anything new.
+        let write = if puts.is_empty() { self.volume.begin_cleanup() } else { self.volume.begin_write() };
+        let write = write.map_err(of_volume)?;
+        {
+            let mut table = write.open_table(RECORDS).map_err(of_redb)?;
+            for key in removes {
+                table.remove(key.as_slice()).map_err(of_redb)?;
+            }
+            for (key, value) in puts {
+                table.insert(key.as_slice(), value.as_slice()).map_err(of_redb)?;
+            }
+        }
+        write.commit().map_err(of_volume)
+    }
+}

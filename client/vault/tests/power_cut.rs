@@ -1,0 +1,393 @@
+//! The power fails at every write and every sync, and unsynced sectors are kept, lost or garbled: what comes
+//! up afterwards is the state before or after, never between, and nothing acknowledged is lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use lapwing_vault::{
+    testing::{Call, RecordingBackend, power_cut},
+    *,
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use world::*;
+
+/// Torn images per cut.
+const SEEDS: u64 = 2;
+
+/// Runs `operation` on a session of `passphrase`, cuts the power at every call, and shows each image to
+/// `check` with the number of the last header copy that was synced before the cut.
+fn cut_everywhere(
+    base: &[u8],
+    passphrase: &str,
+    operation: impl FnOnce(Session, &mut ChaCha20Rng),
+    mut check: impl FnMut(&MemoryBackend, usize, &mut ChaCha20Rng),
+) {
+    let mut rng = ChaCha20Rng::seed_from_u64(77);
+    let recording = RecordingBackend::with_image(base.to_vec());
+    let session = unlock(recording.clone(), passphrase, &mut rng).unwrap();
+    operation(session, &mut rng);
+    let calls: Vec<Call> =
+        recording.take_calls().into_iter().filter(|call| !matches!(call, Call::Read { .. })).collect();
+    for cut in calls.len().saturating_sub(LAST_CALLS)..=calls.len() {
+        for seed in 0..SEEDS {
+            let mut torn = ChaCha20Rng::seed_from_u64(cut as u64 * 100 + seed);
+            let image = power_cut(base, &calls, cut, &mut torn);
+            let synced_headers = synced_header_copies(&calls[..cut]);
+            check(&MemoryBackend::with_image(image), synced_headers, &mut rng);
+        }
+    }
+}
+
+/// Longer operations are cut at every one of their last calls: before those they only fill a region.
+const LAST_CALLS: usize = 24;
+
+fn synced_header_copies(calls: &[Call]) -> usize {
+    let mut pending = 0;
+    let mut synced = 0;
+    for call in calls {
+        match call {
+            Call::Write { bytes, .. } if bytes.len() == 69_632 => pending += 1,
+            Call::Sync => synced += std::mem::take(&mut pending),
+            Call::Write { .. } | Call::Read { .. } => {}
+        }
+    }
+    synced
+}
+
+fn owner_with_cover(seed: u64, others: Others) -> (World, VolumeId, VolumeId, PayloadId) {
+    let mut world = World::new(seed);
+    let mut session = world.create("real");
+    let family = session.volumes()[0];
+    let private = session.create_volume(family, b"private", &mut world.rng).unwrap();
+    put(&session.open_volume(private, &mut world.rng).unwrap(), 1, "the plan");
+    put(&session.open_volume(family, &mut world.rng).unwrap(), 1, "dinner");
+    let spec =
+        Spec { volumes: &[family], others, spare: &[], application: b"before", label: b"c", home: private };
+    let cover = session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    drop(session);
+    (world, family, private, cover)
+}
+
+fn opens(backend: &MemoryBackend, passphrase: &str, rng: &mut ChaCha20Rng) -> Option<Session> {
+    match unlock(backend.another_handle(), passphrase, rng) {
+        Ok(session) => Some(session),
+        Err(UnlockError::NotUnlocked) => None,
+        Err(other) => panic!("{passphrase}: {other}"),
+    }
+}
+
+#[test]
+fn vlt_23_unlock_cut_anywhere_leaves_every_passphrase_opening() {
+    let (world, _, private, _) = owner_with_cover(20, Others::Keep);
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |session, _| drop(session),
+        |backend, _, rng| {
+            assert_eq!(opens(backend, "cover", rng).unwrap().volumes().len(), 1);
+            let session = opens(backend, "real", rng).unwrap();
+            let volume = session.open_volume(private, rng).unwrap();
+            assert_eq!(get(&volume, 1).as_deref(), Some("the plan"));
+        },
+    );
+}
+
+#[test]
+fn vlt_26_destruction_that_reached_the_disk_is_never_undone() {
+    let (world, family, _, _) = owner_with_cover(21, Others::Refresh);
+    let mut outcomes = [0; 2];
+    cut_everywhere(
+        &world.backend.image(),
+        "cover",
+        |session, _| drop(session),
+        |backend, synced, rng| {
+            let before = backend.image();
+            let alive = opens(backend, "real", rng).is_some();
+            outcomes[usize::from(alive)] += 1;
+            assert!(!alive || synced == 0, "the first synced copy decides");
+            if !alive {
+                // The answer to the dead passphrase overwrote the copy in which it still opened: cut there too.
+                let recording = RecordingBackend::with_image(before.clone());
+                assert!(unlock(recording.clone(), "real", rng).is_err());
+                let calls = recording.take_calls();
+                for cut in 0..=calls.len() {
+                    let image = power_cut(&before, &calls, cut, rng);
+                    assert!(opens(&MemoryBackend::with_image(image), "real", rng).is_none());
+                }
+            }
+            let session = opens(backend, "cover", rng).unwrap();
+            assert_eq!(get(&session.open_volume(family, rng).unwrap(), 1).as_deref(), Some("dinner"));
+            drop(session);
+            assert!(opens(backend, "real", rng).is_none());
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn adding_a_passphrase_is_all_or_nothing() {
+    let (world, family, private, _) = owner_with_cover(22, Others::Keep);
+    let mut outcomes = [0; 2];
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| {
+            let spec = Spec {
+                volumes: &[family],
+                others: Others::Keep,
+                spare: &[],
+                application: b"new",
+                label: b"new",
+                home: private,
+            };
+            session.add_passphrase(&Passphrase::new("new"), &spec, rng).unwrap();
+        },
+        |backend, synced, rng| {
+            let added = opens(backend, "new", rng).is_some();
+            outcomes[usize::from(added)] += 1;
+            // Two copies belong to the unlock, two to the addition.
+            assert!(added || synced < 3);
+            let session = opens(backend, "real", rng).unwrap();
+            assert_eq!(session.entries().len(), if added { 2 } else { 1 });
+            drop(session);
+            // The owner's payload keeps it, or its slots are as free as before.
+            assert_eq!(opens(backend, "new", rng).is_some(), added);
+            assert!(opens(backend, "cover", rng).is_some());
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn changing_the_passphrase_leaves_exactly_one_that_opens() {
+    let (world, family, private, cover) = owner_with_cover(23, Others::Keep);
+    let mut outcomes = [0; 2];
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| session.change_passphrase(&Passphrase::new("new"), private, rng).unwrap(),
+        |backend, _, rng| {
+            let old = opens(backend, "real", rng).is_some();
+            let new = opens(backend, "new", rng).is_some();
+            assert!(old != new, "{old} {new}");
+            outcomes[usize::from(new)] += 1;
+            let session = opens(backend, if new { "new" } else { "real" }, rng).unwrap();
+            assert_eq!(session.volumes(), [family, private]);
+            assert_eq!(session.entries()[0].id(), cover);
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn sealing_again_and_removing_are_all_or_nothing() {
+    let (world, family, private, cover) = owner_with_cover(24, Others::Keep);
+    let mut outcomes = [0; 2];
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| {
+            let spec = Spec {
+                volumes: &[family],
+                others: Others::Keep,
+                spare: &[],
+                application: b"after",
+                label: b"c",
+                home: private,
+            };
+            session.reseal(cover, &spec, rng).unwrap();
+        },
+        |backend, _, rng| {
+            let session = opens(backend, "cover", rng).unwrap();
+            let after = session.application() == b"after";
+            assert!(after || session.application() == b"before");
+            outcomes[usize::from(after)] += 1;
+            drop(session);
+            let session = opens(backend, "real", rng).unwrap();
+            assert_eq!(session.entries()[0].application() == b"after", after);
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| session.remove_entry(cover, rng).unwrap(),
+        |backend, synced, rng| {
+            let there = opens(backend, "cover", rng).is_some();
+            assert!(!there || synced < 3);
+            assert_eq!(opens(backend, "real", rng).unwrap().entries().len(), usize::from(there));
+        },
+    );
+}
+
+#[test]
+fn creating_and_deleting_a_volume_are_all_or_nothing() {
+    let (world, family, private, _) = owner_with_cover(25, Others::Keep);
+    let mut outcomes = [0; 2];
+    let mut after = Vec::new();
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| {
+            session.create_volume(private, b"third", rng).unwrap();
+        },
+        |backend, _, rng| {
+            let session = opens(backend, "real", rng).unwrap();
+            let volumes = session.volumes();
+            assert!(volumes[..2] == [family, private] && volumes.len() <= 3);
+            outcomes[volumes.len() - 2] += 1;
+            for volume in &volumes {
+                session.open_volume(*volume, rng).unwrap().begin_read().unwrap();
+            }
+            if volumes.len() == 3 {
+                drop(session);
+                after = backend.image();
+            } else {
+                // What was left can be reclaimed.
+                let mut session = session;
+                for found in session.found_volumes() {
+                    session.delete_volume(found, rng).unwrap();
+                }
+                assert!(session.found_volumes().is_empty());
+            }
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+
+    cut_everywhere(
+        &after,
+        "real",
+        |mut session, rng| {
+            let third = session.volumes()[2];
+            session.delete_volume(third, rng).unwrap();
+        },
+        |backend, _, rng| {
+            let mut session = opens(backend, "real", rng).unwrap();
+            for volume in session.volumes() {
+                session.open_volume(volume, rng).unwrap().begin_read().unwrap();
+            }
+            for found in session.found_volumes() {
+                session.delete_volume(found, rng).unwrap();
+            }
+            assert!(session.found_volumes().is_empty());
+        },
+    );
+}
+
+#[test]
+fn container_whose_creation_was_cut_opens_nothing_or_everything() {
+    let mut rng = ChaCha20Rng::seed_from_u64(26);
+    let recording = RecordingBackend::with_image(Vec::new());
+    let passphrase = Passphrase::new("real");
+    let created =
+        Container::create(recording.clone(), ContainerSize::MIN, &passphrase, TINY, &mut rng, &mut |_, _| {});
+    drop(created.unwrap());
+    let calls: Vec<Call> =
+        recording.take_calls().into_iter().filter(|call| !matches!(call, Call::Read { .. })).collect();
+    for cut in calls.len() - 8..=calls.len() {
+        let backend = MemoryBackend::with_image(power_cut(&[], &calls, cut, &mut rng));
+        if Container::open(backend.another_handle()).is_err() {
+            continue;
+        }
+        if let Some(session) = opens(&backend, "real", &mut rng) {
+            session.open_volume(session.volumes()[0], &mut rng).unwrap().begin_read().unwrap();
+        } else {
+            assert!(cut < calls.len());
+        }
+    }
+}
+
+#[test]
+fn vlt_50_no_commit_is_lost_and_none_is_half() {
+    let mut world = World::new(27);
+    let session = world.create("real");
+    let id = session.volumes()[0];
+    drop(session);
+    let base = world.backend.image();
+    let recording = RecordingBackend::with_image(base.clone());
+    let mut rng = ChaCha20Rng::seed_from_u64(28);
+    let session = unlock(recording.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(id, &mut rng).unwrap();
+    // Two rows a commit: both are there or neither. Long values make the database grow and shrink.
+    let mut acknowledged = vec![(recording.call_count(), 0)];
+    for n in 1..=12u64 {
+        let write = volume.begin_write().unwrap();
+        {
+            let mut table = write.open_table(TABLE).unwrap();
+            let value = n.to_string().repeat(if n % 3 == 0 { 40_000 } else { 100 });
+            table.insert(1, value.as_str()).unwrap();
+            table.insert(2, value.as_str()).unwrap();
+        }
+        write.commit().unwrap();
+        acknowledged.push((recording.call_count(), n));
+    }
+    drop((volume, session));
+    let calls = recording.take_calls();
+    let mut cuts = 0;
+    for cut in acknowledged[0].0..=calls.len() {
+        if cut < calls.len()
+            && (matches!(calls[cut], Call::Read { .. }) || cut % 3 != 0 && calls[cut] != Call::Sync)
+        {
+            continue;
+        }
+        cuts += 1;
+        let backend = MemoryBackend::with_image(power_cut(&base, &calls, cut, &mut rng));
+        let session = opens(&backend, "real", &mut rng).unwrap();
+        let volume = session.open_volume(id, &mut rng).unwrap();
+        let (one, two) = (get(&volume, 1), get(&volume, 2));
+        assert!(one == two, "half a commit at {cut}");
+        let durable = acknowledged.iter().rfind(|(at, _)| *at <= cut).unwrap().1;
+        let allowed: Vec<Option<String>> = [durable, (durable + 1).min(12)]
+            .into_iter()
+            .map(|n| (n > 0).then(|| n.to_string().repeat(if n % 3 == 0 { 40_000 } else { 100 })))
+            .collect();
+        assert!(allowed.contains(&two), "lost or invented at {cut}");
+    }
+    assert!(cuts > 50, "{cuts}");
+}
+
+#[test]
+fn vlt_60_keys_are_durable_before_they_are_used_and_gone_when_destroyed() {
+    let mut world = World::new(29);
+    let session = world.create("real");
+    let id = session.volumes()[0];
+    drop(session);
+    let base = world.backend.image();
+    let recording = RecordingBackend::with_image(base.clone());
+    let mut rng = ChaCha20Rng::seed_from_u64(30);
+    let session = unlock(recording.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(id, &mut rng).unwrap();
+    let name = |n: u8| KeyName([n; 16]);
+    let mut made = Vec::new();
+    let mut destroyed = Vec::new();
+    for n in 0..4 {
+        let key = *volume.keys().get_or_create(name(n)).unwrap().expose();
+        made.push((recording.call_count(), n, key));
+    }
+    let destroying = recording.call_count();
+    volume.keys().destroy(&[name(1), name(2)]).unwrap();
+    destroyed.push(recording.call_count());
+    drop((volume, session));
+    let calls = recording.take_calls();
+    for cut in made[0].0..=destroyed[0] {
+        if cut < calls.len() && matches!(calls[cut], Call::Read { .. }) {
+            continue;
+        }
+        let backend = MemoryBackend::with_image(power_cut(&base, &calls, cut, &mut rng));
+        let session = opens(&backend, "real", &mut rng).unwrap();
+        let volume = session.open_volume(id, &mut rng).unwrap();
+        for (at, n, key) in &made {
+            let found = volume.keys().get(name(*n)).map(|key| *key.expose());
+            let doomed = [1, 2].contains(n);
+            match found {
+                Some(found) => assert!(found == *key && !(doomed && cut >= destroyed[0])),
+                None => assert!(*at > cut || doomed && cut > destroying, "{n} lost at {cut}"),
+            }
+        }
+        // Both die in one write of their unit.
+        let both = [1, 2].map(|n| volume.keys().get(name(n)).is_some());
+        assert!(both[0] == both[1] || cut < made[2].0);
+    }
+}

@@ -1,7 +1,10 @@
 //! The relay from outside: real QUIC on loopback, real processes, hostile clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests write configuration files as an operator does")]
 #![allow(unreachable_pub, missing_docs, reason = "support for the tests of this binary")]
 
+mod commands;
+mod crash;
 mod hostile;
 mod quic;
 mod support;

@@ -32,12 +32,21 @@ pub fn run_json(dir: &Path, arguments: &[&str]) -> serde_json::Value {
 impl Process {
     /// Starts a relay and waits until it listens.
     pub fn start(dir: &Path) -> Self {
+        Self::spawn(dir, Stdio::null())
+    }
+
+    /// As `start`, with its standard error in a file.
+    pub fn start_logging(dir: &Path, log: std::fs::File) -> Self {
+        Self::spawn(dir, log.into())
+    }
+
+    fn spawn(dir: &Path, log: Stdio) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["serve", "--json", "--dir"])
             .arg(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -1,0 +1,222 @@
+//! The commands, as an operator types them.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use lapwing_wire::{
+    address::{AccessTicket, RelayAddress},
+    frame::*,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    Client, Keys,
+    client::{stored, within},
+    envelope,
+    process::{Process, run, run_json},
+};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn fails(dir: &Path, arguments: &[&str], code: i32, message: &str, hint: &str) {
+    let output = run(dir, arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    assert_eq!(text(&output.stdout), "");
+    let said = text(&output.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "two lines: {said}");
+    assert!(lines[0].starts_with("error: ") && lines[0].contains(message), "{said}");
+    assert!(lines[1].starts_with("hint: ") && lines[1].contains(hint), "{said}");
+    let json = run(dir, &[arguments, &["--json"]].concat());
+    assert_eq!(json.status.code(), Some(code));
+    let line: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&line["v"], &line["type"]), (&1.into(), &"error".into()));
+    assert!(line["message"].as_str().unwrap().contains(message));
+    assert!(line["code"].is_string() && line["hint"].is_string());
+}
+
+#[test]
+fn init_makes_a_whole_relay_and_shows_what_to_hand_out() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let output = run(&dir, &["init", "--host", "Relay.Example.org", "--port", "443"]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr), "");
+    let shown = text(&output.stdout);
+    let address: RelayAddress =
+        shown.lines().find(|line| line.starts_with("relay://")).unwrap().parse().unwrap();
+    assert_eq!((address.host(), address.port()), ("relay.example.org", 443));
+    assert!(shown.contains('█'), "a QR code");
+    let ticket = shown.lines().find(|line| line.starts_with("lapwing-access:")).unwrap();
+    assert_eq!(AccessTicket::from_text(ticket).unwrap().relay(), &address);
+    let mode = |name: &str| dir.join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(""), mode("relay.key"), mode("relay.toml"), mode("store")),
+        (0o700, 0o600, 0o600, 0o700)
+    );
+
+    let status = run_json(&dir, &["status"]);
+    assert_eq!(status["address"], address.to_string());
+    assert_eq!((&status["connections"], &status["tickets"]), (&Value::Null, &1.into()));
+    fails(&dir, &["init", "--host", "h"], 5, "there is a relay in", "--dir");
+}
+
+#[test]
+fn mistakes_get_two_lines_and_a_code() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    for command in [&["serve"][..], &["status"], &["access", "list"], &["access", "issue"]] {
+        fails(&dir, command, 5, "there is no relay in", "lapwing-relay init");
+    }
+    fails(&dir, &["init", "--host", "not a host"], 2, "host", "--host");
+    assert!(!dir.exists(), "nothing is left of it");
+    assert_eq!(run(&dir, &["init"]).status.code(), Some(2));
+    assert_eq!(run(&dir, &["access", "issue", "--size", "many"]).status.code(), Some(2));
+    assert_eq!(run(&dir, &["nothing"]).status.code(), Some(2));
+    let help = run(&dir, &["init", "--help"]);
+    assert!(help.status.success() && text(&help.stdout).contains("Example: lapwing-relay init"));
+
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    fails(&dir, &["access", "issue"], 4, "no fixed port", "lapwing-relay serve");
+    fails(&dir, &["access", "revoke", "nobody"], 1, "no access ticket", "access list");
+    let config = dir.join("relay.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("retention = \"30days\"", "retention = \"1s\"")).unwrap();
+    fails(&dir, &["serve"], 2, "limits.retention", "relay.toml");
+    std::fs::write(&config, "[network]\nport = \"x\"").unwrap();
+    fails(&dir, &["status"], 2, "not valid", "relay.toml");
+    std::fs::write(&config, good).unwrap();
+    std::fs::write(dir.join("relay.key"), b"short").unwrap();
+    fails(&dir, &["serve"], 5, "key file is damaged", "backup");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_are_issued_listed_and_revoked_while_it_runs_and_while_not() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path();
+    run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(dir);
+    let issued =
+        run_json(dir, &["access", "issue", "--size", "2 MiB", "--mailboxes", "1", "--expires", "90days"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let name = issued["name"].as_str().unwrap().to_owned();
+
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(keys.id(), envelope(1)).await);
+    let listed = run_json(dir, &["access", "list"]);
+    assert_eq!(listed["name"], name);
+    assert_eq!((&listed["used_bytes"], &listed["quota_bytes"]), (&1024.into(), &(2 << 20).into()));
+    assert_eq!((&listed["used_mailboxes"], &listed["valid"]), (&1.into(), &true.into()));
+    assert!(listed["expires"].as_str().unwrap().ends_with('Z'));
+    let status = run_json(dir, &["status"]);
+    assert_eq!((&status["connections"], &status["mailboxes"]), (&1.into(), &1.into()));
+    assert_eq!(status["envelope_bytes"], 1024);
+
+    assert!(run(dir, &["access", "revoke", &name]).status.success());
+    assert_eq!(run_json(dir, &["access", "list"])["valid"], false);
+    stored(&client.append(keys.id(), envelope(2)).await);
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+    assert!(!dir.join("control.sock").exists());
+
+    assert_eq!(run_json(dir, &["access", "list"])["used_bytes"], 2048, "the same without a running relay");
+    assert_eq!(run(dir, &["access", "revoke", &name]).status.code(), Some(0), "again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_the_limits_again_and_mistakes_change_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path();
+    run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(dir);
+    let issued = run_json(dir, &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    let config = dir.join("relay.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    // More than any disk has: the disk counts as full, and later as free again.
+    let full = good.replace("reserve = \"512 MiB\"", "reserve = \"1000000 TiB\"");
+    assert_ne!(good, full);
+    let none = good.replace("reserve = \"512 MiB\"", "reserve = \"0 B\"");
+    let mut number = 0;
+    for (text, expected) in [(&full, false), (&none, true), (&full, false)] {
+        std::fs::write(&config, text).unwrap();
+        relay.signal(Signal::SIGHUP);
+        within(async {
+            loop {
+                number += 1;
+                let answer = client.append(keys.id(), envelope(number)).await;
+                if matches!(answer, ResponseBody::Stored(_)) == expected {
+                    break;
+                }
+                assert!(matches!(answer, ResponseBody::Stored(_) | ResponseBody::Refused(Refusal::Busy)));
+            }
+        })
+        .await;
+    }
+    std::fs::write(&config, "[limits]\nretention = \"0s\"").unwrap();
+    relay.signal(Signal::SIGHUP);
+    std::fs::write(&config, none).unwrap();
+    relay.signal(Signal::SIGHUP);
+    within(async {
+        loop {
+            number += 1;
+            if matches!(client.append(keys.id(), envelope(number)).await, ResponseBody::Stored(_)) {
+                break;
+            }
+        }
+    })
+    .await;
+    relay.signal(Signal::SIGINT);
+    assert!(relay.wait().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_relay_on_one_folder_or_port_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("one");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    fails(&dir, &["serve"], 4, "open in another process", "another lapwing-relay");
+    let other = base.path().join("two");
+    let port = relay.address.port().to_string();
+    run_json(&other, &["init", "--host", "127.0.0.1", "--port", &port]);
+    fails(&other, &["serve"], 5, "cannot listen", "network.port");
+    relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_nobody() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path();
+    run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    std::fs::write(
+        dir.join("relay.toml"),
+        "[limits]\nnonsense = 1\n[network]\nport = 0\nhost = \"127.0.0.1\"",
+    )
+    .unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let relay = Process::start_logging(dir, log.reopen().unwrap());
+    let issued = run_json(dir, &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(keys.id(), envelope(1)).await);
+    let mut stranger = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let foreign = Keys::new();
+    stranger.append(foreign.id(), envelope(1)).await;
+    stranger.requests.write_all(&[0xff; 64]).await.unwrap();
+    within(stranger.connection.closed()).await;
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert_eq!(lines[0], "warning: relay.toml has an unknown key: limits.nonsense");
+    assert!(lines[1].starts_with("listening on "));
+}

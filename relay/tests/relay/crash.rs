@@ -1,0 +1,190 @@
+//! SIGKILL of a real relay, again and again.
+
+use std::collections::BTreeMap;
+
+use lapwing_wire::{
+    address::{AccessTicket, RelayAddress},
+    capability::{Right, Subject},
+    frame::*,
+    ids::{EnvelopeId, MailboxId, RunningHash},
+    tripwire::Action,
+};
+
+use crate::{
+    support::{
+        Client, Keys,
+        client::{append, stored},
+        envelope,
+        process::{Process, run_json},
+    },
+    tripwire::{Plan, present},
+};
+
+const ROUNDS: u64 = 8;
+const MAILBOXES: u8 = 3;
+/// Answers that a round waits for before the relay is killed, with more requests under way.
+const ANSWERS: usize = 120;
+
+async fn connect(relay: &Process) -> Client {
+    Client::connect(relay.socket(), relay.address.key()).await.unwrap()
+}
+
+fn first_ticket(dir: &std::path::Path) -> (Process, AccessTicket) {
+    let made = run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    assert_eq!(made["address"], serde_json::Value::Null);
+    let relay = Process::start(dir);
+    let issued = run_json(dir, &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    assert_eq!(ticket.relay(), &relay.address);
+    (relay, ticket)
+}
+
+async fn create_all(client: &mut Client, ticket: &AccessTicket, all: &[Keys]) {
+    client.prove_access(ticket.secret()).await;
+    for keys in all {
+        let create = keys.create(MailboxKind::Queue, Some(ticket.secret().public()), &client.binding);
+        assert_eq!(client.ask(RequestBody::Create(create)).await, ResponseBody::Done);
+    }
+}
+
+/// Everything that is stored, read in windows.
+async fn read_all(client: &mut Client, mailbox: MailboxId) -> BTreeMap<u64, Item> {
+    let mut all = BTreeMap::new();
+    let mut after = 0;
+    loop {
+        let window = client.window(mailbox, after).await;
+        let Some(last) = window.items.last() else { return all };
+        after = last.place.seq.value();
+        all.extend(window.items.into_iter().map(|item| (item.place.seq.value(), item)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut relay, ticket) = first_ticket(dir.path());
+    let all: Vec<Keys> = (1..=MAILBOXES).map(Keys::of_byte).collect();
+    create_all(&mut connect(&relay).await, &ticket, &all).await;
+    // What was answered, by envelope number; and what was acknowledged to the relay, by mailbox.
+    let mut answered: BTreeMap<u64, (usize, Stored)> = BTreeMap::new();
+    let mut taken = vec![0u64; all.len()];
+    let mut next = 0u64;
+    for round in 0..ROUNDS {
+        let mut client = connect(&relay).await;
+        for keys in &all {
+            client.prove_all(keys).await;
+        }
+        let mut sent = BTreeMap::new();
+        for _ in 0..ANSWERS * 2 {
+            next += 1;
+            let index = usize::try_from(next).unwrap() % all.len();
+            let id = client.send(append(all[index].id(), envelope(next))).await.unwrap();
+            sent.insert(id, (index, next));
+        }
+        for _ in 0..ANSWERS {
+            let response = client.receive().await.unwrap();
+            let (index, number) = sent[&response.id];
+            answered.insert(number, (index, stored(&response.body)));
+        }
+        // An acknowledgement that is answered holds too. On a stream of its own: the first still has answers.
+        let mut second = connect(&relay).await;
+        let index = usize::try_from(round).unwrap() % all.len();
+        second.prove_all(&all[index]).await;
+        let upto = taken[index] + 5;
+        let ack = Ack { mailbox: all[index].id(), upto: Seq::new(upto), also: Vec::new() };
+        assert_eq!(second.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
+        taken[index] = upto;
+        relay.kill();
+        relay = Process::start(dir.path());
+    }
+
+    let mut client = connect(&relay).await;
+    for (index, keys) in all.iter().enumerate() {
+        client.prove_all(keys).await;
+        let there = read_all(&mut client, keys.id()).await;
+        let first = there.keys().next().copied().unwrap();
+        assert_eq!(first, taken[index] + 1, "what was taken is gone, what was not is there");
+        for (_, place) in answered.values().filter(|(of, place)| *of == index && place.seq.value() >= first) {
+            assert_eq!(there[&place.seq.value()].place, *place);
+        }
+        // The chain has no gap and no fork.
+        let mut hash: Option<RunningHash> = None;
+        for (seq, item) in &there {
+            if let Some(before) = hash {
+                assert_eq!(item.place.hash, before.next(*seq, &item.id()));
+            }
+            hash = Some(item.place.hash);
+        }
+    }
+    // The same answer to a retry, also for what was taken.
+    for (number, (index, place)) in answered.iter().step_by(7) {
+        let again = stored(&client.append(all[*index].id(), envelope(*number)).await);
+        assert_eq!(again, *place);
+    }
+    relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trp_06_a_tripwire_fires_whole_or_not_at_all_and_once_when_the_relay_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut relay, ticket) = first_ticket(dir.path());
+    for round in 0..6u8 {
+        let (alerts, doomed) = (Keys::of_byte(10 + round), Keys::of_byte(20 + round));
+        let plan = Plan::new();
+        let mut owner = connect(&relay).await;
+        let both = [alerts, doomed];
+        create_all(&mut owner, &ticket, &both).await;
+        let [alerts, doomed] = both;
+        owner.prove(Subject::Tripwire(plan.owner.public()), &plan.owner).await;
+        owner.prove(Subject::Mailbox(doomed.id(), Right::Write), &doomed.write).await;
+        stored(&owner.append(doomed.id(), envelope(1)).await);
+        let actions = [
+            Action::append(alerts.id(), envelope(911), &alerts.write),
+            Action::append(alerts.id(), envelope(912), &alerts.write),
+            Action::sink(doomed.id(), &doomed.admin),
+        ];
+        let arm = plan.arm_with(Some(ticket.secret().public()), 1, &actions);
+        assert_eq!(owner.ask(RequestBody::Arm(arm)).await, ResponseBody::Done);
+
+        // Killed with the token under way; in every other round after its answer.
+        let token = RequestBody::Token(PresentToken { token: plan.duress.clone() });
+        owner.send(token).await.unwrap();
+        let is_answered = round % 2 == 1;
+        if is_answered {
+            owner.receive().await.unwrap();
+        } else {
+            // One more round trip of another connection: the relay may or may not have worked on the token.
+            drop(connect(&relay).await);
+        }
+        relay.kill();
+        relay = Process::start(dir.path());
+
+        let mut client = connect(&relay).await;
+        client.prove_all(&alerts).await;
+        client.prove_all(&doomed).await;
+        let fired = client.window(alerts.id(), 0).await.items.len();
+        let is_sink = client.window(doomed.id(), 0).await.items.is_empty();
+        assert!((fired == 2 && is_sink) || (fired == 0 && !is_sink), "whole or not at all");
+        assert!(fired == 2 || !is_answered, "answered means fired");
+        for _ in 0..2 {
+            present(&mut client, &plan.duress).await;
+            let window = client.window(alerts.id(), 0).await;
+            assert_eq!(window.newest, Seq::new(2), "once");
+            assert_eq!(window.items[1].id(), EnvelopeId::of(&envelope(912)));
+            assert!(client.window(doomed.id(), 0).await.items.is_empty());
+        }
+    }
+    relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_is_the_relay_wherever_it_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, _) = first_ticket(dir.path());
+    let before: RelayAddress = relay.address.clone();
+    relay.kill();
+    let relay = Process::start(dir.path());
+    assert_eq!(relay.address.key(), before.key());
+    assert!(Client::connect(relay.socket(), before.key()).await.is_ok());
+    relay.kill();
+}

@@ -27,6 +27,7 @@ use lapwing_wire::{
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
+use zeroize::Zeroize;
 
 use crate::{
     alert::{AlertAck, TrustAnswer, TrustRequest},
@@ -173,8 +174,9 @@ impl Content {
     pub fn encode(&self) -> Result<SecretBytes, ContentError> {
         let Self { id, sent, body } = self;
         let (kind, body) = body.encode()?;
-        let raw = RawContent { i: *id, t: *sent, k: kind.to_owned(), b: ByteBuf::from(body.expose()) };
+        let mut raw = RawContent { i: *id, t: *sent, k: kind.to_owned(), b: ByteBuf::from(body.expose()) };
         let bytes = SecretBytes::new(codec::encode(&raw));
+        raw.b.as_mut_slice().zeroize();
         if bytes.expose().len() > MAX_PLAINTEXT { Err(ContentError::TooLong) } else { Ok(bytes) }
     }
 

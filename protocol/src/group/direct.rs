@@ -18,6 +18,7 @@ use std::fmt;
 use lapwing_wire::codec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
+use zeroize::Zeroize;
 
 use super::{
     epoch::{EpochKeys, RawEpochKeys},
@@ -89,15 +90,20 @@ impl DirectBody {
                 if distribution.expose().len() > MAX_DISTRIBUTION {
                     return Err(GroupError::TooLong);
                 }
-                let raw = RawSenderKey { d: ByteBuf::from(distribution.expose()), e: *epoch };
-                ("sender_key", codec::encode(&raw))
+                let mut raw = RawSenderKey { d: ByteBuf::from(distribution.expose()), e: *epoch };
+                let body = codec::encode(&raw);
+                raw.d.as_mut_slice().zeroize();
+                ("sender_key", body)
             }
             Self::NewEpoch { keys, head } => {
                 ("new_epoch", codec::encode(&RawNewEpoch { k: keys.raw(), h: *head }))
             }
             Self::Unsupported { kind: _ } => return Err(GroupError::NeedsNewerVersion),
         };
-        Ok(SecretBytes::new(codec::encode(&RawDirect { k: kind.to_owned(), b: ByteBuf::from(body) })))
+        let mut raw = RawDirect { k: kind.to_owned(), b: ByteBuf::from(body) };
+        let bytes = SecretBytes::new(codec::encode(&raw));
+        raw.b.as_mut_slice().zeroize();
+        Ok(bytes)
     }
 
     /// Reads what a member said.

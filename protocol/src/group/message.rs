@@ -21,6 +21,7 @@ use std::{collections::BTreeMap, fmt};
 use lapwing_wire::{codec, ids::labelled_hash};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use zeroize::Zeroize;
 
 use super::{
     chain::Group,
@@ -122,7 +123,7 @@ impl GroupContent {
     #[must_use]
     pub fn encode(&self) -> SecretBytes {
         let MessageBinding { group, epoch, roster, author, counter, previous } = self.binding;
-        SecretBytes::new(codec::encode(&RawGroupContent {
+        let mut raw = RawGroupContent {
             g: group,
             e: epoch,
             r: roster,
@@ -130,7 +131,10 @@ impl GroupContent {
             c: counter,
             p: previous,
             m: ByteBuf::from(self.encoded.expose()),
-        }))
+        };
+        let bytes = SecretBytes::new(codec::encode(&raw));
+        raw.m.as_mut_slice().zeroize();
+        bytes
     }
 
     /// Reads a decrypted message. [`Group::check_message`] and [`AuthorTrack::check`] tell what it is worth.

@@ -6,6 +6,7 @@
 //! | `member` | members, roles, the roster |
 //! | `commit` | the signed steps of membership |
 //! | `chain` | the group that they make: verify, stage, merge |
+//! | `rules` | what a commit may do, and who may do it |
 //! | `leave` | a member's signed wish to leave |
 //! | `fork` | two commits for one position, as a proof |
 //! | `epoch` | what members hold of an epoch |
@@ -34,6 +35,7 @@ mod invite;
 mod leave;
 mod member;
 mod message;
+mod rules;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! Alerts, and what makes somebody a trusted contact.
+//! Alerts, and what makes somebody a trusted contact (`trust`).
 //!
 //! ```text
 //! sealed alert = nonce 24 | XChaCha20-Poly1305 under the alert key, of CBOR { "s": statement, "g": signature 64 }
@@ -22,30 +22,23 @@
 //!
 //! Source: the terms are those of OASIS CAP 1.2.
 
+mod trust;
+
 use std::fmt;
 
 use lapwing_wire::{
-    address::RelayAddress,
-    capability::{AlertSigner, PublicKey, Read, SecretKey, Signature},
+    capability::{AlertSigner, PublicKey, SecretKey, Signature},
     codec,
-    ids::{MailboxId, TripwireId},
+    ids::TripwireId,
     time::Timestamp,
 };
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{
-    envelope::EnvelopeKey,
-    group::GroupId,
-    labels,
-    seal::{self, RawSecret, symmetric_key},
-};
+pub use trust::{AlertAck, AlertId, AlertKey, MAX_TRUST_REQUEST, TrustAnswer, TrustId, TrustRequest};
 
-symmetric_key! {
-    /// Seals the alerts for one trusted contact.
-    AlertKey
-}
+use crate::{group::GroupId, labels, seal};
 
 /// Longest alert text, in bytes of UTF-8: a text of a few hundred bytes leaves the alert within 4 KiB.
 pub const MAX_ALERT_TEXT: usize = 2_000;
@@ -61,51 +54,6 @@ pub const MAX_NOTICE: usize = 1_024;
 pub const MAX_ALERT: usize = 44 << 10;
 
 const VERSION: u8 = 1;
-
-macro_rules! id16 {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(#[serde(with = "serde_bytes")] [u8; 16]);
-
-        impl $name {
-            /// A new random id.
-            pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-                let mut bytes = [0; 16];
-                rng.fill_bytes(&mut bytes);
-                Self(bytes)
-            }
-
-            /// The id with these bytes.
-            #[must_use]
-            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-                Self(bytes)
-            }
-
-            /// The id's bytes.
-            #[must_use]
-            pub const fn as_bytes(&self) -> &[u8; 16] {
-                &self.0
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "(..)"))
-            }
-        }
-    };
-}
-
-id16! {
-    /// One relation between an owner and a trusted contact.
-    TrustId
-}
-id16! {
-    /// One alert; alerts of one event to several contacts, or by several relays, share it.
-    AlertId
-}
 
 /// A word from a closed list, with room for words of later versions.
 macro_rules! words {
@@ -420,108 +368,6 @@ impl fmt::Debug for VerifiedAlert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("VerifiedAlert(..)")
     }
-}
-
-/// Asks a peer to be a trusted contact: where its alerts will arrive, and what opens them.
-///
-/// CBOR map `{ "trust": id 16, "relay": address, "mailbox": id 32, "read": seed 32, "key": 32, "seal": 32,
-/// "signer": 32 }`.
-pub struct TrustRequest {
-    /// Names the relation.
-    pub trust: TrustId,
-    /// The tripwire's relay, where the owner made the alert mailbox.
-    pub relay: RelayAddress,
-    /// The alert mailbox.
-    pub mailbox: MailboxId,
-    /// The right to read it.
-    pub read: SecretKey<Read>,
-    /// Opens its envelopes.
-    pub key: EnvelopeKey,
-    /// Opens the alerts inside.
-    pub seal: AlertKey,
-    /// Signs the alerts.
-    pub signer: PublicKey<AlertSigner>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct RawTrustRequest {
-    trust: TrustId,
-    relay: RelayAddress,
-    mailbox: MailboxId,
-    read: RawSecret,
-    key: RawSecret,
-    seal: RawSecret,
-    signer: PublicKey<AlertSigner>,
-}
-
-impl TrustRequest {
-    /// A second copy, for storing what is also sent.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        Self::from_raw(self.raw())
-    }
-
-    /// All of it, to be sealed and stored.
-    #[must_use]
-    pub fn export(&self) -> crate::secret::SecretBytes {
-        crate::secret::SecretBytes::new(codec::encode(&self.raw()))
-    }
-
-    /// Reads what [`TrustRequest::export`] wrote.
-    ///
-    /// # Errors
-    /// [`codec::DecodeError`] for other bytes.
-    pub fn import(bytes: &[u8]) -> Result<Self, codec::DecodeError> {
-        codec::decode(bytes, MAX_ALERT).map(Self::from_raw)
-    }
-
-    pub(crate) fn raw(&self) -> RawTrustRequest {
-        let Self { trust, relay, mailbox, read, key, seal, signer } = self;
-        RawTrustRequest {
-            trust: *trust,
-            relay: relay.clone(),
-            mailbox: *mailbox,
-            read: RawSecret::new(*read.expose_seed()),
-            key: key.raw(),
-            seal: seal.raw(),
-            signer: *signer,
-        }
-    }
-
-    pub(crate) fn from_raw(raw: RawTrustRequest) -> Self {
-        let RawTrustRequest { trust, relay, mailbox, read, key, seal, signer } = raw;
-        Self {
-            trust,
-            relay,
-            mailbox,
-            read: SecretKey::from_seed(*read.expose()),
-            key: EnvelopeKey::from_raw(&key),
-            seal: AlertKey::from_raw(&seal),
-            signer,
-        }
-    }
-}
-
-impl fmt::Debug for TrustRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TrustRequest(..)")
-    }
-}
-
-/// Accepts or ends a relation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustAnswer {
-    /// Which.
-    pub trust: TrustId,
-}
-
-/// A trusted contact has seen an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AlertAck {
-    /// In which relation.
-    pub trust: TrustId,
-    /// Which alert.
-    pub alert: AlertId,
 }
 
 #[cfg(test)]

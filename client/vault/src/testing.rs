@@ -14,7 +14,21 @@ use std::{
 
 use rand_core::RngCore;
 
-use crate::backend::{Backend, MemoryBackend};
+use crate::{
+    allocation::Allocation,
+    backend::{Backend, MemoryBackend},
+    container::Disk,
+    geometry::{PAGE_LEN, TABLE_UNIT_LEN},
+    kdf::subkey,
+    keytable::UnitContent,
+    labels,
+    map::MapReader,
+    memory::Secret,
+    payload::{Payload, VolumeId},
+    sector::{self, Place, SEAL_OVERHEAD},
+    session::Session,
+    superblock::Superblock,
+};
 
 /// Sector size of the model: a write may be torn at multiples of it.
 pub const SECTOR: usize = 512;
@@ -182,4 +196,55 @@ fn apply(disk: &mut Vec<u8>, start: usize, bytes: &[u8]) {
         disk.resize(start + bytes.len(), 0);
     }
     disk[start..start + bytes.len()].copy_from_slice(bytes);
+}
+
+/// In how many data units of a volume `needle` stands, live or not. The caller has unlocked the container:
+/// this is what a laboratory sees that has the passphrase too.
+pub fn pages_containing(session: &Session, volume: VolumeId, needle: &[u8]) -> usize {
+    let Some((disk, grant)) = session.dangerously_borrow(volume) else { return 0 };
+    let key = subkey(&grant.key.0, labels::UNITS);
+    let units = 0..disk.geometry.unit_count();
+    units
+        .filter(|unit| {
+            let offset = disk.geometry.unit(grant.region, *unit);
+            opened_contains(disk, &key, Place::single(*unit), offset, PAGE_LEN + SEAL_OVERHEAD, needle)
+        })
+        .count()
+}
+
+/// In how many copies of key-table units of a volume `needle` stands.
+pub fn key_units_containing(session: &Session, volume: VolumeId, needle: &[u8]) -> usize {
+    let Some((disk, grant)) = session.dangerously_borrow(volume) else { return 0 };
+    let key = subkey(&grant.key.0, labels::KEY_TABLE);
+    let copies = (0..disk.geometry.table_units()).flat_map(|unit| [(unit, 0), (unit, 1)]);
+    copies
+        .filter(|(unit, copy)| {
+            let offset = disk.geometry.table_unit(grant.region, *unit, *copy);
+            opened_contains(disk, &key, Place::copy_of(*unit as u64, *copy), offset, TABLE_UNIT_LEN, needle)
+        })
+        .count()
+}
+
+fn opened_contains(
+    disk: &Disk,
+    key: &Secret<32>,
+    place: Place,
+    offset: u64,
+    len: usize,
+    needle: &[u8],
+) -> bool {
+    let mut stored = vec![0; len];
+    let read = disk.backend.read_at(offset, &mut stored).is_ok();
+    let opened = sector::open(key, place, &stored).filter(|_| read);
+    opened.is_some_and(|plain| plain.windows(needle.len()).any(|window| window == needle))
+}
+
+/// Decodes as a payload, an allocation unit, a superblock and a unit of the key table: for fuzzing. The
+/// decoders only ever see bytes that were authenticated; they must not trust them all the same.
+pub fn decode_everything(bytes: &[u8]) {
+    let _payload = Payload::decode(bytes);
+    let _allocation = Allocation::decode(bytes);
+    let _superblock = Superblock::decode(bytes, u64::MAX);
+    let _keys = UnitContent::decode(bytes);
+    let _map = MapReader::read(bytes);
 }

@@ -5,6 +5,8 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
 use lapwing_vault::{
     testing::{Call, RecordingBackend, power_cut},
     *,
@@ -29,7 +31,11 @@ fn cut_everywhere(
     operation(session, &mut rng);
     let calls: Vec<Call> =
         recording.take_calls().into_iter().filter(|call| !matches!(call, Call::Read { .. })).collect();
-    for cut in calls.len().saturating_sub(LAST_CALLS)..=calls.len() {
+    let tail = calls.len().saturating_sub(EDGE_CALLS);
+    let middle = (EDGE_CALLS..tail).step_by((tail / 4).max(1));
+    let cuts: BTreeSet<usize> =
+        (0..=EDGE_CALLS.min(calls.len())).chain(middle).chain(tail..=calls.len()).collect();
+    for cut in cuts {
         for seed in 0..SEEDS {
             let mut torn = ChaCha20Rng::seed_from_u64(cut as u64 * 100 + seed);
             let image = power_cut(base, &calls, cut, &mut torn);
@@ -39,8 +45,9 @@ fn cut_everywhere(
     }
 }
 
-/// Longer operations are cut at every one of their last calls: before those they only fill a region.
-const LAST_CALLS: usize = 24;
+/// Operations of more than twice as many calls are cut at each of their first and last, and a few times in
+/// between, where they only fill a region.
+const EDGE_CALLS: usize = 12;
 
 fn synced_header_copies(calls: &[Call]) -> usize {
     let mut pending = 0;

@@ -21,7 +21,7 @@ use crate::{
     geometry::RegionIndex,
     header::{Header, HeaderKeys},
     kdf::{Cost, OpenerKey, SlotKey, TrialKeys},
-    payload::{APPLICATION_MAX, Others, Payload, PayloadId, VolumeId},
+    payload::{APPLICATION_MAX, Grant, Others, Payload, PayloadId, VolumeId},
     slot::{Inner, SlotSet},
 };
 
@@ -201,6 +201,11 @@ impl Session {
     pub fn sign_off(mut self, rng: &mut impl CryptoRng) -> Result<(), ChangeError> {
         let change = HeaderChange { set: Vec::new(), refresh: SlotSet::from_bits(u16::MAX) };
         self.write_header(change, rng)
+    }
+
+    /// For tests that look at the disk with a volume's key.
+    pub(crate) fn dangerously_borrow(&self, volume: VolumeId) -> Option<(&Disk, &Grant)> {
+        Some((&self.disk, self.grant(volume).ok()?))
     }
 
     /// Slots that this session must neither overwrite nor hand out: its own, those its payload keeps, and

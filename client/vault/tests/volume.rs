@@ -1,0 +1,261 @@
+//! The database in a volume: full regions, damaged units, keys, and what is left of deleted rows.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use lapwing_vault::{testing::RecordingBackend, *};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use redb::ReadableTable;
+use world::*;
+
+fn volume(seed: u64) -> (World, Session, Volume) {
+    let mut world = World::new(seed);
+    let session = world.create("real");
+    let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
+    (world, session, volume)
+}
+
+fn try_put(volume: &Volume, key: u64, value: &str) -> Result<(), VolumeError> {
+    let write = volume.begin_write()?;
+    write.open_table(TABLE)?.insert(key, value)?;
+    write.commit()
+}
+
+#[test]
+fn vlt_56_full_volume_says_so_loses_nothing_and_goes_on_after_deleting() {
+    let (_world, _session, volume) = volume(50);
+    let value = "x".repeat(3000);
+    let mut stored = 0;
+    let error = loop {
+        match try_put(&volume, stored, &value) {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, VolumeError::Full), "{error:?}");
+    let usage = volume.usage().unwrap();
+    assert!(usage.used >= usage.soft_limit && usage.used < usage.capacity, "{usage:?}");
+    assert!(usage.soft_limit * 10 >= usage.capacity * 7, "{usage:?}");
+    assert!(matches!(volume.begin_write(), Err(VolumeError::Full)));
+    for key in 0..stored {
+        assert_eq!(get(&volume, key).unwrap().len(), 3000);
+    }
+    for key in 0..stored / 2 {
+        let cleanup = volume.begin_cleanup().unwrap();
+        cleanup.open_table(TABLE).unwrap().remove(key).unwrap();
+        cleanup.commit().unwrap();
+    }
+    for key in 0..stored / 4 {
+        try_put(&volume, key, &value).unwrap();
+    }
+    assert_eq!(get(&volume, stored - 1).unwrap().len(), 3000);
+}
+
+#[test]
+fn transaction_that_does_not_fit_is_undone_and_the_volume_goes_on() {
+    let (_world, _session, volume) = volume(51);
+    put(&volume, 1, "kept");
+    let huge = "x".repeat(3 << 20);
+    for _ in 0..2 {
+        assert!(matches!(try_put(&volume, 2, &huge), Err(VolumeError::Full)));
+        assert_eq!(get(&volume, 1).as_deref(), Some("kept"));
+        assert_eq!(get(&volume, 2), None);
+        put(&volume, 3, "after");
+    }
+    // Most of the region in one transaction, which doubling alone would not reach.
+    let large = "y".repeat(500 << 10);
+    put(&volume, 4, &large);
+    put(&volume, 5, &large);
+    assert_eq!(get(&volume, 5).unwrap().len(), large.len());
+}
+
+#[test]
+fn full_disk_is_an_error_and_what_was_committed_stays() {
+    let mut world = World::new(52);
+    drop(world.create("real"));
+    let recording = RecordingBackend::with_image(world.backend.image());
+    let session = unlock(recording.clone(), "real", &mut world.rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
+    put(&volume, 1, "kept");
+    recording.set_full(true);
+    assert!(try_put(&volume, 2, "lost").is_err());
+    assert!(volume.keys().get_or_create(KeyName([1; 16])).is_err());
+    recording.set_full(false);
+    assert_eq!(get(&volume, 1).as_deref(), Some("kept"));
+    assert_eq!(volume.keys().get(KeyName([1; 16])).map(|key| *key.expose()), None);
+    put(&volume, 2, "stored");
+    volume.keys().get_or_create(KeyName([1; 16])).unwrap();
+    drop((volume, session));
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let session = unlock(MemoryBackend::with_image(recording.image()), "real", &mut rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut rng).unwrap();
+    assert_eq!(get(&volume, 2).as_deref(), Some("stored"));
+    assert_eq!(volume.keys().len(), 1);
+}
+
+#[test]
+fn vlt_51_unreadable_volume_is_never_taken_for_an_empty_one() {
+    let (mut world, session, volume) = volume(53);
+    put(&volume, 1, "kept");
+    let id = volume.id();
+    drop((volume, session));
+    let image = world.backend.image();
+    // Geometry of the smallest container: superblocks after 16 KiB of allocation units and 56 KiB of keys.
+    let region_len = (8u64 << 20).saturating_sub(143_360) / 4 / 4096 * 4096;
+    let mut damaged = 0;
+    for region in 0..4 {
+        let superblocks = usize::try_from(143_360 + region * region_len).unwrap() + 16_384 + 57_344;
+        let mut image = image.clone();
+        image[superblocks + 100] ^= 1;
+        image[superblocks + 8192 + 100] ^= 1;
+        let session = unlock(MemoryBackend::with_image(image), "real", &mut world.rng).unwrap();
+        match session.open_volume(id, &mut world.rng) {
+            Ok(volume) => assert_eq!(get(&volume, 1).as_deref(), Some("kept")),
+            Err(VolumeError::Damaged) => damaged += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(damaged, 1);
+}
+
+#[test]
+fn vlt_51_volume_without_allocation_units_is_damaged_and_its_region_stays_reserved() {
+    let (mut world, session, volume) = volume(54);
+    let id = volume.id();
+    drop((volume, session));
+    let mut image = world.backend.image();
+    let region_len = ((8 << 20) - 143_360) / 4 / 4096 * 4096;
+    for region in 0..4 {
+        for copy in 0..2 {
+            image[143_360 + region * region_len + copy * 8192] ^= 1;
+        }
+    }
+    let mut session = unlock(MemoryBackend::with_image(image), "real", &mut world.rng).unwrap();
+    assert_eq!(session.volumes(), [id]);
+    assert!(matches!(session.open_volume(id, &mut world.rng), Err(VolumeError::Damaged)));
+    assert!(matches!(session.create_volume(id, b"x", &mut world.rng), Err(ChangeError::UnknownVolume)));
+}
+
+#[test]
+fn flipped_bit_in_a_page_is_an_error_and_never_other_content() {
+    let (mut world, session, volume) = volume(55);
+    let id = volume.id();
+    put(&volume, 1, &"z".repeat(200_000));
+    drop((volume, session));
+    let clean = world.backend.image();
+    let mut failures = 0;
+    for at in (300_000..clean.len()).step_by(61_441) {
+        let mut image = clean.clone();
+        image[at] ^= 0x40;
+        let Ok(session) = unlock(MemoryBackend::with_image(image), "real", &mut world.rng) else { continue };
+        let Ok(volume) = session.open_volume(id, &mut world.rng) else {
+            failures += 1;
+            continue;
+        };
+        let read = volume.begin_read().unwrap();
+        match read.open_table(TABLE).map(|table| table.get(1).map(|value| value.unwrap().value().to_owned()))
+        {
+            Ok(Ok(value)) => assert!(value == "z".repeat(200_000)),
+            _ => failures += 1,
+        }
+    }
+    assert!(failures > 0);
+}
+
+#[test]
+fn vlt_57_deleted_rows_are_nowhere_after_compacting_even_with_the_key() {
+    let (world, session, volume) = volume(56);
+    let marker = "the-marker-that-must-disappear";
+    for key in 0..60u64 {
+        put(&volume, key, &format!("{} {marker} {key}", "x".repeat(usize::try_from(key * 40).unwrap())));
+    }
+    put(&volume, 1000, "this one stays");
+    assert!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
+    for key in 0..60 {
+        let cleanup = volume.begin_cleanup().unwrap();
+        cleanup.open_table(TABLE).unwrap().remove(key).unwrap();
+        cleanup.commit().unwrap();
+    }
+    assert!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
+    let read = volume.begin_read().unwrap();
+    assert!(matches!(volume.compact_and_scrub(), Err(VolumeError::InUse)));
+    drop(read);
+    volume.compact_and_scrub().unwrap();
+    assert_eq!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
+    assert_eq!(get(&volume, 1000).as_deref(), Some("this one stays"));
+    put(&volume, 1, "and it goes on");
+    drop((volume, session, world));
+}
+
+#[test]
+fn vlt_57_scrubbing_holds_when_rows_stay_between_deleted_ones() {
+    let (_world, session, volume) = volume(57);
+    let marker = "gone-for-good";
+    for round in 0..5u64 {
+        let write = volume.begin_write().unwrap();
+        {
+            let mut table = write.open_table(TABLE).unwrap();
+            for key in 0..80u64 {
+                let kept = key % 4 == 0;
+                let text = if kept { "stays" } else { marker };
+                table.insert(round * 100 + key, format!("{text} {}", "y".repeat(700)).as_str()).unwrap();
+            }
+        }
+        write.commit().unwrap();
+    }
+    let write = volume.begin_cleanup().unwrap();
+    write.open_table(TABLE).unwrap().retain(|_, value| !value.starts_with(marker)).unwrap();
+    write.commit().unwrap();
+    volume.compact_and_scrub().unwrap();
+    assert_eq!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
+    let read = volume.begin_read().unwrap();
+    assert_eq!(read.open_table(TABLE).unwrap().iter().unwrap().count(), 100);
+}
+
+#[test]
+fn keys_fill_the_table_survive_and_are_destroyed() {
+    let (mut world, session, volume) = volume(58);
+    let name = |n: usize| {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&(n as u64).to_le_bytes());
+        KeyName(name)
+    };
+    let capacity = volume.keys().capacity();
+    assert_eq!(capacity, 574);
+    let keys: Vec<[u8; 32]> =
+        (0..capacity).map(|n| *volume.keys().get_or_create(name(n)).unwrap().expose()).collect();
+    assert!(matches!(volume.keys().get_or_create(name(capacity)), Err(VolumeError::KeyTableFull)));
+    assert_eq!(*volume.keys().get_or_create(name(7)).unwrap().expose(), keys[7]);
+    let id = volume.id();
+    drop((volume, session));
+    let session = world.unlock("real").unwrap();
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(volume.keys().get(name(n)).unwrap().expose(), key);
+    }
+    let doomed: Vec<KeyName> = (0..capacity).filter(|n| n % 2 == 0).map(name).collect();
+    volume.keys().destroy(&doomed).unwrap();
+    volume.keys().destroy(&doomed).unwrap();
+    assert_eq!(volume.keys().len(), capacity / 2);
+    let fresh = *volume.keys().get_or_create(name(0)).unwrap().expose();
+    assert_ne!(fresh, keys[0]);
+    // No copy of a destroyed key is in any unit of the table, not even with the volume's key.
+    for n in (0..capacity).step_by(20) {
+        assert_eq!(lapwing_vault::testing::key_units_containing(&session, id, &keys[n]), 0, "{n}");
+    }
+    assert_eq!(lapwing_vault::testing::key_units_containing(&session, id, &keys[1]), 2);
+}
+
+#[test]
+fn session_and_volume_can_be_sent_to_another_thread() {
+    fn sendable<T: Send>(value: T) -> T {
+        value
+    }
+    let (mut world, session, volume) = volume(59);
+    let session = sendable(session);
+    let volume = sendable(volume);
+    let id = volume.id();
+    std::thread::spawn(move || put(&volume, 1, "from elsewhere")).join().unwrap();
+    assert_eq!(get(&session.open_volume(id, &mut world.rng).unwrap(), 1).as_deref(), Some("from elsewhere"));
+}

@@ -1,1 +1,603 @@
-//! The suite that every store passes.
+//! The suite that every store passes; whoever writes another engine runs it too.
+//!
+//! [`check`] walks through the contract of [`MailboxStore`] on an empty store. [`check_alike`] gives the same long
+//! series of changes, in concurrent groups, to a store and to the reference, and compares every answer.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use futures_util::future::join_all;
+use lapwing_wire::{
+    capability::{PublicKey, SecretKey},
+    frame::{MailboxKind, Refusal, Seq, Stored},
+    ids::{BlobHash, EnvelopeId, MailboxId, RunningHash},
+    time::Timestamp,
+    tripwire::{Action, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
+};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+
+use super::{
+    Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreError, SweepCursor, Ticket,
+    WindowQuery, memory::MemoryStore,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);
+const BORN: Born = Born::new(7);
+
+/// A promise that a store does not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl From<StoreError> for Violation {
+    fn from(error: StoreError) -> Self {
+        Self(format!("the store failed: {error}"))
+    }
+}
+
+fn ensure(holds: bool, promise: &str) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation(promise.to_owned())) }
+}
+
+/// A mailbox whose keys follow from a number.
+struct Owner {
+    admin: SecretKey<lapwing_wire::capability::Admin>,
+    write: SecretKey<lapwing_wire::capability::Write>,
+}
+
+impl Owner {
+    fn new(byte: u8) -> Self {
+        Self { admin: SecretKey::from_seed([byte; 32]), write: SecretKey::from_seed([byte ^ 0x80; 32]) }
+    }
+
+    fn id(&self) -> MailboxId {
+        MailboxId::of_admin(&self.admin.public())
+    }
+
+    fn keys(&self) -> MailboxKeys {
+        MailboxKeys {
+            admin: self.admin.public(),
+            read: PublicKey::from_bytes(*self.admin.public().as_bytes()),
+            write: self.write.public(),
+        }
+    }
+
+    fn create(&self, kind: MailboxKind, charge: Charge, born: Born) -> Mutation {
+        Mutation::Create { keys: self.keys(), kind, charge, born }
+    }
+
+    fn append(&self, envelope: Vec<u8>) -> Mutation {
+        let id = EnvelopeId::of(&envelope);
+        let mailbox = self.id();
+        Mutation::Append { mailbox, born: BORN, id, envelope, limit: 1 << 20, charged: true }
+    }
+
+    fn ack(&self, upto: u64, also: &[u64]) -> Mutation {
+        let also = also.iter().map(|seq| Seq::new(*seq)).collect();
+        Mutation::Ack { mailbox: self.id(), born: BORN, upto: Seq::new(upto), also }
+    }
+}
+
+fn envelope(number: u64, length: usize) -> Vec<u8> {
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize(length, 0x5a);
+    bytes
+}
+
+async fn apply(store: &dyn MailboxStore, mutation: Mutation, day: u32) -> Result<Outcome, StoreError> {
+    store.apply(Change { mutation, now: NOW, day: Day::new(day) }).await
+}
+
+async fn done(store: &dyn MailboxStore, mutation: Mutation, promise: &str) -> Result<(), Violation> {
+    ensure(matches!(apply(store, mutation, 1).await?, Outcome::Done), promise)
+}
+
+async fn place(store: &dyn MailboxStore, mutation: Mutation) -> Result<(Stored, bool), Violation> {
+    match apply(store, mutation, 1).await? {
+        Outcome::Stored { place, is_new } => Ok((place, is_new)),
+        other => Err(Violation(format!("an append is stored, not {other:?}"))),
+    }
+}
+
+/// Numbers that a window from the start shows.
+async fn numbers(store: &dyn MailboxStore, id: MailboxId, after: u64) -> Result<Vec<u64>, Violation> {
+    let query = WindowQuery { mailbox: id, born: BORN, after: Seq::new(after), count: 1000, bytes: 1 << 30 };
+    let window = store.window(query).await?.ok_or(Violation("the mailbox is there".into()))?;
+    Ok(window.items.iter().map(|item| item.place.seq.value()).collect())
+}
+
+/// Checks an empty store against the contract. Leaves it closed.
+///
+/// # Errors
+/// The first promise that it does not keep.
+pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
+    mailboxes(store).await?;
+    windows(store).await?;
+    tickets(store).await?;
+    blobs(store).await?;
+    tripwires(store).await?;
+    retention(store).await?;
+    store.close().await;
+    let after = apply(store, Mutation::Tick, 1).await;
+    ensure(matches!(after, Err(StoreError::Closed)), "a closed store says so")?;
+    ensure(store.mailbox(Owner::new(1).id()).await == Err(StoreError::Closed), "a closed store says so")
+}
+
+async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(1);
+    let id = owner.id();
+    ensure(store.mailbox(id).await?.is_none(), "nothing is there at first")?;
+    let refused = apply(store, owner.append(envelope(1, 1024)), 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::NotAllowed)), "no append to nowhere")?;
+    let create = || owner.create(MailboxKind::Queue, Charge::Open, BORN);
+    done(store, create(), "a mailbox is created").await?;
+    done(store, owner.create(MailboxKind::Queue, Charge::Open, Born::new(8)), "create is idempotent").await?;
+    let there = store.mailbox(id).await?;
+    ensure(there.is_some_and(|there| there.born == BORN), "a repeated create changes nothing")?;
+    let other = owner.create(MailboxKind::Log, Charge::Open, BORN);
+    let conflict = apply(store, other, 1).await?;
+    ensure(matches!(conflict, Outcome::Refused(Refusal::Conflict)), "another kind is a conflict")?;
+
+    let mut hash = RunningHash::START;
+    for number in 1..=5 {
+        let bytes = envelope(number, 1024);
+        hash = hash.next(number, &EnvelopeId::of(&bytes));
+        let (stored, is_new) = place(store, owner.append(bytes)).await?;
+        let expected = Stored { seq: Seq::new(number), hash };
+        ensure(stored == expected && is_new, "numbers and hashes follow from the envelopes")?;
+    }
+    let (again, is_new) = place(store, owner.append(envelope(2, 1024))).await?;
+    ensure(again.seq == Seq::new(2) && !is_new, "a retry gets the first answer")?;
+    done(store, owner.ack(2, &[4]), "acknowledged").await?;
+    ensure(numbers(store, id, 0).await? == [3, 5], "what was taken is gone, the rest is there")?;
+    let bytes = store.mailbox(id).await?.map(|there| there.bytes);
+    ensure(bytes == Some(2048), "what was taken is no longer charged")?;
+    done(store, owner.ack(2, &[4, 4]), "a repeated acknowledgement").await?;
+    done(store, owner.ack(u64::MAX, &[]), "an acknowledgement of what is to come").await?;
+    let (next, _) = place(store, owner.append(envelope(6, 1024))).await?;
+    ensure(next.seq == Seq::new(6), "an acknowledgement reaches to the newest only")?;
+    ensure(numbers(store, id, 0).await? == [6], "what came later is there")?;
+    let (taken, _) = place(store, owner.append(envelope(1, 1024))).await?;
+    ensure(taken.seq == Seq::new(1), "a retry gets the first answer after it was taken")?;
+
+    let mut full = owner.append(envelope(7, 1024));
+    if let Mutation::Append { limit, .. } = &mut full {
+        *limit = 2047;
+    }
+    let refused = apply(store, full, 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::Full)), "the limit holds")?;
+
+    done(store, Mutation::Close { mailbox: id, born: Born::new(99) }, "closing another is nothing").await?;
+    ensure(store.mailbox(id).await?.is_some(), "closing names the birth")?;
+    let groups = [Mutation::Close { mailbox: id, born: BORN }, create(), owner.append(envelope(2, 1024))];
+    let outcomes = join_all(groups.into_iter().map(|mutation| apply(store, mutation, 1))).await;
+    ensure(outcomes.iter().all(Result::is_ok), "changes of one caller in one go")?;
+    let (first, _) = place(store, owner.append(envelope(2, 1024))).await?;
+    ensure(first.seq == Seq::new(2) || first.seq == Seq::new(1), "a closed mailbox begins anew")?;
+    done(store, Mutation::Close { mailbox: id, born: BORN }, "closed").await?;
+    ensure(store.mailbox(id).await?.is_none(), "a closed mailbox is gone")
+}
+
+async fn windows(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(2);
+    let id = owner.id();
+    done(store, owner.create(MailboxKind::Log, Charge::Open, BORN), "a log is created").await?;
+    for number in 1..=20 {
+        place(store, owner.append(envelope(number, if number == 3 { 65_536 } else { 1024 }))).await?;
+    }
+    let ask = |after: u64, count, bytes| WindowQuery {
+        mailbox: id,
+        born: BORN,
+        after: Seq::new(after),
+        count,
+        bytes,
+    };
+    for (query, expected) in [
+        (ask(0, 2, 1 << 20), vec![1, 2]),
+        (ask(1, 100, 1024), vec![2]),
+        (ask(2, 100, 10), vec![3]),
+        (ask(0, 100, 2048), vec![1, 2]),
+        (ask(18, 100, 1 << 20), vec![19, 20]),
+        (ask(20, 100, 1 << 20), vec![]),
+        (ask(u64::MAX, 100, 1 << 20), vec![]),
+        (ask(0, 0, 1 << 20), vec![]),
+    ] {
+        let window = store.window(query).await?.ok_or(Violation("the log is there".into()))?;
+        let found: Vec<_> = window.items.iter().map(|item| item.place.seq.value()).collect();
+        ensure(found == expected, "a window has the asked bounds")?;
+        ensure(window.newest == Seq::new(20), "a window names the newest")?;
+    }
+    done(store, owner.ack(20, &[]), "an acknowledgement in a log").await?;
+    ensure(numbers(store, id, 0).await?.len() == 20, "a log keeps what was read")?;
+    let stranger = WindowQuery { born: Born::new(1), ..ask(0, 1, 1) };
+    ensure(store.window(stranger).await?.is_none(), "a window names the birth")
+}
+
+async fn tickets(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let key = PublicKey::from_bytes([0xa1; 32]);
+    let owner = Owner::new(3);
+    let create = |owner: &Owner| owner.create(MailboxKind::Queue, Charge::Ticket(key), BORN);
+    let refused = apply(store, create(&owner), 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::NoAccess)), "an unknown ticket opens nothing")?;
+    done(store, Mutation::IssueTicket(Ticket::new(key, 2048, 1, None)), "issued").await?;
+    done(store, create(&owner), "a ticket creates").await?;
+    let refused = apply(store, create(&Owner::new(4)), 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::NoAccess)), "a ticket's mailboxes are bounded")?;
+    for number in 1..=2 {
+        place(store, owner.append(envelope(number, 1024))).await?;
+    }
+    let refused = apply(store, owner.append(envelope(3, 1024)), 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::Full)), "a ticket's bytes are bounded")?;
+    done(store, Mutation::IssueTicket(Ticket::new(key, 1, 1, None)), "issuing again changes nothing").await?;
+    done(store, owner.ack(1, &[]), "taken").await?;
+    place(store, owner.append(envelope(3, 1024))).await?;
+    let used = store.ticket(key).await?.map(|ticket| (ticket.used_bytes, ticket.used_mailboxes));
+    ensure(used == Some((2048, 1)), "use is counted")?;
+    done(store, Mutation::Close { mailbox: owner.id(), born: BORN }, "closed").await?;
+    let used = store.ticket(key).await?.map(|ticket| (ticket.used_bytes, ticket.used_mailboxes));
+    ensure(used == Some((0, 0)), "closing gives back")?;
+    done(store, Mutation::RevokeTicket(key), "revoked").await?;
+    let refused = apply(store, create(&owner), 1).await?;
+    ensure(matches!(refused, Outcome::Refused(Refusal::NoAccess)), "a revoked ticket opens nothing")?;
+    ensure(store.tickets().await?.len() == 1, "tickets are listed")
+}
+
+async fn blobs(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let blob: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).take(100_000).collect();
+    let hash = BlobHash::of(&blob);
+    let put = |offset: usize, bytes: &[u8]| Mutation::BlobPut {
+        hash,
+        total: 100_000,
+        offset: u64::try_from(offset).unwrap_or(u64::MAX),
+        bytes: bytes.to_vec(),
+        charge: Charge::Open,
+    };
+    for (offset, part) in [(0, &blob[..40_000]), (40_000, &blob[40_000..90_000]), (90_000, &blob[90_000..])] {
+        ensure(store.blob_part(hash, 0).await?.is_none(), "an unfinished blob is not there")?;
+        let expected = u64::try_from(offset + part.len()).unwrap_or(0);
+        for _ in 0..2 {
+            let outcome = apply(store, put(offset, part), 1).await?;
+            let holds = matches!(outcome, Outcome::Blob { stored, complete: false } if stored == expected);
+            ensure(holds, "parts add up, and again are nothing new")?;
+        }
+    }
+    ensure(store.blob_digest(hash).await? == Some(hash), "the digest is that of the parts")?;
+    let outcome = apply(store, Mutation::BlobFinish { hash, genuine: true }, 1).await?;
+    ensure(matches!(outcome, Outcome::Blob { complete: true, .. }), "a genuine blob is complete")?;
+    for offset in [0u64, 39_999, 40_000, 95_000, 99_999, 100_000, u64::MAX] {
+        let part = store.blob_part(hash, offset).await?.ok_or(Violation("the blob is there".into()))?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(blob.len());
+        let rest = blob.get(start..).unwrap_or_default();
+        ensure(rest.starts_with(&part.bytes), "a part is where it belongs")?;
+        ensure(part.bytes.is_empty() == rest.is_empty(), "a part is empty at the end only")?;
+    }
+    let lie = BlobHash::from_bytes([9; 32]);
+    let put =
+        Mutation::BlobPut { hash: lie, total: 3, offset: 0, bytes: vec![1, 2, 3], charge: Charge::Open };
+    apply(store, put, 1).await?;
+    let outcome = apply(store, Mutation::BlobFinish { hash: lie, genuine: false }, 1).await?;
+    ensure(matches!(outcome, Outcome::Refused(Refusal::Conflict)), "a lie is refused")?;
+    ensure(store.blob_digest(lie).await?.is_none(), "a lie is dropped")
+}
+
+async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let mut rng = StdRng::seed_from_u64(5);
+    let alerts = Owner::new(5);
+    done(store, alerts.create(MailboxKind::Queue, Charge::Open, BORN), "created").await?;
+    let owner = SecretKey::generate(&mut rng).public();
+    let tripwire = lapwing_wire::ids::TripwireId::of_owner(&owner);
+    let token = Token::generate(&mut rng);
+    let list_key = ListKey::generate(&mut rng);
+    let record = OpenRecord {
+        tripwire,
+        meaning: Meaning::Fire,
+        list_key: list_key.clone(),
+        status_key: StatusKey::generate(&mut rng),
+    };
+    let actions = [Action::append(alerts.id(), envelope(1, 1024), &alerts.write)];
+    let list = SealedList::seal(&actions, &tripwire, &list_key, &mut rng)
+        .map_err(|_| Violation("one action fits".into()))?;
+    let records = vec![TokenRecord::seal(&token, &record, &mut rng)];
+    let arm = || Mutation::Arm {
+        owner,
+        serial: 1,
+        records: records.clone(),
+        list: list.clone(),
+        charge: Charge::Open,
+    };
+    done(store, arm(), "armed").await?;
+    done(store, arm(), "armed again").await?;
+    let stranger = Mutation::Token { token: Token::generate(&mut rng), filler: [1; 32] };
+    let outcome = apply(store, stranger, 1).await?;
+    ensure(matches!(outcome, Outcome::Token { status: None, .. }), "a strange token means nothing")?;
+    for expected in [1, 0] {
+        let outcome = apply(store, Mutation::Token { token: token.clone(), filler: [2; 32] }, 1).await?;
+        let Outcome::Token { status: _, appended } = outcome else {
+            return Err(Violation("a token is answered as a token".into()));
+        };
+        ensure(appended.len() == expected, "a tripwire fires once")?;
+    }
+    ensure(numbers(store, alerts.id(), 0).await? == [1], "what it did is there")?;
+    done(store, Mutation::Disarm { owner }, "disarmed").await?;
+    done(store, Mutation::Disarm { owner }, "disarmed again").await
+}
+
+/// Sweeps to the end.
+async fn sweep(store: &dyn MailboxStore, keep_from: u32) -> Result<(), Violation> {
+    let mut from: Option<SweepCursor> = None;
+    let mut seen = BTreeSet::new();
+    loop {
+        let step = Mutation::Sweep {
+            from: from.clone(),
+            keep_from: Day::new(keep_from),
+            unfinished_from: Day::new(keep_from),
+        };
+        match apply(store, step, 1).await? {
+            Outcome::Swept(Some(next)) => {
+                // A mailbox with more to delete than a step may is met again.
+                ensure(seen.len() < 10_000, "a sweep ends")?;
+                seen.insert(next.0.clone());
+                from = Some(next);
+            }
+            Outcome::Swept(None) => return Ok(()),
+            other => return Err(Violation(format!("a sweep is answered as a sweep, not {other:?}"))),
+        }
+    }
+}
+
+async fn retention(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(6);
+    done(store, owner.create(MailboxKind::Log, Charge::Open, BORN), "created").await?;
+    for (day, numbers) in [(10, 1..=2500u64), (11, 2501..=3000)] {
+        let numbers: Vec<u64> = numbers.collect();
+        for group in numbers.chunks(100) {
+            let group = group.iter().map(|number| apply(store, owner.append(envelope(*number, 64)), day));
+            for outcome in join_all(group).await {
+                ensure(matches!(outcome?, Outcome::Stored { is_new: true, .. }), "stored")?;
+            }
+        }
+    }
+    sweep(store, 10).await?;
+    ensure(numbers(store, owner.id(), 0).await?.len() == 1000, "nothing young is deleted")?;
+    sweep(store, 11).await?;
+    ensure(numbers(store, owner.id(), 0).await?.first() == Some(&2501), "what is too old is deleted")?;
+    let bytes = store.mailbox(owner.id()).await?.map(|there| there.bytes);
+    ensure(bytes == Some(500 * 64), "what is deleted is not charged")?;
+    let (young, is_new) = place(store, owner.append(envelope(2600, 64))).await?;
+    ensure(young.seq == Seq::new(2600) && !is_new, "young retries are remembered")?;
+    let (old, is_new) = place(store, owner.append(envelope(5, 64))).await?;
+    ensure(old.seq == Seq::new(3001) && is_new, "old ones are not")?;
+    let day = Duration::from_secs(24 * 3600);
+    let first = apply(store, Mutation::Tick, 1).await?;
+    let later =
+        store.apply(Change { mutation: Mutation::Tick, now: NOW.plus(day), day: Day::new(1) }).await?;
+    let (Outcome::Day(first), Outcome::Day(later)) = (first, later) else {
+        return Err(Violation("a tick is answered with a day".into()));
+    };
+    ensure(later.value() == first.value() + 1, "the retention clock counts days")
+}
+
+/// Gives `rounds` groups of changes that follow from `seed` to the store and to the reference.
+///
+/// # Errors
+/// The first difference.
+pub async fn check_alike(store: &dyn MailboxStore, seed: u64, rounds: usize) -> Result<(), Violation> {
+    let reference = MemoryStore::new();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let owners: Vec<Owner> = (100..106).map(Owner::new).collect();
+    let ticket = PublicKey::from_bytes([0xa2; 32]);
+    let issue = Mutation::IssueTicket(Ticket::new(ticket, 200_000, 4, None));
+    done(store, issue.clone(), "issued").await?;
+    done(&reference, issue, "issued").await?;
+    for round in 0..rounds {
+        let day = 1 + u32::try_from(round / 8).unwrap_or(u32::MAX);
+        let group: Vec<Mutation> =
+            (0..rng.random_range(1..24)).map(|_| random_change(&mut rng, &owners, ticket, day)).collect();
+        let expected = join_all(group.iter().map(|change| apply(&reference, change.clone(), day))).await;
+        let found = join_all(group.iter().map(|change| apply(store, change.clone(), day))).await;
+        for (expected, found) in expected.into_iter().zip(found) {
+            let (expected, found) = (expected?, found?);
+            let alike = format!("{expected:?}") == format!("{found:?}");
+            ensure(alike, &format!("seed {seed}, round {round}: {expected:?} and not {found:?}"))?;
+        }
+        for owner in &owners {
+            let id = owner.id();
+            let there = reference.mailbox(id).await?;
+            ensure(there == store.mailbox(id).await?, "mailbox records are alike")?;
+            let Some(there) = there else { continue };
+            let after = Seq::new(rng.random_range(0..there.newest.value() + 2));
+            let query = WindowQuery { mailbox: id, born: there.born, after, count: 9, bytes: 6000 };
+            ensure(reference.window(query).await? == store.window(query).await?, "windows are alike")?;
+        }
+        ensure(reference.tickets().await? == store.tickets().await?, "tickets are alike")?;
+        ensure(reference.totals(NOW).await? == store.totals(NOW).await?, "totals are alike")?;
+    }
+    Ok(())
+}
+
+fn random_change(
+    rng: &mut StdRng,
+    owners: &[Owner],
+    ticket: PublicKey<lapwing_wire::capability::Access>,
+    day: u32,
+) -> Mutation {
+    let owner = &owners[rng.random_range(0..owners.len())];
+    let charge = if rng.random() { Charge::Ticket(ticket) } else { Charge::Open };
+    match rng.random_range(0..100) {
+        0..60 => owner.append(envelope(rng.random_range(0..60), [1024, 4096][rng.random_range(0..2)])),
+        60..75 => {
+            let also = [rng.random_range(0..30), rng.random_range(0..30)];
+            owner.ack(rng.random_range(0..8), &also)
+        }
+        75..85 => {
+            let kind = if rng.random_ratio(1, 4) { MailboxKind::Log } else { MailboxKind::Queue };
+            owner.create(kind, charge, BORN)
+        }
+        85..86 => Mutation::Close { mailbox: owner.id(), born: BORN },
+        86..94 => {
+            let bytes = vec![u8::try_from(rng.random_range(0..3)).unwrap_or(0); 3000];
+            let (hash, total) = (BlobHash::of(&bytes), 3000);
+            let offset = [0, 1000, 2000][rng.random_range(0..3)];
+            let part = bytes.get(offset..offset + 1000).unwrap_or_default().to_vec();
+            let offset = u64::try_from(offset).unwrap_or(0);
+            Mutation::BlobPut { hash, total, offset, bytes: part, charge }
+        }
+        94..96 => {
+            let bytes = vec![u8::try_from(rng.random_range(0..3)).unwrap_or(0); 3000];
+            Mutation::BlobFinish { hash: BlobHash::of(&bytes), genuine: rng.random() }
+        }
+        96..98 => Mutation::Sweep {
+            from: None,
+            keep_from: Day::new(day.saturating_sub(1)),
+            unfinished_from: Day::new(day),
+        },
+        _ => {
+            let mut filler = [0; 32];
+            rng.fill_bytes(&mut filler);
+            Mutation::Token { token: Token::from_bytes(filler), filler }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::fjall::{FjallOptions, FjallStore};
+
+    #[tokio::test]
+    async fn memory_conforms() {
+        check(&MemoryStore::new()).await.unwrap();
+        check_alike(&MemoryStore::new(), 1, 40).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fjall_conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        check(&FjallStore::open(&FjallOptions::at(dir.path().join("a"))).unwrap()).await.unwrap();
+        for seed in 1..=3 {
+            let options = FjallOptions::at(dir.path().join(seed.to_string()));
+            let store = FjallStore::open(&options).unwrap();
+            check_alike(&store, seed, 60).await.unwrap();
+            store.close().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fjall_has_everything_after_it_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FjallOptions::at(dir.path().join("store"));
+        let owner = Owner::new(9);
+        let store = FjallStore::open(&options).unwrap();
+        done(&store, owner.create(MailboxKind::Queue, Charge::Open, BORN), "created").await.unwrap();
+        for number in 1..=10 {
+            place(&store, owner.append(envelope(number, 1024))).await.unwrap();
+        }
+        done(&store, owner.ack(3, &[5]), "acknowledged").await.unwrap();
+        let before = store.mailbox(owner.id()).await.unwrap();
+        assert_eq!(FjallStore::open(&options).unwrap_err(), StoreError::Locked);
+        store.close().await;
+        drop(store);
+        let store = FjallStore::open(&options).unwrap();
+        assert_eq!(store.mailbox(owner.id()).await.unwrap(), before);
+        assert_eq!(numbers(&store, owner.id(), 0).await.unwrap(), [4, 6, 7, 8, 9, 10]);
+        let (again, is_new) = place(&store, owner.append(envelope(2, 1024))).await.unwrap();
+        assert_eq!((again.seq, is_new), (Seq::new(2), false));
+        store.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_of_another_version_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        {
+            let db = fjall::Database::builder(&path).open().unwrap();
+            let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
+            state.insert("v", "lapwing-relay store 2").unwrap();
+            db.persist(fjall::PersistMode::SyncAll).unwrap();
+        }
+        assert_eq!(FjallStore::open(&FjallOptions::at(&path)).unwrap_err(), StoreError::Version);
+        let db = fjall::Database::builder(&path).open().unwrap();
+        let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
+        assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 2");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_refuses_growth_and_only_growth() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FjallOptions::at(dir.path().join("store"));
+        let store = FjallStore::open(&options).unwrap();
+        let owner = Owner::new(9);
+        done(&store, owner.create(MailboxKind::Queue, Charge::Open, BORN), "created").await.unwrap();
+        place(&store, owner.append(envelope(1, 1024))).await.unwrap();
+        store.set_reserve(u64::MAX);
+        let refused = apply(&store, owner.append(envelope(2, 1024)), 1).await.unwrap();
+        assert!(matches!(refused, Outcome::Refused(Refusal::Busy)));
+        assert_eq!(numbers(&store, owner.id(), 0).await.unwrap(), [1]);
+        done(&store, owner.ack(1, &[]), "acknowledged").await.unwrap();
+        store.set_reserve(1);
+        place(&store, owner.append(envelope(2, 1024))).await.unwrap();
+        store.close().await;
+    }
+
+    /// A store that forgets numbers would pass a suite that cannot fail.
+    #[tokio::test]
+    async fn the_suite_notices_a_store_that_breaks_a_promise() {
+        struct Forgetful(Arc<MemoryStore>);
+
+        #[async_trait::async_trait]
+        impl MailboxStore for Forgetful {
+            async fn apply(&self, mut change: Change) -> Result<Outcome, StoreError> {
+                if let Mutation::Ack { also, .. } = &mut change.mutation {
+                    also.clear();
+                }
+                self.0.apply(change).await
+            }
+            async fn mailbox(&self, id: MailboxId) -> Result<Option<super::super::Mailbox>, StoreError> {
+                self.0.mailbox(id).await
+            }
+            async fn window(
+                &self,
+                query: WindowQuery,
+            ) -> Result<Option<lapwing_wire::frame::Window>, StoreError> {
+                self.0.window(query).await
+            }
+            async fn blob_part(
+                &self,
+                hash: BlobHash,
+                offset: u64,
+            ) -> Result<Option<lapwing_wire::frame::BlobPart>, StoreError> {
+                self.0.blob_part(hash, offset).await
+            }
+            async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError> {
+                self.0.blob_digest(hash).await
+            }
+            async fn ticket(
+                &self,
+                key: PublicKey<lapwing_wire::capability::Access>,
+            ) -> Result<Option<Ticket>, StoreError> {
+                self.0.ticket(key).await
+            }
+            async fn tickets(&self) -> Result<Vec<Ticket>, StoreError> {
+                self.0.tickets().await
+            }
+            async fn totals(&self, now: Timestamp) -> Result<super::super::Totals, StoreError> {
+                self.0.totals(now).await
+            }
+            async fn close(&self) {
+                self.0.close().await;
+            }
+        }
+
+        let promise = check(&Forgetful(Arc::new(MemoryStore::new()))).await.unwrap_err();
+        assert_eq!(promise.to_string(), "what was taken is gone, the rest is there");
+        assert!(check_alike(&Forgetful(Arc::new(MemoryStore::new())), 1, 40).await.is_err());
+    }
+}

@@ -81,6 +81,11 @@ impl Root {
         Ok(Self(root))
     }
 
+    /// For frozen vectors.
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
     /// The keys with which this passphrase tries every slot.
     pub(crate) fn trial_keys(&self) -> TrialKeys {
         TrialKeys {

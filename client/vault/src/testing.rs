@@ -18,13 +18,14 @@ use crate::{
     allocation::Allocation,
     backend::{Backend, MemoryBackend},
     container::Disk,
-    geometry::{PAGE_LEN, TABLE_UNIT_LEN},
-    kdf::subkey,
+    geometry::{COPY_LEN, Geometry, PAGE_LEN, SALT_BLOCK_LEN, TABLE_UNIT_LEN},
+    header::{CopyImage, Header, HeaderKeys, Trial},
+    kdf::{Cost, Passphrase, Root, subkey},
     keytable::UnitContent,
     labels,
     map::MapReader,
     memory::Secret,
-    payload::{Payload, VolumeId},
+    payload::{Payload, VolumeId, unpad},
     sector::{self, Place, SEAL_OVERHEAD},
     session::Session,
     superblock::Superblock,
@@ -247,4 +248,76 @@ pub fn decode_everything(bytes: &[u8]) {
     let _superblock = Superblock::decode(bytes, u64::MAX);
     let _keys = UnitContent::decode(bytes);
     let _map = MapReader::read(bytes);
+}
+
+/// Intermediate values of one unlock, for frozen vectors.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names are those of docs/vault-format.md")]
+pub struct Derived {
+    pub root: [u8; 32],
+    pub slots: [u8; 2],
+    pub opener: [u8; 32],
+    pub slot_key: [u8; 32],
+    pub outer_key: [u8; 32],
+    pub generation: u8,
+    pub payload: Vec<u8>,
+    pub region: u8,
+    pub volume: VolumeId,
+    pub volume_key: [u8; 32],
+    pub allocation_key: [u8; 32],
+    pub key_table_key: [u8; 32],
+    pub superblock_key: [u8; 32],
+    pub unit_key: [u8; 32],
+    pub mac_key: [u8; 32],
+    pub ring_key: [u8; 32],
+    pub generation_key: [u8; 32],
+}
+
+/// Unlocks header copy A of an image by hand, as `docs/vault-format.md` describes it.
+pub fn derive(image: &[u8], passphrase: &Passphrase, cost: Cost) -> Option<Derived> {
+    let salt_block: &[u8; SALT_BLOCK_LEN] = image.first_chunk()?;
+    let root = Root::derive(passphrase, salt_block.first_chunk()?, cost).ok()?;
+    let trial = root.trial_keys();
+    let start = usize::try_from(Geometry::header_copy(0)).ok()?;
+    let copy = CopyImage(image.get(start..start + COPY_LEN)?.to_vec());
+    let Trial::Opened(payload) = copy.try_all(0, &trial) else { return None };
+    let header = Header::open(&copy, 0, salt_block, &HeaderKeys::derive(&payload.header_key))?;
+    let grant = payload.volumes.first()?;
+    let slot = usize::from(payload.slots[0]);
+    let stored_box = copy.0.get(slot * 72..slot * 72 + 72)?;
+    let outer = sector::open(&trial.openers[slot].0, Place::copy_of(slot as u64, 0), stored_box)?;
+    let volume = |label: &[u8]| *subkey(&grant.key.0, label).expose();
+    let shared = |label: &[u8]| *subkey(&payload.header_key.0, label).expose();
+    let padded = payload.encode().ok()?;
+    Some(Derived {
+        root: *root.expose(),
+        slots: payload.slots,
+        opener: *trial.openers[slot].0.expose(),
+        slot_key: *trial.slots[slot].0.expose(),
+        outer_key: outer.as_slice().try_into().ok()?,
+        generation: header.generation,
+        payload: unpad(&padded)?.to_vec(),
+        region: grant.region.as_u8(),
+        volume: grant.key.id(),
+        volume_key: *grant.key.0.expose(),
+        allocation_key: volume(labels::ALLOCATION),
+        key_table_key: volume(labels::KEY_TABLE),
+        superblock_key: volume(labels::SUPERBLOCK),
+        unit_key: volume(labels::UNITS),
+        mac_key: shared(labels::HEADER_MAC),
+        ring_key: shared(labels::HEADER_RING),
+        generation_key: shared(labels::HEADER_GENERATION),
+    })
+}
+
+/// Changes an image as `script` says: per six bytes an offset of four (modulo the size), a length, a value.
+pub fn damage(image: &[u8], script: &[u8]) -> Vec<u8> {
+    let mut damaged = image.to_vec();
+    for step in script.chunks_exact(6).take(64) {
+        let offset = u32::from_le_bytes([step[0], step[1], step[2], step[3]]);
+        let start = usize::try_from(offset).unwrap_or(0) % damaged.len().max(1);
+        let end = (start + usize::from(step[4])).min(damaged.len());
+        damaged[start..end].iter_mut().for_each(|byte| *byte ^= step[5]);
+    }
+    damaged
 }

@@ -120,8 +120,8 @@ fn indexed(key: &Secret<32>, label: &[u8], slot: usize) -> Secret<32> {
 fn expand<const N: usize>(key: &Secret<32>, info: &[&[u8]]) -> Secret<N> {
     let hkdf = Hkdf::<Sha256>::new(None, key.expose());
     Secret::filled(|out| {
-        // HKDF-SHA-256 gives up to 8,160 bytes; every N here is at most 32, so this cannot fail. Should it
-        // ever, zeros would be a silent weakness: the assertion of the constant below forbids it.
+        // HKDF-SHA-256 fails only past 8,160 bytes; zeros instead of a key would be a silent weakness, so a
+        // longer N does not compile.
         const { assert!(N <= 255 * 32) };
         let expanded = hkdf.expand_multi_info(info, out);
         debug_assert!(expanded.is_ok());
@@ -140,11 +140,7 @@ mod tests {
     const TINY: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
 
     #[test]
-    fn vlt_10_root_matches_the_argon2id_vector_of_another_implementation() {
-        // argon2-cffi (the reference C code): Argon2id v=19, t=2, m=65536 KiB, p=1,
-        // "password" with salt "somesalt..." is in RFC-style lists with 8-byte salts only; ours is 32 bytes,
-        // so the check against RFC 9106 is made on HKDF's side with RFC 5869 case 3 below and on stability
-        // in tests/vectors.rs.
+    fn vlt_10_root_depends_on_the_passphrase_and_on_nothing_hidden() {
         let salt = [1; SALT_LEN];
         let one = Root::derive(&Passphrase::new("one"), &salt, TINY).unwrap();
         let same = Root::derive(&Passphrase::new("one"), &salt, TINY).unwrap();

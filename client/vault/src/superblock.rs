@@ -52,7 +52,7 @@ impl Superblock {
         let (generation, rest) = plaintext.split_first_chunk::<8>()?;
         let (len, page) = rest.split_first_chunk::<8>()?;
         let len = u64::from_le_bytes(*len);
-        if len > capacity || len % PAGE_LEN as u64 != 0 {
+        if len > capacity || !len.is_multiple_of(PAGE_LEN as u64) {
             return None;
         }
         let page: &[u8; PAGE_LEN] = page.try_into().ok()?;
@@ -178,7 +178,7 @@ mod tests {
         #[test]
         fn length_beyond_the_region_or_odd_is_refused(len: u64) {
             let one = Superblock { generation: 1, len, page: Box::new([0; PAGE_LEN]) };
-            let fits = len <= 50 * 4096 && len % 4096 == 0;
+            let fits = len <= 50 * 4096 && len.is_multiple_of(4096);
             prop_assert_eq!(Superblock::decode(&one.encode(), 50 * 4096).is_some(), fits);
         }
 

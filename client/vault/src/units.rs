@@ -208,7 +208,7 @@ impl Units {
         if len > self.capacity() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the region is full"));
         }
-        if len % PAGE != 0 {
+        if !len.is_multiple_of(PAGE) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut state = self.state();

@@ -1,6 +1,6 @@
 //! Creating, unlocking, passphrases and volumes, end to end on a container in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 

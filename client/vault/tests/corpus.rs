@@ -1,6 +1,6 @@
 //! Replays the fuzzers' corpus: what once was interesting input stays tested without a fuzzer.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 

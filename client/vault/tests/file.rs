@@ -1,6 +1,6 @@
 //! A container in a real file: modes, links, full disks, locks between processes.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 

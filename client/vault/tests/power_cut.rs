@@ -1,7 +1,7 @@
 //! The power fails at every write and every sync, and unsynced sectors are kept, lost or garbled: what comes
 //! up afterwards is the state before or after, never between, and nothing acknowledged is lost.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 

@@ -1,6 +1,6 @@
 //! The database in a volume: full regions, damaged units, keys, and what is left of deleted rows.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 

@@ -234,9 +234,12 @@ impl Drop for StopHeld {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{thread, time::Duration};
 
-    use nix::pty::{OpenptyResult, openpty};
+    use nix::{
+        fcntl::{FcntlArg, OFlag, fcntl},
+        pty::{OpenptyResult, openpty},
+    };
 
     use super::*;
     use crate::cli::prompt::PassphraseError;
@@ -251,6 +254,7 @@ mod tests {
     impl Person {
         fn sit_down() -> (Self, Terminal) {
             let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+            fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
             let path = nix::unistd::ttyname(&slave).unwrap().into_os_string().into_string().unwrap();
             (Self { keys: master.into(), slave: slave.into() }, Terminal::at(path))
         }
@@ -258,34 +262,44 @@ mod tests {
         /// Reads the screen until it ends with `wanted`, then types.
         fn answer(&mut self, wanted: &str, keys: &str) -> String {
             let mut screen = Vec::new();
-            while !screen.ends_with(wanted.as_bytes()) {
-                let mut byte = [0];
-                self.keys.read_exact(&mut byte).unwrap();
-                screen.extend_from_slice(&byte);
-            }
-            self.wait_until_read_from(wanted);
+            self.look_until(|person| {
+                while !screen.ends_with(wanted.as_bytes()) {
+                    let mut byte = [0];
+                    match person.keys.read(&mut byte) {
+                        Ok(1) => screen.extend_from_slice(&byte),
+                        _ => return false,
+                    }
+                }
+                true
+            });
+            // A key pressed before the mode is set is judged by the old mode, as at any terminal; a person is slower.
+            let secret = wanted.contains("passphrase");
+            self.look_until(|person| {
+                let flags = termios::tcgetattr(&person.slave).unwrap().local_flags;
+                !flags.contains(LocalFlags::ISIG) && flags.contains(LocalFlags::ECHO) != secret
+            });
             self.keys.write_all(keys.as_bytes()).unwrap();
             String::from_utf8(screen).unwrap()
         }
 
-        /// A key pressed before the mode is set is judged by the old mode, as at any terminal; a person is slower.
-        fn wait_until_read_from(&self, wanted: &str) {
-            let secret = wanted.contains("passphrase");
-            loop {
-                let flags = termios::tcgetattr(&self.slave).unwrap().local_flags;
-                if !flags.contains(LocalFlags::ISIG) && flags.contains(LocalFlags::ECHO) != secret {
+        /// Looks again and again, for a minute at most.
+        fn look_until(&mut self, mut seen: impl FnMut(&mut Self) -> bool) {
+            for _ in 0..20_000 {
+                if seen(self) {
                     return;
                 }
-                thread::yield_now();
+                thread::sleep(Duration::from_millis(3));
             }
+            panic!("what was waited for did not appear");
         }
 
         /// Everything on the screen so far.
-        fn rest(self) -> String {
-            use nix::fcntl::{FcntlArg, OFlag, fcntl};
-            fcntl(&self.keys, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        fn rest(mut self) -> String {
             let mut screen = Vec::new();
-            let _ = (&self.keys).read_to_end(&mut screen);
+            let mut byte = [0];
+            while let Ok(1) = self.keys.read(&mut byte) {
+                screen.extend_from_slice(&byte);
+            }
             String::from_utf8(screen).unwrap()
         }
 

@@ -1,1 +1,332 @@
-//! An unlocked vault.
+//! An unlocked vault: its compartments, its relays, its passphrases.
+//!
+//! There is one way in, [`Client::unlock`], for every passphrase: the same derivation, the same header writes, the
+//! same exchange with every relay of the payload (design 5.2). Nothing here knows what a passphrase is for.
+
+mod fault;
+mod passphrases;
+mod plans;
+mod tokens;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use lapwing_vault::{
+    Container, ContainerSize, Cost, FileBackend, Passphrase, Session, VolumeId, lock_memory,
+};
+use rand_core::{OsRng, TryRngCore, UnwrapErr};
+
+pub use fault::refused_by_engine;
+pub use passphrases::require_distinct;
+pub use plans::PlanRequest;
+pub use tokens::PayloadRelays;
+
+use crate::{
+    cli::prompt::TypedPassphrase,
+    driver::{Clock, Compartment, Driver, Next, Report},
+    engine::{Command, Effect, Reply, view},
+    error::Error,
+    net::Transport,
+    store::{RelayRow, Unit, VolumeBase},
+};
+
+/// Name of the compartment that every vault begins with.
+pub const FIRST_COMPARTMENT: &str = "main";
+
+/// How long the answer to an unlock's tokens is waited for before the first output; without network the tokens stay
+/// due and leave with the next connection.
+pub const TOKEN_WAIT: Duration = Duration::from_secs(4);
+
+/// How long a command waits for another one on the same vault.
+pub const LOCK_WAIT: Duration = Duration::from_secs(20);
+
+/// What a client needs of the world around it.
+#[derive(Clone)]
+pub struct World {
+    /// Cost of the key derivation: [`Cost::FORMAT_1`] in the program, less in tests.
+    pub cost: Cost,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// The generator: the operating system's.
+pub(crate) fn generator() -> UnwrapErr<OsRng> {
+    OsRng.unwrap_err()
+}
+
+/// An unlocked vault. Dropping it locks the vault; secrets in memory are wiped as they are freed.
+pub struct Client {
+    session: Session,
+    compartments: Vec<Compartment>,
+    volumes: Vec<(VolumeId, Arc<VolumeBase>)>,
+    driver: Driver,
+    relays: PayloadRelays,
+}
+
+impl Client {
+    /// Makes a vault at `path`. `progress` is told bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// The path is taken, the disk is full, or the file cannot be written. Nothing is left behind.
+    pub fn create(
+        world: &World,
+        path: &Path,
+        size: ContainerSize,
+        passphrase: &TypedPassphrase,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, Error> {
+        let backend = FileBackend::create(path).map_err(fault::create)?;
+        let made = Container::create(
+            backend,
+            size,
+            &Passphrase::new(passphrase.expose()),
+            world.cost,
+            &mut generator(),
+            progress,
+        );
+        let session = made.map_err(fault::create).inspect_err(|_| remove_partial(path))?;
+        let mut client = Self::open(world, session)?;
+        let name = Command::Name { name: FIRST_COMPARTMENT.to_owned() };
+        client.command(0, name)?;
+        client.name_compartments()?;
+        Ok(client)
+    }
+
+    /// Opens the vault at `path` and tells every relay of its payload, before anything else is done or shown.
+    ///
+    /// # Errors
+    /// Nothing is opened by this passphrase; the file is no vault; another command holds it.
+    pub async fn unlock(world: &World, path: &Path, passphrase: &TypedPassphrase) -> Result<Self, Error> {
+        let backend = FileBackend::open(path).map_err(fault::open)?;
+        let locked = Container::open(backend).map_err(fault::open)?;
+        let passphrase = Passphrase::new(passphrase.expose());
+        let session = locked
+            .unlock(&passphrase, world.cost, &mut generator(), LOCK_WAIT)
+            .map_err(fault::unlock)?;
+        drop(passphrase);
+        // After the derivation, whose memory must not be counted; where the limit is too low, `doctor` says so.
+        let _ = lock_memory();
+        let mut client = Self::open(world, session)?;
+        client.name_compartments()?;
+        client.present_tokens().await?;
+        client.reconcile()?;
+        Ok(client)
+    }
+
+    fn open(world: &World, session: Session) -> Result<Self, Error> {
+        let relays = PayloadRelays::decode(session.application())?;
+        let mut client = Self {
+            driver: Driver::new(Arc::clone(&world.transport), Arc::clone(&world.clock), Box::new(generator())),
+            compartments: Vec::new(),
+            volumes: Vec::new(),
+            session,
+            relays,
+        };
+        let mut ids = client.session.volumes();
+        ids.extend(client.session.found_volumes());
+        for id in ids {
+            client.open_volume(id)?;
+        }
+        Ok(client)
+    }
+
+    fn open_volume(&mut self, id: VolumeId) -> Result<(), Error> {
+        let volume = self.session.open_volume(id, &mut generator()).map_err(fault::volume)?;
+        let base = Arc::new(VolumeBase::new(volume));
+        self.compartments.push(Compartment { name: String::new(), base: Arc::clone(&base) as _ });
+        self.volumes.push((id, base));
+        Ok(())
+    }
+
+    fn name_compartments(&mut self) -> Result<(), Error> {
+        for (number, compartment) in self.compartments.iter_mut().enumerate() {
+            let name = view::name(&Unit::new(&*compartment.base)).map_err(|f| refused_by_engine(&f))?;
+            // Named in the same command that made it, unless that command was killed.
+            compartment.name = name.unwrap_or_else(|| format!("compartment {}", number + 1));
+        }
+        Ok(())
+    }
+
+    /// What an earlier command left half done is finished or undone.
+    fn reconcile(&mut self) -> Result<(), Error> {
+        self.settle_plans()?;
+        self.adopt_relays()
+    }
+
+    /// The compartments, in the order of the payload.
+    #[must_use]
+    pub fn compartments(&self) -> &[Compartment] {
+        &self.compartments
+    }
+
+    /// Number of the compartment with this name; of the first one without a name.
+    ///
+    /// # Errors
+    /// There is no such compartment.
+    pub fn compartment(&self, name: Option<&str>) -> Result<usize, Error> {
+        let Some(name) = name else { return Ok(0) };
+        self.compartments
+            .iter()
+            .position(|compartment| compartment.name == name.trim())
+            .ok_or_else(|| Error::refused("there is no compartment of that name", "see: lapwing compartment list"))
+    }
+
+    /// Number of the compartment that holds a chat of this name, looking in all where none is named.
+    ///
+    /// # Errors
+    /// There is no such chat, or two compartments have one.
+    pub fn compartment_of_chat(&self, name: Option<&str>, chat: &str) -> Result<usize, Error> {
+        if name.is_some() {
+            return self.compartment(name);
+        }
+        let mut found = Vec::new();
+        for (number, compartment) in self.compartments.iter().enumerate() {
+            if view::chat(&Unit::new(&*compartment.base), chat).is_ok() {
+                found.push(number);
+            }
+        }
+        match found.as_slice() {
+            [one] => Ok(*one),
+            // The first compartment's own answer says that there is no such chat.
+            [] => Ok(0),
+            _ => Err(Error::refused(
+                "several compartments have a chat of that name",
+                "say which with --compartment NAME",
+            )),
+        }
+    }
+
+    /// Reads a compartment.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn read<T>(
+        &self,
+        compartment: usize,
+        read: impl FnOnce(&Unit<'_>) -> Result<T, crate::engine::Fault>,
+    ) -> Result<T, Error> {
+        let compartment = self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        read(&Unit::new(&*compartment.base)).map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// Gives a command to a compartment and commits what it changed.
+    ///
+    /// # Errors
+    /// It was refused; nothing was changed.
+    pub fn command(&mut self, compartment: usize, command: Command) -> Result<Reply, Error> {
+        let compartment = self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        self.driver.command(compartment, command).map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// Sends what waits and takes what came, for at most `budget`.
+    pub async fn settle(&mut self, budget: Duration) -> Report {
+        let refreshed = self.refresh_plans();
+        let mut report = self.driver.settle(&self.compartments, budget).await;
+        if let Err(fault) = refreshed {
+            report.faults.push(fault);
+        }
+        self.retry_tokens().await;
+        report
+    }
+
+    /// Stays connected until `decide` ends it, or another command wants the vault.
+    pub async fn follow(&mut self, decide: &mut dyn FnMut(&[Compartment], &[(usize, Effect)]) -> Next) -> Ended {
+        let mut asked = false;
+        let (session, compartments) = (&self.session, &self.compartments);
+        let mut each = |effects: &[(usize, Effect)]| {
+            if session.lock_requested().unwrap_or(false) {
+                asked = true;
+                // What came is told before the vault is given up.
+                decide(compartments, effects);
+                return Next::End;
+            }
+            decide(compartments, effects)
+        };
+        let report = self.driver.follow(&self.compartments, &mut each).await;
+        if asked { Ended::Asked(report) } else { Ended::Decided(report) }
+    }
+
+    /// Adds a relay to a compartment, and to what every unlock tells.
+    ///
+    /// # Errors
+    /// The ticket is damaged; there is no room for another relay.
+    pub fn add_relay(&mut self, compartment: usize, ticket: &str) -> Result<lapwing_wire::address::RelayAddress, Error> {
+        let Reply::Relay(relay) = self.command(compartment, Command::AddRelay { ticket: ticket.to_owned() })?
+        else {
+            return Err(Error::bug("another reply was expected"));
+        };
+        self.adopt_relays()?;
+        Ok(relay)
+    }
+
+    /// Makes a compartment.
+    ///
+    /// # Errors
+    /// The name is taken, or there is no room.
+    pub fn create_compartment(&mut self, name: &str) -> Result<(), Error> {
+        if self.compartments.iter().any(|compartment| compartment.name == name.trim()) {
+            return Err(Error::refused(
+                "there is already a compartment of that name",
+                "choose another name; see: lapwing compartment list",
+            ));
+        }
+        let home = self.private_volume();
+        let id = self.session.create_volume(home, b"", &mut generator()).map_err(|e| fault::change(&e))?;
+        self.open_volume(id)?;
+        let number = self.compartments.len().saturating_sub(1);
+        match self.command(number, Command::Name { name: name.to_owned() }) {
+            Ok(_) => self.name_compartments(),
+            Err(error) => {
+                self.compartments.pop();
+                self.volumes.pop();
+                self.session.delete_volume(id, &mut generator()).map_err(|e| fault::change(&e))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Space used and allowed in a compartment, in bytes.
+    ///
+    /// # Errors
+    /// The volume cannot be read.
+    pub fn space(&self, compartment: usize) -> Result<(u64, u64), Error> {
+        let (_, base) = self.volumes.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        let usage = base.volume().usage().map_err(fault::volume)?;
+        Ok((usage.used, usage.soft_limit))
+    }
+
+    /// A volume of this session that no known passphrase but our own opens: where records about other passphrases may
+    /// lie. The first volume if there is none.
+    fn private_volume(&self) -> VolumeId {
+        let shown: Vec<VolumeId> =
+            self.session.entries().iter().flat_map(lapwing_vault::Entry::volumes).collect();
+        let all = self.session.volumes();
+        let first = all.first().copied();
+        all.into_iter().find(|volume| !shown.contains(volume)).or(first).unwrap_or_else(|| self.volumes[0].0)
+    }
+
+    /// The relays that a compartment uses.
+    fn relay_rows(&self, compartment: usize) -> Result<Vec<RelayRow>, Error> {
+        self.read(compartment, |unit| Ok(unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| row).collect()))
+    }
+
+    /// Ends the connections. What was sent has left.
+    pub async fn close(mut self) {
+        self.driver.close().await;
+    }
+}
+
+/// Why following ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// As decided.
+    Decided(Report),
+    /// Another command wants the vault.
+    Asked(Report),
+}
+
+fn remove_partial(path: &Path) {
+    // Only what this call made: `create` refuses an existing path before it writes.
+    let _ = std::fs::remove_file(path);
+}

@@ -1,0 +1,296 @@
+//! `send`, `read`, `sync`.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        args::{ReadArgs, SendArgs, SyncArgs},
+        exit::Exit,
+        output::{Output, Record},
+        shell::Shell,
+    },
+    client::{Client, Ended},
+    clock::{self, Zone},
+    driver::{Compartment, Next},
+    engine::{
+        Command, Effect, Reply,
+        view::{self, MessageView, Span, WriterView},
+    },
+    error::{Error, Retry},
+    store::{ChatId, MessageState, Order, Unit},
+};
+
+/// Messages shown when nothing is new.
+const FEW: usize = 10;
+
+#[derive(Serialize)]
+struct Sent {
+    chat: String,
+    state: &'static str,
+}
+
+impl Record for Sent {
+    const TYPE: &'static str = "sent";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            "sent" => write!(f, "sent to {}", self.chat),
+            "failed" => write!(f, "{} does not receive here any more", self.chat),
+            _ => write!(f, "kept for {}; it is sent when the relay answers", self.chat),
+        }
+    }
+}
+
+const fn state_word(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Received => "received",
+        MessageState::Waiting => "waiting",
+        MessageState::Sent => "sent",
+        MessageState::Failed => "failed",
+    }
+}
+
+pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Error> {
+    let text = shell.argument(&args.text)?;
+    let mut client = shell.unlock().await?;
+    let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
+    let command = Command::Send { chat: args.chat.clone(), text };
+    let Reply::Message { chat, order } = client.command(number, command)? else {
+        return Err(Error::bug("another reply was expected"));
+    };
+    shell.settle(&mut client).await;
+    let shown = client.read(number, |unit| view::messages(unit, &chat, Span::One(order)))?;
+    let waiting = client.read(number, |unit| view::chat(unit, &args.chat))?.waiting;
+    client.close().await;
+    let state = shown.first().map_or(MessageState::Waiting, |message| message.state);
+    shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state) })?;
+    if waiting > 1 {
+        shell.output.talk(format_args!("{waiting} messages to {} wait for the relay.", args.chat));
+    }
+    if state == MessageState::Failed {
+        return Err(Error::refused(
+            "the message will not be delivered: the other side does not receive here any more",
+            "reach them another way and make a new contact: lapwing invite NAME",
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Message {
+    chat: String,
+    /// Place in the chat.
+    order: Order,
+    from: String,
+    sent: String,
+    received: String,
+    state: &'static str,
+    text: Option<String>,
+    #[serde(skip)]
+    time: String,
+}
+
+impl Message {
+    fn of(chat: &str, view: &MessageView, zone: &Zone) -> Self {
+        Self {
+            chat: chat.to_owned(),
+            order: view.order,
+            from: match &view.writer {
+                WriterView::Me => "me".to_owned(),
+                WriterView::Peer => chat.to_owned(),
+                WriterView::Member(name) => name.line().to_string(),
+                WriterView::Program => "lapwing".to_owned(),
+            },
+            sent: clock::rfc3339(view.sent),
+            received: clock::rfc3339(view.stored),
+            state: state_word(view.state),
+            text: view.text.as_ref().map(|text| text.block().to_string()),
+            time: zone.short(view.stored, clock::now()),
+        }
+    }
+}
+
+impl Record for Message {
+    const TYPE: &'static str = "message";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_deref().unwrap_or("(erased)");
+        // A second line of a message must not look like another message.
+        let text = text.replace('\n', "\n    ");
+        write!(f, "{}  {}: {text}", self.time, self.from)?;
+        match self.state {
+            "waiting" => write!(f, "  [not at the relay yet]"),
+            "failed" => write!(f, "  [not delivered]"),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Error> {
+    let mut client = shell.unlock().await?;
+    let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
+    let chat = client.read(number, |unit| view::chat(unit, &args.chat))?.id;
+    shell.settle(&mut client).await;
+    let zone = Zone::of_system();
+    let mut shown = match args.last {
+        Some(count) => client.read(number, |unit| view::messages(unit, &chat, Span::Last(count)))?,
+        None => client.read(number, |unit| view::messages(unit, &chat, Span::Unread))?,
+    };
+    if args.last.is_none() && shown.len() < FEW {
+        shown = client.read(number, |unit| view::messages(unit, &chat, Span::Last(FEW)))?;
+    }
+    for message in &shown {
+        shell.output.emit(&Message::of(&args.chat, message, &zone))?;
+    }
+    if let Some(last) = shown.last() {
+        client.command(number, Command::MarkRead { chat, order: last.order })?;
+    }
+    if args.follow && !shell.offline {
+        follow(shell, &mut client, number, chat, &args.chat).await?;
+    }
+    client.close().await;
+    Ok(Exit::Done)
+}
+
+async fn follow(
+    shell: &mut Shell,
+    client: &mut Client,
+    number: usize,
+    chat: ChatId,
+    name: &str,
+) -> Result<(), Error> {
+    shell.output.talk("Waiting for messages; Ctrl-C ends it.");
+    let zone = Zone::of_system();
+    let mut last = None;
+    let mut failed = None;
+    let output = &shell.output;
+    let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
+        for (compartment, effect) in effects {
+            if let Err(error) = told(output, compartments, *compartment, effect) {
+                failed = Some(error);
+                return Next::End;
+            }
+            let Effect::Message { chat: of, order } = effect else { continue };
+            if *compartment != number || *of != chat {
+                continue;
+            }
+            let unit = Unit::new(&*compartments[number].base);
+            let Ok(messages) = view::messages(&unit, &chat, Span::One(*order)) else { continue };
+            for message in &messages {
+                if let Err(error) = output.emit(&Message::of(name, message, &zone)) {
+                    failed = Some(error.into());
+                    return Next::End;
+                }
+                last = last.max(Some(message.order));
+            }
+        }
+        Next::On
+    };
+    let ended = client.follow(&mut decide).await;
+    if let Some(order) = last {
+        client.command(number, Command::MarkRead { chat, order })?;
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if matches!(ended, Ended::Asked(_)) {
+        shell.output.talk("Another command needed the vault; this one has ended.");
+    }
+    Ok(())
+}
+
+/// Tells what must not be missed while following.
+fn told(output: &Output, compartments: &[Compartment], number: usize, effect: &Effect) -> Result<(), Error> {
+    let Effect::Alert { alert } = effect else { return Ok(()) };
+    let Some(compartment) = compartments.get(number) else { return Ok(()) };
+    let alerts = view::alerts(&Unit::new(&*compartment.base)).unwrap_or_default();
+    if let Some(alert) = alerts.iter().find(|view| view.id == *alert) {
+        output.bell();
+        output.emit(&super::alert::AlertRecord::of(alert))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Synced {
+    messages: usize,
+    alerts: usize,
+    delivered: usize,
+    waiting: usize,
+    unreachable: Vec<String>,
+}
+
+impl Record for Synced {
+    const TYPE: &'static str = "synced";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} new, {} sent, {} waiting", self.messages, self.delivered, self.waiting)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    messages: usize,
+    alerts: usize,
+    delivered: usize,
+}
+
+impl Counts {
+    fn add(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Message { .. } => self.messages += 1,
+            Effect::Alert { .. } => self.alerts += 1,
+            Effect::Delivered { .. } => self.delivered += 1,
+            _ => {}
+        }
+    }
+}
+
+pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Error> {
+    let mut client = shell.unlock().await?;
+    let mut counts = Counts::default();
+    let mut report = shell.settle(&mut client).await;
+    report.effects.iter().for_each(|(_, effect)| counts.add(effect));
+    if let Some(seconds) = args.wait {
+        let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        let output = &shell.output;
+        let mut failed = None;
+        let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
+            for (number, effect) in effects {
+                counts.add(effect);
+                if let Err(error) = told(output, compartments, *number, effect) {
+                    failed = Some(error);
+                    return Next::End;
+                }
+            }
+            if tokio::time::Instant::now() >= end { Next::End } else { Next::On }
+        };
+        report = match client.follow(&mut decide).await {
+            Ended::Decided(report) => report,
+            Ended::Asked(report) => {
+                shell.output.talk("Another command needed the vault; this one has ended.");
+                report
+            }
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    let mut waiting = 0;
+    for number in 0..client.compartments().len() {
+        waiting += client.read(number, view::waiting)?.len();
+        waiting += client.read(number, view::chats)?.iter().map(|chat| chat.waiting).sum::<usize>();
+    }
+    client.close().await;
+    let unreachable: Vec<String> = report.trouble.iter().map(|trouble| trouble.relay.to_string()).collect();
+    let nothing_reached = !unreachable.is_empty();
+    let Counts { messages, alerts, delivered } = counts;
+    shell.output.emit(&Synced { messages, alerts, delivered, waiting, unreachable })?;
+    if nothing_reached {
+        return Err(Error::unreachable(
+            "a relay cannot be reached",
+            "what waits is kept and sent when it answers; see: lapwing relay list",
+        )
+        .with_retry(Retry::Later));
+    }
+    Ok(Exit::Done)
+}

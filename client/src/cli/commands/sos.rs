@@ -1,0 +1,263 @@
+//! `sos add|list|remove`: duress passphrases, in plain words.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::done::Done;
+use crate::{
+    cli::{
+        args::{ActionArg, SosAddArgs, SosCommand},
+        exit::Exit,
+        output::Record,
+        prompt::Question,
+        shell::Shell,
+        table::Table,
+    },
+    client::{Client, PlanRequest, require_distinct},
+    engine::view,
+    error::Error,
+    store::{PlanAction, PlanState, TrustSide},
+};
+
+const WHAT_IT_IS: &str = "\
+A duress passphrase opens this vault like any other, but shows only the compartments that you choose now. Typed at any \
+prompt, it tells your relay at once; the relay sends the alert that you prepare here to the people you trust.";
+
+const ABOUT_HIDE: &str = "\
+hide: what it does not show stays in the file, unseen. Somebody who makes you give up this passphrase cannot tell that \
+there is more. Risk: whoever later learns your real passphrase opens everything, from this file or from any copy.";
+
+const ABOUT_DESTROY: &str = "\
+destroy: in the moment it is typed, the keys to everything that it does not show are destroyed, in this file, for good, \
+for you too. Risk: a copy of the file made before still opens with your real passphrase. And in some countries \
+destroying what an authority asks for is an offence of its own; ask a lawyer before you choose this.";
+
+const ABOUT_SPACE: &str = "\
+Inside the cover everything works. What is created there cannot know of what is hidden and may take its room: with \
+hide, make no compartment and no passphrase while the cover is open unless you accept to lose something hidden.";
+
+pub(super) async fn run(shell: &mut Shell, command: SosCommand) -> Result<Exit, Error> {
+    match command {
+        SosCommand::Add(args) => add(shell, args).await,
+        SosCommand::List => list(shell).await,
+        SosCommand::Remove { name } => {
+            let mut client = shell.unlock().await?;
+            client.remove_plan(&name)?;
+            shell.settle(&mut client).await;
+            client.close().await;
+            shell.output.emit(&Done::new(format!("{name} is removed; its passphrase opens nothing any more")))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
+    let (mut client, real) = shell.unlock_with().await?;
+    // A contact may just have agreed.
+    shell.settle(&mut client).await;
+    shell.output.talk(WHAT_IT_IS);
+    let name = match args.name {
+        Some(name) => name,
+        None => shell.prompt.text(Question::new("a name for this plan", "--name"))?,
+    };
+    let shows = shown(shell, &mut client, args.show)?;
+    let action = chosen_action(shell, args.action)?;
+    let numbers: Vec<usize> =
+        shows.iter().map(|name| client.compartment(Some(name))).collect::<Result<_, _>>()?;
+    if numbers.len() >= client.compartments().len() {
+        offer_compartment(shell, &mut client, args.yes)?;
+    }
+    let alert = alerted(shell, &client, &numbers, args.alert)?;
+    let text = match args.text {
+        Some(text) => text,
+        None if alert.is_empty() => String::new(),
+        None => shell.prompt.text(Question::new("what the alert says (name, what it means)", "--text"))?,
+    };
+    let (place, instructions) = (args.place, args.instructions);
+    confirm(shell, action, &shows, &alert, args.yes)?;
+    let duress = shell.new_passphrase("new duress passphrase", args.weak)?;
+    require_distinct(&real, &duress)?;
+    let action = match action {
+        ActionArg::Hide => PlanAction::Hide,
+        ActionArg::Destroy => PlanAction::Destroy,
+    };
+    let request = PlanRequest { name: name.clone(), shows, action, alert, text, place, instructions };
+    client.add_plan(request, &duress).await?;
+    shell.settle(&mut client).await;
+    client.close().await;
+    shell.output.emit(&Done::new(format!("{name} is armed")))?;
+    shell.output.talk(
+        "Use what the cover shows from time to time, so that it looks lived in. Tell the people you alert what to do.",
+    );
+    Ok(Exit::Done)
+}
+
+/// Which compartments stay.
+fn shown(shell: &mut Shell, client: &mut Client, given: Vec<String>) -> Result<Vec<String>, Error> {
+    if !given.is_empty() {
+        let mut names = given;
+        names.sort();
+        names.dedup();
+        return Ok(names);
+    }
+    let names: Vec<String> = client.compartments().iter().map(|one| one.name.clone()).collect();
+    let options: Vec<&str> = names.iter().map(String::as_str).collect();
+    let chosen =
+        shell.prompt.choose(Question::new("which compartment stays visible", "--show"), &options)?;
+    Ok(names.into_iter().skip(chosen).take(1).collect())
+}
+
+fn chosen_action(shell: &mut Shell, given: Option<ActionArg>) -> Result<ActionArg, Error> {
+    if let Some(action) = given {
+        shell.output.talk(match action {
+            ActionArg::Hide => ABOUT_HIDE,
+            ActionArg::Destroy => ABOUT_DESTROY,
+        });
+        return Ok(action);
+    }
+    shell.output.talk(ABOUT_HIDE);
+    shell.output.talk(ABOUT_DESTROY);
+    let question = Question::new("what becomes of everything else", "--do");
+    Ok(match shell.prompt.choose(question, &["hide", "destroy"])? {
+        0 => ActionArg::Hide,
+        _ => ActionArg::Destroy,
+    })
+}
+
+/// The plan itself must lie where its passphrase does not lead.
+fn offer_compartment(shell: &mut Shell, client: &mut Client, yes: bool) -> Result<(), Error> {
+    shell.output.talk("The plan has to lie in a compartment that the duress passphrase does not open.");
+    let agreed = yes
+        || shell.prompt.confirm(Question::new("make one, called private", "--yes"))?;
+    if !agreed {
+        return Err(Error::negative("no plan was set up", "leave a compartment out, or make one: lapwing compartment create NAME"));
+    }
+    client.create_compartment("private")
+}
+
+/// Whom to alert: trusted contacts of a compartment that stays hidden.
+fn alerted(
+    shell: &mut Shell,
+    client: &Client,
+    shows: &[usize],
+    given: Vec<String>,
+) -> Result<Vec<String>, Error> {
+    let mut candidates = Vec::new();
+    for number in (0..client.compartments().len()).filter(|number| !shows.contains(number)) {
+        let trusts = client.read(number, view::trusts)?;
+        candidates.extend(
+            trusts
+                .into_iter()
+                .filter(|trust| trust.side == TrustSide::Ours && trust.accepted)
+                .map(|trust| trust.chat),
+        );
+    }
+    if !given.is_empty() {
+        if let Some(unknown) = given.iter().find(|chat| !candidates.contains(chat)) {
+            return Err(Error::refused(
+                format!("{unknown} is no trusted contact of a compartment that stays hidden"),
+                "ask them with: lapwing trust add CHAT; they agree with: lapwing trust accept CHAT",
+            ));
+        }
+        return Ok(given);
+    }
+    if candidates.is_empty() {
+        return Err(Error::refused(
+            "there is no trusted contact yet whom this plan could alert",
+            "ask one with: lapwing trust add CHAT; they agree with: lapwing trust accept CHAT",
+        ));
+    }
+    let mut options: Vec<&str> = vec!["all of them"];
+    options.extend(candidates.iter().map(String::as_str));
+    match shell.prompt.choose(Question::new("whom to alert", "--alert"), &options)? {
+        0 => Ok(candidates),
+        number => Ok(candidates.into_iter().skip(number - 1).take(1).collect()),
+    }
+}
+
+fn confirm(
+    shell: &mut Shell,
+    action: ActionArg,
+    shows: &[String],
+    alert: &[String],
+    yes: bool,
+) -> Result<(), Error> {
+    let fate = match action {
+        ActionArg::Hide => "hides everything else",
+        ActionArg::Destroy => "DESTROYS everything else for good",
+    };
+    shell.output.talk(ABOUT_SPACE);
+    shell.output.talk(format_args!(
+        "The passphrase you set next shows {}, {fate}, and alerts {}.",
+        shows.join(", "),
+        alert.join(", ")
+    ));
+    if yes || shell.prompt.confirm(Question::new("set it up like this", "--yes"))? {
+        return Ok(());
+    }
+    Err(Error::negative("no plan was set up", "run it again whenever you like"))
+}
+
+#[derive(Serialize)]
+struct Plans {
+    plans: Vec<Plan>,
+}
+
+#[derive(Serialize)]
+struct Plan {
+    name: String,
+    shows: Vec<String>,
+    action: &'static str,
+    alerts: Vec<String>,
+    state: &'static str,
+    compartment: String,
+}
+
+impl Record for Plans {
+    const TYPE: &'static str = "plans";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.plans.is_empty() {
+            return f.write_str("none; set one up with: lapwing sos add");
+        }
+        let mut table = Table::new(&["name", "shows", "does", "alerts", "state"]);
+        for plan in &self.plans {
+            table.row([
+                plan.name.as_str(),
+                &plan.shows.join(", "),
+                plan.action,
+                &plan.alerts.join(", "),
+                plan.state,
+            ]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+async fn list(shell: &mut Shell) -> Result<Exit, Error> {
+    let mut client = shell.unlock().await?;
+    shell.settle(&mut client).await;
+    let plans = client
+        .plans()?
+        .into_iter()
+        .map(|(number, plan)| Plan {
+            state: match (plan.state, plan.fired, plan.armed) {
+                (PlanState::Pending, _, _) => "not set up",
+                (PlanState::Armed, true, _) => "was set off",
+                (PlanState::Armed, false, true) => "armed",
+                (PlanState::Armed, false, false) => "to be armed anew",
+            },
+            name: plan.name,
+            shows: plan.shows,
+            action: match plan.action {
+                PlanAction::Hide => "hide",
+                PlanAction::Destroy => "destroy",
+            },
+            alerts: plan.alerts,
+            compartment: client.compartments()[number].name.clone(),
+        })
+        .collect();
+    client.close().await;
+    shell.output.emit(&Plans { plans })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,158 @@
+//! `init`, `status`, `passphrase change`.
+
+use std::fmt;
+
+use lapwing_vault::ContainerSize;
+use serde::Serialize;
+
+use super::done::Done;
+use crate::{
+    cli::{
+        args::InitArgs,
+        exit::Exit,
+        output::Record,
+        progress::Progress,
+        shell::Shell,
+        size,
+        table::Table,
+    },
+    client::{Client, require_distinct},
+    engine::view,
+    error::Error,
+};
+
+pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Error> {
+    let container = ContainerSize::new(args.size)
+        .map_err(|error| Error::usage(error.to_string(), "try: lapwing init --size 256MiB"))?;
+    if shell.vault.try_exists().unwrap_or(false) {
+        return Err(Error::refused(
+            "something exists at this path already",
+            "choose another path with --vault; nothing was changed",
+        ));
+    }
+    shell.output.talk(
+        "A vault is one file of fixed size. There is no way back to it without its passphrase: nobody can reset it.",
+    );
+    let passphrase = shell.new_passphrase("new passphrase", args.weak)?;
+    if let Some(folder) = shell.vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_folder(folder)?;
+    }
+    let bar = Progress::bar(&shell.output, "writing the vault", container.bytes());
+    let client =
+        Client::create(&shell.world, &shell.vault, container, &passphrase, &mut |done, _| bar.set(done))?;
+    drop(bar);
+    client.close().await;
+    shell.output.emit(&Made { path: shell.vault.display().to_string(), bytes: container.bytes() })?;
+    shell.output.talk("Next: ask your relay's operator for an access ticket, then run: lapwing relay add -");
+    Ok(Exit::Done)
+}
+
+fn make_folder(folder: &std::path::Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Error::refused(
+            format!("the folder for the vault cannot be made: {}", error.kind()),
+            "choose another path with --vault",
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct Made {
+    path: String,
+    bytes: u64,
+}
+
+impl Record for Made {
+    const TYPE: &'static str = "vault";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "made a vault of {} at {}", size::words(self.bytes), self.path)
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    compartments: Vec<CompartmentStatus>,
+}
+
+#[derive(Serialize)]
+struct CompartmentStatus {
+    name: String,
+    used_bytes: u64,
+    limit_bytes: u64,
+    relays: usize,
+    chats: usize,
+    unread: usize,
+    waiting: usize,
+    alerts: usize,
+    inconsistent_relays: usize,
+}
+
+impl Record for Status {
+    const TYPE: &'static str = "status";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["compartment", "relays", "chats", "unread", "waiting", "alerts", "used"]);
+        for one in &self.compartments {
+            let percent = one.used_bytes.saturating_mul(100) / one.limit_bytes.max(1);
+            table.row([
+                one.name.clone(),
+                one.relays.to_string(),
+                one.chats.to_string(),
+                one.unread.to_string(),
+                one.waiting.to_string(),
+                one.alerts.to_string(),
+                format!("{percent} % of {}", size::words(one.limit_bytes)),
+            ]);
+        }
+        write!(f, "{table}")?;
+        for one in self.compartments.iter().filter(|one| one.inconsistent_relays > 0) {
+            writeln!(f, "a relay of {} contradicted itself: messages may be missing there", one.name)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
+    let mut client = shell.unlock().await?;
+    shell.settle(&mut client).await;
+    let mut compartments = Vec::new();
+    for (number, compartment) in client.compartments().iter().enumerate() {
+        let chats = client.read(number, view::chats)?;
+        let relays = client.read(number, view::relays)?;
+        let alerts = client.read(number, view::alerts)?;
+        let waiting = client.read(number, view::waiting)?.len();
+        let (used_bytes, limit_bytes) = client.space(number)?;
+        compartments.push(CompartmentStatus {
+            name: compartment.name.clone(),
+            used_bytes,
+            limit_bytes,
+            relays: relays.len(),
+            chats: chats.len(),
+            unread: chats.iter().map(|chat| chat.unread).sum(),
+            waiting,
+            alerts: alerts.iter().filter(|alert| alert.acknowledged.is_none()).count(),
+            inconsistent_relays: relays.iter().filter(|relay| relay.inconsistent).count(),
+        });
+    }
+    client.close().await;
+    shell.output.emit(&Status { compartments })?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn change_passphrase(shell: &mut Shell, weak: bool) -> Result<Exit, Error> {
+    let (mut client, old) = shell.unlock_with().await?;
+    let new = shell.new_passphrase("new passphrase", weak)?;
+    if new.expose() == old.expose() {
+        return Err(Error::refused("that is the passphrase you have", "choose another one; nothing was changed"));
+    }
+    // Both open nothing but this: being alike is only unwise where one of them does something else.
+    let alike = require_distinct(&old, &new).is_err();
+    client.change_passphrase(&new)?;
+    client.close().await;
+    shell.output.emit(&Done::new("the passphrase is changed; the old one opens nothing any more"))?;
+    if alike {
+        shell.output.talk("It is much like the old one: whoever knew that may guess it.");
+    }
+    shell.output.talk("Copies of the file from before still open with the old one.");
+    Ok(Exit::Done)
+}

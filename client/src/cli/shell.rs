@@ -1,0 +1,161 @@
+//! What every command works with: the vault's path, the output, the questions, the world.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    output::Output,
+    progress::Progress,
+    prompt::{Prompt, TypedPassphrase},
+    strength::{Level, Strength},
+};
+use crate::{
+    client::{Client, World},
+    driver::Report,
+    engine::{Effect, view},
+    error::Error,
+};
+
+/// How long a command sends and fetches before it answers. What is not done by then is kept.
+pub const SETTLE: Duration = Duration::from_secs(12);
+
+/// Longest text that is read from standard input: a message, a ticket.
+const MAX_INPUT: u64 = 64 << 10;
+
+/// What a command works with.
+pub struct Shell {
+    /// The only way out.
+    pub output: Output,
+    /// The only way to ask.
+    pub prompt: Box<dyn Prompt>,
+    /// Network, clock, cost of the derivation.
+    pub world: World,
+    /// The vault's file.
+    pub vault: PathBuf,
+    /// The compartment that was named.
+    pub compartment: Option<String>,
+    /// Neither send nor fetch.
+    pub offline: bool,
+}
+
+impl Shell {
+    /// Asks for the passphrase and opens the vault.
+    ///
+    /// # Errors
+    /// Nothing is opened; nobody can be asked; the file is no vault.
+    pub async fn unlock(&mut self) -> Result<Client, Error> {
+        self.unlock_with().await.map(|(client, _)| client)
+    }
+
+    /// As [`Shell::unlock`], and keeps the passphrase: to compare a new one with it.
+    ///
+    /// # Errors
+    /// As [`Shell::unlock`].
+    pub async fn unlock_with(&mut self) -> Result<(Client, TypedPassphrase), Error> {
+        require_file(&self.vault)?;
+        let passphrase = self.prompt.passphrase("passphrase")?;
+        let spinner = Progress::spinner(&self.output, "unlocking");
+        let client = Client::unlock(&self.world, &self.vault, &passphrase).await?;
+        drop(spinner);
+        Ok((client, passphrase))
+    }
+
+    /// Asks for a passphrase that is to be set, and refuses a weak one unless that is accepted.
+    ///
+    /// # Errors
+    /// It is too easy to guess; nobody can be asked.
+    pub fn new_passphrase(&mut self, what: &str, weak: bool) -> Result<TypedPassphrase, Error> {
+        let passphrase = self.prompt.new_passphrase(what)?;
+        let strength = Strength::of(passphrase.expose());
+        if strength.level() == Level::TooWeak && !weak {
+            return Err(Error::refused(
+                "the passphrase is too easy to guess",
+                strength.advice().map_or_else(
+                    || "use five or more random words; --weak accepts it all the same".to_owned(),
+                    |advice| format!("{advice}; --weak accepts it all the same"),
+                ),
+            ));
+        }
+        Ok(passphrase)
+    }
+
+    /// Sends what waits and takes what came, unless that is switched off, and tells what cannot wait.
+    pub async fn settle(&mut self, client: &mut Client) -> Report {
+        self.settle_for(client, SETTLE).await
+    }
+
+    /// As [`Shell::settle`], for another time.
+    pub async fn settle_for(&mut self, client: &mut Client, budget: Duration) -> Report {
+        if self.offline {
+            return Report::default();
+        }
+        let report = client.settle(budget).await;
+        self.announce(client, &report.effects);
+        for trouble in &report.trouble {
+            self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
+        }
+        if !report.faults.is_empty() {
+            self.output.warn("something could not be taken in; run: lapwing doctor");
+        }
+        report
+    }
+
+    /// Tells what must not be missed, whatever the command is about.
+    pub fn announce(&self, client: &Client, effects: &[(usize, Effect)]) {
+        for (compartment, effect) in effects {
+            match effect {
+                Effect::Alert { alert } => self.alarm(client, *compartment, alert),
+                Effect::Inconsistent => self.output.warn(
+                    "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
+                ),
+                _ => {}
+            }
+        }
+    }
+
+    fn alarm(&self, client: &Client, compartment: usize, id: &[u8; 16]) {
+        let alerts = client.read(compartment, view::alerts).unwrap_or_default();
+        if let Some(alert) = alerts.into_iter().find(|alert| alert.id == *id) {
+            self.output.bell();
+            let who = alert.chat.as_deref().unwrap_or("a contact");
+            self.output.warn(format_args!("ALERT from {who}: {}", alert.text.line()));
+            self.output.warn("see it with: lapwing alert list");
+        }
+    }
+
+    /// The argument itself, or standard input for `-`.
+    ///
+    /// # Errors
+    /// Standard input is no text or too long.
+    pub fn argument(&self, argument: &str) -> Result<String, Error> {
+        if argument != "-" {
+            return Ok(argument.to_owned());
+        }
+        let mut text = Vec::new();
+        std::io::stdin()
+            .lock()
+            .take(MAX_INPUT + 1)
+            .read_to_end(&mut text)
+            .map_err(|_| Error::usage("standard input cannot be read", "pipe the text into the command"))?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_INPUT {
+            return Err(Error::usage("what came on standard input is too long", "is it the right file?"));
+        }
+        String::from_utf8(text)
+            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+            .map_err(|_| Error::usage("what came on standard input is not text", "use UTF-8"))
+    }
+}
+
+/// Says that there is no vault before a passphrase is asked for.
+fn require_file(path: &Path) -> Result<(), Error> {
+    if path.try_exists().unwrap_or(true) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "there is no file at this path",
+        "make a vault with: lapwing init; or say where it is with --vault PATH",
+    ))
+}

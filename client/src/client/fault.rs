@@ -1,0 +1,85 @@
+//! What the vault and the engine refuse, in two lines for people.
+
+use lapwing_vault::{ChangeError, CreateError, OpenError, UnlockError, VolumeError};
+
+use crate::{
+    engine::Fault,
+    error::{Error, Retry},
+    store::StoreError,
+};
+
+pub(super) fn create(error: CreateError) -> Error {
+    let message = error.to_string();
+    match error {
+        CreateError::Exists => Error::refused(message, "choose another path with --vault; nothing was changed"),
+        CreateError::DiskFull => {
+            Error::refused(message, "free some space or choose a smaller --size; nothing was left behind")
+        }
+        CreateError::Derivation(_) => Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock"),
+        _ => Error::refused(message, "check that the folder exists and can be written"),
+    }
+}
+
+pub(super) fn open(error: OpenError) -> Error {
+    let message = error.to_string();
+    match error {
+        OpenError::NotFound => {
+            Error::refused(message, "make a vault with: lapwing init; or say where it is with --vault PATH")
+        }
+        OpenError::NotAFile | OpenError::NotAContainer => {
+            Error::refused(message, "say where the vault is with --vault PATH; this file was not changed")
+        }
+        OpenError::Forbidden => Error::refused(message, "check who owns the file and its permissions"),
+        _ => Error::refused(message, "check the disk"),
+    }
+}
+
+pub(super) fn unlock(error: UnlockError) -> Error {
+    let message = error.to_string();
+    match error {
+        UnlockError::NotUnlocked => Error::not_unlocked(),
+        UnlockError::Busy => {
+            Error::refused(message, "end the other lapwing command, or try again in a moment").with_retry(Retry::Later)
+        }
+        UnlockError::Damaged => Error::refused(message, "nothing was written; try a copy of the file, if there is one"),
+        UnlockError::NewerVersion => Error::refused(message, "update lapwing"),
+        UnlockError::Derivation(_) => Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock"),
+        _ => Error::refused(message, "check the disk"),
+    }
+}
+
+pub(super) fn change(error: &ChangeError) -> Error {
+    let message = error.to_string();
+    match error {
+        ChangeError::AlreadyOpens => Error::refused(message, "choose a passphrase that opens nothing yet"),
+        ChangeError::NoFreeSlot => Error::refused(message, "remove one you do not need; see: lapwing sos list"),
+        ChangeError::NoFreeRegion => Error::refused(message, "a vault has room for four compartments"),
+        ChangeError::SessionEnded => Error::refused(message, "unlock the vault again"),
+        ChangeError::WouldExpose => {
+            Error::refused(message, "leave one compartment out of --show, or make a new one: lapwing compartment create")
+        }
+        ChangeError::ApplicationTooLong => Error::refused(message, "remove a relay first; see: lapwing relay list"),
+        _ => Error::refused(message, "nothing was changed; run: lapwing doctor"),
+    }
+}
+
+pub(super) fn volume(error: VolumeError) -> Error {
+    let message = error.to_string();
+    match error {
+        VolumeError::Full | VolumeError::KeyTableFull => {
+            Error::refused(message, "delete messages or chats you do not need")
+        }
+        _ => Error::refused(message, "nothing was changed; run: lapwing doctor"),
+    }
+}
+
+/// A refusal of the engine.
+#[must_use]
+pub fn refused_by_engine(fault: &Fault) -> Error {
+    let message = fault.to_string();
+    match fault {
+        Fault::Inconsistent(what) => Error::bug(what),
+        Fault::Store(StoreError::Record) => Error::refused(message, "update lapwing"),
+        other => Error::refused(message, other.hint()),
+    }
+}

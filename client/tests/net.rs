@@ -81,7 +81,7 @@ impl TestRelay {
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         let mut parameters = quinn::TransportConfig::default();
         // Little is held for a client that does not read, so that back pressure shows.
-        parameters.send_window(256 << 10);
+        parameters.send_window(256 << 10).stream_receive_window((128u32 << 10).into());
         config.transport_config(Arc::new(parameters));
         let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let port = endpoint.local_addr().unwrap().port();
@@ -273,6 +273,31 @@ async fn large_requests_share_a_bounded_room() {
     huge.envelope = ByteBuf::from(vec![7; MAX_FRAME]);
     assert_eq!(link.request(RequestBody::Append(huge)).await.unwrap_err(), LinkError::TooLarge);
     assert!(link.request(append()).await.is_ok(), "the link works on");
+}
+
+#[tokio::test]
+async fn a_relay_that_takes_nothing_holds_nobody_up() {
+    let relay = TestRelay::start(async |connection: Connection| {
+        let _streams = connection.accept_bi().await.unwrap();
+        connection.closed().await;
+    });
+    let mut options = Options::default();
+    options.request_timeout = Duration::from_secs(1);
+    let link = relay.link_with(options).await;
+    let mut asked = JoinSet::new();
+    for _ in 0..100 {
+        let link = Arc::clone(&link);
+        let body = RequestBody::Append(Append {
+            mailbox: MailboxId::from_bytes([1; 32]),
+            envelope: ByteBuf::from(vec![7; 64 << 10]),
+        });
+        asked.spawn(async move { link.request(body).await });
+    }
+    while let Some(done) = tokio::time::timeout(LONG, asked.join_next()).await.unwrap() {
+        assert_eq!(done.unwrap().unwrap_err(), LinkError::Timeout);
+    }
+    let got = tokio::time::timeout(LONG, link.notice()).await.unwrap();
+    assert_eq!(got.unwrap_err(), LinkError::Timeout, "the link has ended");
 }
 
 #[tokio::test]

@@ -48,6 +48,9 @@ const IN_FLIGHT_BYTES: u32 = 1 << 20;
 /// reading there anyway.
 const LEAST_SHARE: usize = IN_FLIGHT_BYTES as usize / MAX_IN_FLIGHT;
 
+/// What must be taken by a relay before it counts as stalled: little enough for a line of a kilobyte a second.
+const PIECE: usize = 16 << 10;
+
 /// Notices held for the engine: a few windows. Then the relay has to wait.
 const NOTICE_BUFFER: usize = 8;
 
@@ -115,8 +118,8 @@ impl QuicLink {
         });
         let (queue, queued) = mpsc::channel(MAX_IN_FLIGHT);
         let (notice_sender, notices) = mpsc::channel(NOTICE_BUFFER);
-        let task =
-            tokio::spawn(drive(endpoint, connection, streams, queued, notice_sender, Arc::clone(&shared)));
+        let ends = Ends { endpoint, connection, streams };
+        let task = tokio::spawn(drive(ends, queued, notice_sender, Arc::clone(&shared), request_timeout));
         Self {
             shared,
             queue,
@@ -266,20 +269,27 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The link's task: whichever half ends first ends the connection.
-async fn drive(
+/// What QUIC gave for the link.
+struct Ends {
     endpoint: Endpoint,
     connection: Connection,
-    (send, recv): (SendStream, RecvStream),
+    streams: (SendStream, RecvStream),
+}
+
+/// The link's task: whichever half ends first ends the connection.
+async fn drive(
+    ends: Ends,
     queue: mpsc::Receiver<Queued>,
     notices: mpsc::Sender<Notice>,
     shared: Arc<Shared>,
+    stall: Duration,
 ) {
+    let Ends { endpoint, connection, streams: (send, recv) } = ends;
     let _done = shared.done.clone().drop_guard();
     let cause = tokio::select! {
         cause = read_answers(FrameReader::new(recv), &shared) => cause,
         cause = read_notices(&connection, &notices) => cause,
-        cause = write_requests(send, queue, &shared) => cause,
+        cause = write_requests(send, queue, &shared, stall) => cause,
         cause = give_up_closing(&shared) => cause,
     };
     shared.end(cause);
@@ -304,10 +314,14 @@ async fn say_goodbye(connection: &Connection) {
 }
 
 /// Writes what is queued, everything at once that is there; after `close` the rest, and returns once it is answered.
+///
+/// A relay that takes nothing for as long as a request may last ends the link: it would keep the room for itself, and
+/// with it everybody who waits for some.
 async fn write_requests(
     mut stream: SendStream,
     mut queue: mpsc::Receiver<Queued>,
     shared: &Shared,
+    stall: Duration,
 ) -> LinkError {
     let mut batch = Vec::with_capacity(MAX_IN_FLIGHT);
     let mut bytes = Vec::new();
@@ -321,8 +335,12 @@ async fn write_requests(
         for Queued { frame, _share } in &batch {
             bytes.extend_from_slice(frame);
         }
-        if stream.write_all(&bytes).await.is_err() {
-            return LinkError::Closed;
+        for piece in bytes.chunks(PIECE) {
+            match timeout(stall, stream.write_all(piece)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return LinkError::Closed,
+                Err(_) => return LinkError::Timeout,
+            }
         }
         batch.clear();
         bytes.clear();

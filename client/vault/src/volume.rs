@@ -32,9 +32,9 @@ const SOFT_LIMIT_PERCENT: u64 = 80;
 /// Growth past a known size that is tolerated before it is measured again, in percent of the capacity:
 /// measuring reads every page.
 const MEASURE_STEP_PERCENT: u64 = 2;
-/// Free pages below which the database is given the rest of its region: a sixteenth of it, at least 64.
-const HEADROOM_SHARE: u64 = 16;
-const HEADROOM_MIN: u64 = 64;
+/// Free pages below which the database is given the rest of its region: a quarter of it. A single transaction
+/// of that size fits whenever the region has the room; a larger one may have to be repeated after `Full`.
+const HEADROOM_SHARE: u64 = 4;
 const PAGE: u64 = PAGE_LEN as u64;
 
 /// An open volume. Dropping it closes the database.
@@ -122,8 +122,9 @@ impl Volume {
     /// [`VolumeError::Damaged`] when a unit does not authenticate, else the database's error.
     pub fn begin_read(&self) -> Result<ReadTransaction, VolumeError> {
         let mut state = self.state();
-        if self.must_reopen(&state) && Arc::strong_count(&state.live) == 1 {
-            self.reopen(&mut state, true)?;
+        // After a failed write redb still reads what was committed; only a writer needs it opened anew.
+        if state.database.is_none() {
+            self.reopen(&mut state, false)?;
         }
         let database = &state.database.as_ref().ok_or(VolumeError::Damaged)?.database;
         let transaction = redb::ReadableDatabase::begin_read(&**database).map_err(database_error)?;
@@ -231,7 +232,7 @@ impl Volume {
     fn room(&self, transaction: &WriteTransaction, within_limit: bool) -> Result<Room, VolumeError> {
         let capacity = self.capacity_pages();
         let limit = soft_limit(capacity);
-        let headroom = (capacity / HEADROOM_SHARE).max(HEADROOM_MIN);
+        let headroom = capacity / HEADROOM_SHARE;
         let mut state = self.state();
         let opened = state.database.as_mut().ok_or(VolumeError::Damaged)?;
         let written = opened.units.pages_written();

@@ -47,7 +47,7 @@ fn cut_everywhere(
 
 /// Operations of more than twice as many calls are cut at each of their first and last, and a few times in
 /// between, where they only fill a region.
-const EDGE_CALLS: usize = 12;
+const EDGE_CALLS: usize = 9;
 
 fn synced_header_copies(calls: &[Call]) -> usize {
     let mut pending = 0;
@@ -323,7 +323,7 @@ fn vlt_50_no_commit_is_lost_and_none_is_half() {
         let write = volume.begin_write().unwrap();
         {
             let mut table = write.open_table(TABLE).unwrap();
-            let value = n.to_string().repeat(if n % 3 == 0 { 40_000 } else { 100 });
+            let value = n.to_string().repeat(if n % 3 == 0 { 100_000 } else { 100 });
             table.insert(1, value.as_str()).unwrap();
             table.insert(2, value.as_str()).unwrap();
         }
@@ -348,7 +348,7 @@ fn vlt_50_no_commit_is_lost_and_none_is_half() {
         let durable = acknowledged.iter().rfind(|(at, _)| *at <= cut).unwrap().1;
         let allowed: Vec<Option<String>> = [durable, (durable + 1).min(12)]
             .into_iter()
-            .map(|n| (n > 0).then(|| n.to_string().repeat(if n % 3 == 0 { 40_000 } else { 100 })))
+            .map(|n| (n > 0).then(|| n.to_string().repeat(if n % 3 == 0 { 100_000 } else { 100 })))
             .collect();
         assert!(allowed.contains(&two), "lost or invented at {cut}");
     }

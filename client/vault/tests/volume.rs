@@ -81,6 +81,7 @@ fn full_disk_is_an_error_and_what_was_committed_stays() {
     recording.set_full(true);
     assert!(try_put(&volume, 2, "lost").is_err());
     assert!(volume.keys().get_or_create(KeyName([1; 16])).is_err());
+    assert_eq!(get(&volume, 1).as_deref(), Some("kept"), "reading goes on");
     recording.set_full(false);
     assert_eq!(get(&volume, 1).as_deref(), Some("kept"));
     assert_eq!(volume.keys().get(KeyName([1; 16])).map(|key| *key.expose()), None);

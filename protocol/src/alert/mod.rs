@@ -410,6 +410,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn alt_02_an_alert_opens_in_its_own_relation_only() {
+        let mut rng = testing::rng(1);
+        let relations: Vec<(AlertKey, SecretKey<AlertSigner>)> =
+            (0..3).map(|_| (AlertKey::generate(&mut rng), SecretKey::generate(&mut rng))).collect();
+        for (of, (key, signer)) in relations.iter().enumerate() {
+            let sealed = vectors::alert().seal(key, signer, &mut rng).unwrap();
+            for (by, (key, signer)) in relations.iter().enumerate() {
+                let opened = Alert::open(&sealed, key, &signer.public());
+                assert_eq!(opened.is_ok(), of == by);
+            }
+        }
+        // A contact who seals the owner's alert anew under a key that he shares with another is not believed there.
+        let (key, signer) = &relations[0];
+        let sealed = vectors::alert().seal(key, signer, &mut rng).unwrap();
+        let statement = seal::open(key.expose(), &sealed, labels::ALERT.as_bytes()).unwrap();
+        let (key, signer) = &relations[1];
+        let passed_on = seal::seal(key.expose(), statement.expose(), labels::ALERT.as_bytes(), &mut rng);
+        assert_eq!(Alert::open(&passed_on, key, &signer.public()).unwrap_err(), AlertError::NotGenuine);
+    }
+
     fn signed_as(statement: &[u8]) -> Result<VerifiedAlert, AlertError> {
         let (key, signer) = keys();
         let g = signer.sign(labels::ALERT_STATEMENT.as_bytes(), &[statement]);

@@ -67,6 +67,20 @@ fn grp_03_a_commit_follows_the_last_one_and_no_other() {
 }
 
 #[test]
+fn grp_04_a_member_is_named_by_the_identity_of_this_group() {
+    let group = staffed();
+    for i in 0..5 {
+        let found = group.member(&id(i)).unwrap();
+        assert_eq!((found.identity, found.id()), (*me(i).public(), id(i)));
+    }
+    // Under a name that belongs to another identity, nothing holds.
+    let named = forged(&group, 1, Op::Close, |commit| commit.author = id(0));
+    assert_eq!(refusal(&group, &named), GroupError::BadSignature);
+    let identities: std::collections::BTreeSet<MemberId> = (0..8).map(id).collect();
+    assert_eq!(identities.len(), 8);
+}
+
+#[test]
 fn grp_05_only_owner_and_admins_who_are_members_author_commits() {
     let group = staffed();
     for op in [Op::Add { member: entry(5, Role::Member) }, removal(3), Op::Close] {

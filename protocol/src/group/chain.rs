@@ -409,8 +409,8 @@ impl Group {
         let hash = commit.hash;
         let Commit { group: _, number, previous: _, epoch, author: _, made: _, op } = commit.commit;
         match op {
-            // Only `found` takes one, and `check` refuses it.
-            Op::Create { .. } => {}
+            // Refused by `check`; a first commit is applied by `found`.
+            Op::Create { .. } | Op::Unsupported { .. } => {}
             Op::Add { member } => {
                 let term = Term { identity: member.identity, role: member.role, from: number, to: None };
                 self.terms.entry(member.id()).or_default().push(term);

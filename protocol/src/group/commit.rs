@@ -19,7 +19,8 @@
 //! The statement's bytes are kept as they came: they are what is signed and hashed, never an encoding of ours.
 //!
 //! Invariants: a commit is hashed by its statement and not by its signature, of which there are many (GRP-03); a kind
-//! or version that is not known here stops the chain (GRP-19). The kinds "role" and "settings" are left free.
+//! or version that is not known here stops the chain, if who may commit has signed it (GRP-19): every version keeps the
+//! statement's fields. The kinds "role" and "settings" are left free.
 
 use std::fmt;
 
@@ -99,17 +100,20 @@ pub enum Op {
     },
     /// Ends the group. Nothing follows.
     Close,
+    /// GRP-19: of a kind or version that this program does not know. Never staged; from who may commit, it stops the
+    /// chain.
+    Unsupported {
+        /// The kind's name as sent; untrusted text.
+        kind: String,
+        /// Its body.
+        body: Vec<u8>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 struct Signed {
     s: ByteBuf,
     g: ByteArray<64>,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    v: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,7 +186,7 @@ impl Commit {
 }
 
 impl Op {
-    fn encode(&self) -> (&'static str, Vec<u8>) {
+    fn encode(&self) -> (&str, Vec<u8>) {
         match self {
             Self::Create { name, founder, settings, keys, salt } => {
                 let body = CreateBody {
@@ -200,30 +204,31 @@ impl Op {
                 ("remove", codec::encode(&RemoveBody { member: *member, leave, keys: *keys }))
             }
             Self::Close => ("close", codec::encode(&())),
+            Self::Unsupported { kind, body } => (kind, body.clone()),
         }
     }
 
-    fn decode(kind: &str, body: &[u8]) -> Result<Self, GroupError> {
-        Ok(match kind {
+    fn decode(kind: String, body: ByteBuf) -> Result<Self, GroupError> {
+        let body = body.into_vec();
+        Ok(match kind.as_str() {
             "create" => {
-                let CreateBody { name, founder, settings, keys, salt } = part(body)?;
+                let CreateBody { name, founder, settings, keys, salt } = part(&body)?;
                 check_name(&name)?;
                 Self::Create { name, founder: MemberEntry::from_raw(founder)?, settings, keys, salt }
             }
             "add" => {
-                let AddBody { member } = part(body)?;
+                let AddBody { member } = part(&body)?;
                 Self::Add { member: MemberEntry::from_raw(member)? }
             }
             "remove" => {
-                let RemoveBody { member, leave, keys } = part(body)?;
+                let RemoveBody { member, leave, keys } = part(&body)?;
                 Self::Remove { member, leave: leave.map(ByteBuf::into_vec), keys }
             }
             "close" => {
-                let () = part(body)?;
+                let () = part(&body)?;
                 Self::Close
             }
-            // GRP-19.
-            _ => return Err(GroupError::NeedsNewerVersion),
+            _ => Self::Unsupported { kind, body },
         })
     }
 
@@ -240,13 +245,12 @@ impl CommitIn {
             return Err(GroupError::TooLong);
         }
         let Signed { s, g } = part(bytes)?;
-        // GRP-19: the version says whether the rest may be read.
-        let Version { v } = part(&s)?;
-        if v != VERSION {
-            return Err(GroupError::NeedsNewerVersion);
-        }
-        let Statement { v: _, g: group, n, p, e, a, t, k, b } = part(&s)?;
-        let op = Op::decode(&k, &b)?;
+        let Statement { v, g: group, n, p, e, a, t, k, b } = part(&s)?;
+        // GRP-19: what is not known here is no error yet: whether it stops the chain depends on who made it.
+        let op = match v {
+            VERSION => Op::decode(k, b)?,
+            _ => Op::Unsupported { kind: k, body: b.into_vec() },
+        };
         let commit = Commit { group, number: n, previous: p, epoch: e, author: a, made: t, op };
         let statement = s.into_vec();
         Ok(Self { commit, hash: hash(&statement), statement, signature: Signature::from_bytes(*g) })

@@ -67,7 +67,8 @@ pub enum GroupError {
     /// GRP-11: not the epoch keys that the chain names.
     #[error("these are not the keys that the group's chain names")]
     WrongKeys,
-    /// GRP-03: commits are missing before this one; read on from `expected`.
+    /// GRP-03: commits are missing before this one, the first of them `expected`. Its signature could not be checked:
+    /// anybody can cause this. Read on, and try it again after each merged commit; never wait for it.
     #[error("commits are missing before this one")]
     Gap {
         /// Number of the first missing commit.

@@ -17,8 +17,10 @@ impl Group {
     /// The group that a first commit founds.
     pub(super) fn found(first: CommitIn, origin: Origin) -> Result<Self, GroupError> {
         let Commit { group, number, previous, epoch, author, made: _, op } = &first.commit;
-        let Op::Create { name, founder, settings, keys, salt: _ } = op else {
-            return Err(GroupError::Malformed);
+        let (name, founder, settings, keys) = match op {
+            Op::Create { name, founder, settings, keys, salt: _ } => (name, founder, settings, keys),
+            Op::Unsupported { .. } => return Err(GroupError::NeedsNewerVersion),
+            _ => return Err(GroupError::Malformed),
         };
         if *group != GroupId::NONE || *number != 0 || *previous != CommitHash::NONE {
             return Err(GroupError::Malformed);
@@ -77,6 +79,10 @@ impl Group {
         if !entry.role.may_commit() {
             return Err(GroupError::NotAllowed);
         }
+        // GRP-19: by now it is known to come from somebody who may stop the chain.
+        if matches!(op, Op::Unsupported { .. }) {
+            return Err(GroupError::NeedsNewerVersion);
+        }
         // GRP-16.
         if self.next_number() >= MAX_CHAIN || self.bytes + incoming.encode().len() > MAX_CHAIN_BYTES {
             return Err(GroupError::ChainFull);
@@ -87,6 +93,7 @@ impl Group {
         }
         match op {
             Op::Create { .. } => Err(GroupError::Malformed),
+            Op::Unsupported { .. } => Err(GroupError::NeedsNewerVersion),
             Op::Add { member } => self.check_add(entry.role, member, origin),
             Op::Remove { member, leave, keys } => {
                 self.check_remove(author, member, leave.as_deref(), keys, origin)

@@ -381,27 +381,39 @@ fn grp_16_long_commits_and_bad_names_are_refused() {
 
 #[test]
 fn grp_19_kinds_and_versions_of_later_programs_stop_the_chain() {
-    let group = founded();
-    let commit = statement_of(&forged(&group, 0, Op::Close, |_| ()));
-    let with = |field: &str, value: ciborium::Value| {
-        let mut statement: ciborium::Value = codec::decode(&commit, MAX_COMMIT).unwrap();
-        for (name, old) in statement.as_map_mut().unwrap() {
-            if name.as_text() == Some(field) {
-                *old = value.clone();
-            }
-        }
-        let statement = codec::encode(&statement);
-        let signature = me(0).sign(labels::COMMIT, &statement, &mut rng(1)).unwrap();
-        signed(&statement, signature.as_bytes())
-    };
+    let group = staffed();
+    let later = |kind: &str| Op::Unsupported { kind: kind.to_owned(), body: vec![0xff] };
     for kind in ["role", "settings", "anything"] {
-        assert_eq!(refusal(&group, &with("k", kind.into())), GroupError::NeedsNewerVersion);
+        for by in [0, 1] {
+            let commit = forged(&group, by, later(kind), |_| ());
+            assert_eq!(refusal(&group, &commit), GroupError::NeedsNewerVersion);
+        }
     }
-    assert_eq!(refusal(&group, &with("v", 2.into())), GroupError::NeedsNewerVersion);
-    assert_eq!(refusal(&group, &with("n", "x".into())), GroupError::Malformed);
     let mut longer = chain(&group);
-    longer.push(with("k", "role".into()));
+    longer.push(forged(&group, 0, later("role"), |_| ()));
     assert_eq!(Group::from_chain(&longer).unwrap_err(), GroupError::NeedsNewerVersion);
+    let newer = altered(&forged(&group, 0, Op::Close, |_| ()), "v", 2.into());
+    assert_eq!(refusal(&group, &newer), GroupError::NeedsNewerVersion);
+    let odd = altered(&forged(&group, 0, Op::Close, |_| ()), "n", "x".into());
+    assert_eq!(refusal(&group, &odd), GroupError::Malformed);
+    let first = altered(&chain(&founded())[0], "v", 2.into());
+    assert_eq!(Group::from_chain(&[first]).unwrap_err(), GroupError::NeedsNewerVersion);
+}
+
+/// Otherwise any member, and any thief of the epoch's keys, could stop a group for ever by one entry.
+#[test]
+fn grp_19_only_who_may_commit_stops_the_chain() {
+    let group = staffed();
+    let later = Op::Unsupported { kind: "later".to_owned(), body: Vec::new() };
+    assert_eq!(refusal(&group, &forged(&group, 3, later.clone(), |_| ())), GroupError::NotAllowed);
+    assert_eq!(refusal(&group, &forged(&group, 6, later.clone(), |_| ())), GroupError::NotAMember);
+    let named = forged(&group, 3, later.clone(), |commit| commit.author = id(0));
+    assert_eq!(refusal(&group, &named), GroupError::BadSignature);
+    let elsewhere =
+        forged(&group, 0, later.clone(), |commit| commit.previous = CommitHash::from_bytes([1; 32]));
+    assert_eq!(refusal(&group, &elsewhere), GroupError::OtherBranch);
+    let ahead = forged(&group, 0, later, |commit| commit.number += 1);
+    assert!(matches!(refusal(&group, &ahead), GroupError::Gap { .. }));
 }
 
 #[test]
@@ -486,6 +498,19 @@ fn signed(statement: &[u8], signature: &[u8; 64]) -> Vec<u8> {
         g: ByteArray<64>,
     }
     codec::encode(&Signed { s: statement, g: ByteArray::new(*signature) })
+}
+
+/// A commit of person 0 with one field of its statement replaced, rightly signed.
+fn altered(commit: &[u8], field: &str, value: ciborium::Value) -> Vec<u8> {
+    let mut statement: ciborium::Value = codec::decode(&statement_of(commit), MAX_COMMIT).unwrap();
+    for (name, old) in statement.as_map_mut().unwrap() {
+        if name.as_text() == Some(field) {
+            *old = value.clone();
+        }
+    }
+    let statement = codec::encode(&statement);
+    let signature = me(0).sign(labels::COMMIT, &statement, &mut rng(1)).unwrap();
+    signed(&statement, signature.as_bytes())
 }
 
 fn statement_of(commit: &[u8]) -> Vec<u8> {

@@ -414,3 +414,37 @@ fn container_waits_for_its_lock_only_after_the_passphrase_opened_something() {
     drop(volume);
     assert!(world.unlock("real").is_ok());
 }
+
+#[test]
+fn creation_on_a_full_disk_says_so() {
+    let mut world = World::new(19);
+    let recording = testing::RecordingBackend::with_image(Vec::new());
+    recording.set_full(true);
+    let passphrase = Passphrase::new("real");
+    let size = ContainerSize::MIN;
+    let full = Container::create(recording, size, &passphrase, TINY, &mut world.rng, &mut |_, _| {});
+    assert!(matches!(full, Err(CreateError::DiskFull)));
+}
+
+#[test]
+fn debug_of_everything_that_holds_secrets_says_its_name_only() {
+    let mut world = World::new(20);
+    let (mut session, family, private) = owner(&mut world);
+    let spec = cover(std::slice::from_ref(&family), Others::Keep, private);
+    session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    let volume = session.open_volume(family, &mut world.rng).unwrap();
+    let write = volume.begin_write().unwrap();
+    let read = volume.begin_read().unwrap();
+    let locked = Container::open(world.backend.another_handle()).unwrap();
+    let shown = format!(
+        "{session:?} {:?} {spec:?} {volume:?} {:?} {read:?} {write:?} {locked:?} {:?}",
+        session.entries()[0],
+        volume.keys(),
+        world.backend,
+    );
+    assert_eq!(
+        shown,
+        "Session(..) Entry(..) Spec(..) Volume(..) KeyTable(..) ReadTransaction(..) WriteTransaction(..) \
+         Locked(..) MemoryBackend(..)"
+    );
+}

@@ -71,6 +71,36 @@ fn grp_13_what_would_not_have_held_there_is_no_fork() {
     assert_eq!(refusal(&left, &wrong), GroupError::WrongEpoch);
 }
 
+/// What keeps a stranger, a mere member, or somebody of another time from making every reader replay the chain.
+#[test]
+fn grp_13_a_contested_position_is_looked_at_only_for_who_could_have_taken_it() {
+    let mut group = staffed();
+    let taken = group.next_number();
+    remove(&mut group, 0, 1).unwrap();
+    add(&mut group, 0, 5, Role::Admin).unwrap();
+    add(&mut group, 0, 6, Role::Member).unwrap();
+    let past = |by: usize, number: u64, name: usize| {
+        let previous = group.at(number).unwrap().head();
+        let commit = forged(&group, by, Op::Close, |commit| {
+            commit.number = number;
+            commit.previous = previous;
+            commit.author = id(name);
+        });
+        group.check_past(&CommitIn::decode(&commit).unwrap())
+    };
+    // Admin 1 could take the place from which he was removed, and none after it.
+    assert_eq!(past(1, taken, 1), Ok(()));
+    assert_eq!(past(1, taken + 1, 1), Err(GroupError::NotAMember));
+    // Admin 5 could take none up to the one at which he was added.
+    assert_eq!(past(5, taken + 1, 5), Err(GroupError::NotAMember));
+    assert_eq!(past(5, taken + 2, 5), Ok(()));
+    assert_eq!(past(3, taken, 3), Err(GroupError::NotAllowed));
+    assert_eq!(past(7, taken, 7), Err(GroupError::NotAMember));
+    assert_eq!(past(3, taken, 0), Err(GroupError::BadSignature));
+    let other = forged(&group, 0, Op::Close, |commit| commit.number = taken);
+    assert_eq!(group.check_past(&CommitIn::decode(&other).unwrap()), Err(GroupError::OtherBranch));
+}
+
 #[test]
 fn grp_13_a_made_up_proof_proves_nothing() {
     let (left, right) = branches(1, 1);

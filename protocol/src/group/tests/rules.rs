@@ -168,6 +168,11 @@ fn grp_07_a_first_commit_by_another_or_twice_is_refused() {
     assert_eq!(refuse(sign(0, Commit { previous: named, ..first.clone() })), GroupError::Malformed);
     let named = GroupId::from_bytes([1; 32]);
     assert_eq!(refuse(sign(0, Commit { group: named, ..first.clone() })), GroupError::Malformed);
+    // A founder's bundle is his own, like everybody's.
+    let mixed = MemberEntry { bundle: entry(1, Role::Owner).bundle, ..entry(0, Role::Owner) };
+    let keys = epoch_keys(0, 0);
+    let made = Group::create(me(0), mixed, "g", Settings::default(), &keys, NOW, &mut rng(0));
+    assert_eq!(made.unwrap_err(), GroupError::BadMember);
     // A second founding inside the chain.
     let again = forged(&group, 0, first.op, |_| ());
     assert_eq!(refusal(&group, &again), GroupError::Malformed);
@@ -385,8 +390,11 @@ fn grp_19_kinds_and_versions_of_later_programs_stop_the_chain() {
     let later = |kind: &str| Op::Unsupported { kind: kind.to_owned(), body: vec![0xff] };
     for kind in ["role", "settings", "anything"] {
         for by in [0, 1] {
-            let commit = forged(&group, by, later(kind), |_| ());
-            assert_eq!(refusal(&group, &commit), GroupError::NeedsNewerVersion);
+            // A later kind may begin an epoch, too.
+            for epoch in [0, 1] {
+                let commit = forged(&group, by, later(kind), |commit| commit.epoch = epoch);
+                assert_eq!(refusal(&group, &commit), GroupError::NeedsNewerVersion);
+            }
         }
     }
     let mut longer = chain(&group);

@@ -446,6 +446,12 @@ fn a_staged_commit_that_no_longer_fits_changes_nothing() {
     assert_eq!(state(&group), before);
     let foreign = stage_add(&founded_by(1), 1, 5, Role::Member).unwrap();
     assert_eq!(group.merge(foreign), Err(GroupError::Stale));
+    // Staged on another branch, for the same number.
+    let mut branch = staffed();
+    add(&mut branch, 1, 6, Role::Member).unwrap();
+    let elsewhere = stage_add(&branch, 0, 7, Role::Member).unwrap();
+    assert_eq!(elsewhere.commit().number, group.next_number());
+    assert_eq!(group.merge(elsewhere), Err(GroupError::Stale));
     assert_eq!(state(&group), before);
 }
 

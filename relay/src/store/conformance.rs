@@ -21,7 +21,6 @@ use super::{
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);
-const BORN: Born = Born::new(7);
 
 /// A promise that a store does not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,17 +46,24 @@ fn ensure(holds: bool, promise: &str) -> Result<(), Violation> {
 
 /// A mailbox whose keys follow from a number.
 struct Owner {
+    /// Counts the lives of the mailbox: each has a birth of its own.
+    life: u64,
     admin: SecretKey<lapwing_wire::capability::Admin>,
     write: SecretKey<lapwing_wire::capability::Write>,
 }
 
 impl Owner {
     fn new(byte: u8) -> Self {
-        Self { admin: SecretKey::from_seed([byte; 32]), write: SecretKey::from_seed([byte ^ 0x80; 32]) }
+        let admin = SecretKey::from_seed([byte; 32]);
+        Self { life: u64::from(byte) << 32, admin, write: SecretKey::from_seed([byte ^ 0x80; 32]) }
     }
 
     fn id(&self) -> MailboxId {
         MailboxId::of_admin(&self.admin.public())
+    }
+
+    fn born(&self) -> Born {
+        Born::new(self.life)
     }
 
     fn keys(&self) -> MailboxKeys {
@@ -68,19 +74,19 @@ impl Owner {
         }
     }
 
-    fn create(&self, kind: MailboxKind, charge: Charge, born: Born) -> Mutation {
-        Mutation::Create { keys: self.keys(), kind, charge, born }
+    fn create(&self, kind: MailboxKind, charge: Charge) -> Mutation {
+        Mutation::Create { keys: self.keys(), kind, charge, born: self.born() }
     }
 
     fn append(&self, envelope: Vec<u8>) -> Mutation {
         let id = EnvelopeId::of(&envelope);
-        let mailbox = self.id();
-        Mutation::Append { mailbox, born: BORN, id, envelope, limit: 1 << 20, charged: true }
+        let (mailbox, born) = (self.id(), self.born());
+        Mutation::Append { mailbox, born, id, envelope, limit: 1 << 20, charged: true }
     }
 
     fn ack(&self, upto: u64, also: &[u64]) -> Mutation {
         let also = also.iter().map(|seq| Seq::new(*seq)).collect();
-        Mutation::Ack { mailbox: self.id(), born: BORN, upto: Seq::new(upto), also }
+        Mutation::Ack { mailbox: self.id(), born: self.born(), upto: Seq::new(upto), also }
     }
 }
 
@@ -106,8 +112,14 @@ async fn place(store: &dyn MailboxStore, mutation: Mutation) -> Result<(Stored, 
 }
 
 /// Numbers that a window from the start shows.
-async fn numbers(store: &dyn MailboxStore, id: MailboxId, after: u64) -> Result<Vec<u64>, Violation> {
-    let query = WindowQuery { mailbox: id, born: BORN, after: Seq::new(after), count: 1000, bytes: 1 << 30 };
+async fn numbers(store: &dyn MailboxStore, owner: &Owner, after: u64) -> Result<Vec<u64>, Violation> {
+    let query = WindowQuery {
+        mailbox: owner.id(),
+        born: owner.born(),
+        after: Seq::new(after),
+        count: 1000,
+        bytes: 1 << 30,
+    };
     let window = store.window(query).await?.ok_or(Violation("the mailbox is there".into()))?;
     Ok(window.items.iter().map(|item| item.place.seq.value()).collect())
 }
@@ -130,17 +142,26 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
 }
 
 async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
-    let owner = Owner::new(1);
+    let mut owner = Owner::new(1);
     let id = owner.id();
     ensure(store.mailbox(id).await?.is_none(), "nothing is there at first")?;
     let refused = apply(store, owner.append(envelope(1, 1024)), 1).await?;
     ensure(matches!(refused, Outcome::Refused(Refusal::NotAllowed)), "no append to nowhere")?;
-    let create = || owner.create(MailboxKind::Queue, Charge::Open, BORN);
-    done(store, create(), "a mailbox is created").await?;
-    done(store, owner.create(MailboxKind::Queue, Charge::Open, Born::new(8)), "create is idempotent").await?;
+    done(store, owner.create(MailboxKind::Queue, Charge::Open), "a mailbox is created").await?;
+    done(
+        store,
+        Mutation::Create {
+            keys: owner.keys(),
+            kind: MailboxKind::Queue,
+            charge: Charge::Open,
+            born: Born::new(8),
+        },
+        "create is idempotent",
+    )
+    .await?;
     let there = store.mailbox(id).await?;
-    ensure(there.is_some_and(|there| there.born == BORN), "a repeated create changes nothing")?;
-    let other = owner.create(MailboxKind::Log, Charge::Open, BORN);
+    ensure(there.is_some_and(|there| there.born == owner.born()), "a repeated create changes nothing")?;
+    let other = owner.create(MailboxKind::Log, Charge::Open);
     let conflict = apply(store, other, 1).await?;
     ensure(matches!(conflict, Outcome::Refused(Refusal::Conflict)), "another kind is a conflict")?;
 
@@ -155,14 +176,14 @@ async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
     let (again, is_new) = place(store, owner.append(envelope(2, 1024))).await?;
     ensure(again.seq == Seq::new(2) && !is_new, "a retry gets the first answer")?;
     done(store, owner.ack(2, &[4]), "acknowledged").await?;
-    ensure(numbers(store, id, 0).await? == [3, 5], "what was taken is gone, the rest is there")?;
+    ensure(numbers(store, &owner, 0).await? == [3, 5], "what was taken is gone, the rest is there")?;
     let bytes = store.mailbox(id).await?.map(|there| there.bytes);
     ensure(bytes == Some(2048), "what was taken is no longer charged")?;
     done(store, owner.ack(2, &[4, 4]), "a repeated acknowledgement").await?;
     done(store, owner.ack(u64::MAX, &[]), "an acknowledgement of what is to come").await?;
     let (next, _) = place(store, owner.append(envelope(6, 1024))).await?;
     ensure(next.seq == Seq::new(6), "an acknowledgement reaches to the newest only")?;
-    ensure(numbers(store, id, 0).await? == [6], "what came later is there")?;
+    ensure(numbers(store, &owner, 0).await? == [6], "what came later is there")?;
     let (taken, _) = place(store, owner.append(envelope(1, 1024))).await?;
     ensure(taken.seq == Seq::new(1), "a retry gets the first answer after it was taken")?;
 
@@ -175,25 +196,31 @@ async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
 
     done(store, Mutation::Close { mailbox: id, born: Born::new(99) }, "closing another is nothing").await?;
     ensure(store.mailbox(id).await?.is_some(), "closing names the birth")?;
-    let groups = [Mutation::Close { mailbox: id, born: BORN }, create(), owner.append(envelope(2, 1024))];
-    let outcomes = join_all(groups.into_iter().map(|mutation| apply(store, mutation, 1))).await;
-    ensure(outcomes.iter().all(Result::is_ok), "changes of one caller in one go")?;
-    let (first, _) = place(store, owner.append(envelope(2, 1024))).await?;
-    ensure(first.seq == Seq::new(2) || first.seq == Seq::new(1), "a closed mailbox begins anew")?;
-    done(store, Mutation::Close { mailbox: id, born: BORN }, "closed").await?;
+    let last = Mutation::Close { mailbox: id, born: owner.born() };
+    owner.life += 1;
+    let group = [last, owner.create(MailboxKind::Queue, Charge::Open), owner.append(envelope(2, 1024))];
+    let outcomes = join_all(group.into_iter().map(|mutation| apply(store, mutation, 1))).await;
+    let [Ok(Outcome::Done), Ok(Outcome::Done), Ok(Outcome::Stored { place: first, is_new: true })] =
+        outcomes.as_slice()
+    else {
+        return Err(Violation("changes of one caller take effect in their order".into()));
+    };
+    ensure(first.seq == Seq::new(1), "a mailbox begins anew after it was closed")?;
+    ensure(numbers(store, &owner, 0).await? == [1], "nothing of its earlier life is there")?;
+    done(store, Mutation::Close { mailbox: id, born: owner.born() }, "closed").await?;
     ensure(store.mailbox(id).await?.is_none(), "a closed mailbox is gone")
 }
 
 async fn windows(store: &dyn MailboxStore) -> Result<(), Violation> {
     let owner = Owner::new(2);
     let id = owner.id();
-    done(store, owner.create(MailboxKind::Log, Charge::Open, BORN), "a log is created").await?;
+    done(store, owner.create(MailboxKind::Log, Charge::Open), "a log is created").await?;
     for number in 1..=20 {
         place(store, owner.append(envelope(number, if number == 3 { 65_536 } else { 1024 }))).await?;
     }
     let ask = |after: u64, count, bytes| WindowQuery {
         mailbox: id,
-        born: BORN,
+        born: owner.born(),
         after: Seq::new(after),
         count,
         bytes,
@@ -214,7 +241,7 @@ async fn windows(store: &dyn MailboxStore) -> Result<(), Violation> {
         ensure(window.newest == Seq::new(20), "a window names the newest")?;
     }
     done(store, owner.ack(20, &[]), "an acknowledgement in a log").await?;
-    ensure(numbers(store, id, 0).await?.len() == 20, "a log keeps what was read")?;
+    ensure(numbers(store, &owner, 0).await?.len() == 20, "a log keeps what was read")?;
     let stranger = WindowQuery { born: Born::new(1), ..ask(0, 1, 1) };
     ensure(store.window(stranger).await?.is_none(), "a window names the birth")
 }
@@ -222,7 +249,7 @@ async fn windows(store: &dyn MailboxStore) -> Result<(), Violation> {
 async fn tickets(store: &dyn MailboxStore) -> Result<(), Violation> {
     let key = PublicKey::from_bytes([0xa1; 32]);
     let owner = Owner::new(3);
-    let create = |owner: &Owner| owner.create(MailboxKind::Queue, Charge::Ticket(key), BORN);
+    let create = |owner: &Owner| owner.create(MailboxKind::Queue, Charge::Ticket(key));
     let refused = apply(store, create(&owner), 1).await?;
     ensure(matches!(refused, Outcome::Refused(Refusal::NoAccess)), "an unknown ticket opens nothing")?;
     done(store, Mutation::IssueTicket(Ticket::new(key, 2048, 1, None)), "issued").await?;
@@ -239,7 +266,7 @@ async fn tickets(store: &dyn MailboxStore) -> Result<(), Violation> {
     place(store, owner.append(envelope(3, 1024))).await?;
     let used = store.ticket(key).await?.map(|ticket| (ticket.used_bytes, ticket.used_mailboxes));
     ensure(used == Some((2048, 1)), "use is counted")?;
-    done(store, Mutation::Close { mailbox: owner.id(), born: BORN }, "closed").await?;
+    done(store, Mutation::Close { mailbox: owner.id(), born: owner.born() }, "closed").await?;
     let used = store.ticket(key).await?.map(|ticket| (ticket.used_bytes, ticket.used_mailboxes));
     ensure(used == Some((0, 0)), "closing gives back")?;
     done(store, Mutation::RevokeTicket(key), "revoked").await?;
@@ -289,7 +316,7 @@ async fn blobs(store: &dyn MailboxStore) -> Result<(), Violation> {
 async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
     let mut rng = StdRng::seed_from_u64(5);
     let alerts = Owner::new(5);
-    done(store, alerts.create(MailboxKind::Queue, Charge::Open, BORN), "created").await?;
+    done(store, alerts.create(MailboxKind::Queue, Charge::Open), "created").await?;
     let owner = SecretKey::generate(&mut rng).public();
     let tripwire = lapwing_wire::ids::TripwireId::of_owner(&owner);
     let token = Token::generate(&mut rng);
@@ -323,7 +350,7 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
         };
         ensure(appended.len() == expected, "a tripwire fires once")?;
     }
-    ensure(numbers(store, alerts.id(), 0).await? == [1], "what it did is there")?;
+    ensure(numbers(store, &alerts, 0).await? == [1], "what it did is there")?;
     done(store, Mutation::Disarm { owner }, "disarmed").await?;
     done(store, Mutation::Disarm { owner }, "disarmed again").await
 }
@@ -353,7 +380,7 @@ async fn sweep(store: &dyn MailboxStore, keep_from: u32) -> Result<(), Violation
 
 async fn retention(store: &dyn MailboxStore) -> Result<(), Violation> {
     let owner = Owner::new(6);
-    done(store, owner.create(MailboxKind::Log, Charge::Open, BORN), "created").await?;
+    done(store, owner.create(MailboxKind::Log, Charge::Open), "created").await?;
     for (day, numbers) in [(10, 1..=2500u64), (11, 2501..=3000)] {
         let numbers: Vec<u64> = numbers.collect();
         for group in numbers.chunks(100) {
@@ -364,9 +391,9 @@ async fn retention(store: &dyn MailboxStore) -> Result<(), Violation> {
         }
     }
     sweep(store, 10).await?;
-    ensure(numbers(store, owner.id(), 0).await?.len() == 1000, "nothing young is deleted")?;
+    ensure(numbers(store, &owner, 0).await?.len() == 1000, "nothing young is deleted")?;
     sweep(store, 11).await?;
-    ensure(numbers(store, owner.id(), 0).await?.first() == Some(&2501), "what is too old is deleted")?;
+    ensure(numbers(store, &owner, 0).await?.first() == Some(&2501), "what is too old is deleted")?;
     let bytes = store.mailbox(owner.id()).await?.map(|there| there.bytes);
     ensure(bytes == Some(500 * 64), "what is deleted is not charged")?;
     let (young, is_new) = place(store, owner.append(envelope(2600, 64))).await?;
@@ -390,7 +417,7 @@ async fn retention(store: &dyn MailboxStore) -> Result<(), Violation> {
 pub async fn check_alike(store: &dyn MailboxStore, seed: u64, rounds: usize) -> Result<(), Violation> {
     let reference = MemoryStore::new();
     let mut rng = StdRng::seed_from_u64(seed);
-    let owners: Vec<Owner> = (100..106).map(Owner::new).collect();
+    let mut owners: Vec<Owner> = (100..106).map(Owner::new).collect();
     let ticket = PublicKey::from_bytes([0xa2; 32]);
     let issue = Mutation::IssueTicket(Ticket::new(ticket, 200_000, 4, None));
     done(store, issue.clone(), "issued").await?;
@@ -398,7 +425,7 @@ pub async fn check_alike(store: &dyn MailboxStore, seed: u64, rounds: usize) -> 
     for round in 0..rounds {
         let day = 1 + u32::try_from(round / 8).unwrap_or(u32::MAX);
         let group: Vec<Mutation> =
-            (0..rng.random_range(1..24)).map(|_| random_change(&mut rng, &owners, ticket, day)).collect();
+            (0..rng.random_range(1..24)).map(|_| random_change(&mut rng, &mut owners, ticket, day)).collect();
         let expected = join_all(group.iter().map(|change| apply(&reference, change.clone(), day))).await;
         let found = join_all(group.iter().map(|change| apply(store, change.clone(), day))).await;
         for (expected, found) in expected.into_iter().zip(found) {
@@ -423,11 +450,12 @@ pub async fn check_alike(store: &dyn MailboxStore, seed: u64, rounds: usize) -> 
 
 fn random_change(
     rng: &mut StdRng,
-    owners: &[Owner],
+    owners: &mut [Owner],
     ticket: PublicKey<lapwing_wire::capability::Access>,
     day: u32,
 ) -> Mutation {
-    let owner = &owners[rng.random_range(0..owners.len())];
+    let index = rng.random_range(0..owners.len());
+    let owner = &mut owners[index];
     let charge = if rng.random() { Charge::Ticket(ticket) } else { Charge::Open };
     match rng.random_range(0..100) {
         0..60 => owner.append(envelope(rng.random_range(0..60), [1024, 4096][rng.random_range(0..2)])),
@@ -437,9 +465,13 @@ fn random_change(
         }
         75..85 => {
             let kind = if rng.random_ratio(1, 4) { MailboxKind::Log } else { MailboxKind::Queue };
-            owner.create(kind, charge, BORN)
+            owner.create(kind, charge)
         }
-        85..86 => Mutation::Close { mailbox: owner.id(), born: BORN },
+        85..86 => {
+            let close = Mutation::Close { mailbox: owner.id(), born: owner.born() };
+            owner.life += 1;
+            close
+        }
         86..94 => {
             let bytes = vec![u8::try_from(rng.random_range(0..3)).unwrap_or(0); 3000];
             let (hash, total) = (BlobHash::of(&bytes), 3000);
@@ -496,7 +528,7 @@ mod tests {
         let options = FjallOptions::at(dir.path().join("store"));
         let owner = Owner::new(9);
         let store = FjallStore::open(&options).unwrap();
-        done(&store, owner.create(MailboxKind::Queue, Charge::Open, BORN), "created").await.unwrap();
+        done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
         for number in 1..=10 {
             place(&store, owner.append(envelope(number, 1024))).await.unwrap();
         }
@@ -507,7 +539,7 @@ mod tests {
         drop(store);
         let store = FjallStore::open(&options).unwrap();
         assert_eq!(store.mailbox(owner.id()).await.unwrap(), before);
-        assert_eq!(numbers(&store, owner.id(), 0).await.unwrap(), [4, 6, 7, 8, 9, 10]);
+        assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [4, 6, 7, 8, 9, 10]);
         let (again, is_new) = place(&store, owner.append(envelope(2, 1024))).await.unwrap();
         assert_eq!((again.seq, is_new), (Seq::new(2), false));
         store.close().await;
@@ -535,12 +567,12 @@ mod tests {
         let options = FjallOptions::at(dir.path().join("store"));
         let store = FjallStore::open(&options).unwrap();
         let owner = Owner::new(9);
-        done(&store, owner.create(MailboxKind::Queue, Charge::Open, BORN), "created").await.unwrap();
+        done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
         place(&store, owner.append(envelope(1, 1024))).await.unwrap();
         store.set_reserve(u64::MAX);
         let refused = apply(&store, owner.append(envelope(2, 1024)), 1).await.unwrap();
         assert!(matches!(refused, Outcome::Refused(Refusal::Busy)));
-        assert_eq!(numbers(&store, owner.id(), 0).await.unwrap(), [1]);
+        assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1]);
         done(&store, owner.ack(1, &[]), "acknowledged").await.unwrap();
         store.set_reserve(1);
         place(&store, owner.append(envelope(2, 1024))).await.unwrap();

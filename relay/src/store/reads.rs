@@ -2,7 +2,7 @@
 
 use lapwing_wire::{
     capability::{Access, PublicKey},
-    frame::{BlobPart, Item, Seq, Stored, Window},
+    frame::{BlobPart, Item, Stored, Window},
     ids::{BlobHash, BlobHasher, MailboxId},
     time::Timestamp,
 };
@@ -15,7 +15,9 @@ use super::{
 };
 
 pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mailbox>, StoreError> {
-    tables.load(Space::State, &key::mailbox(id))?.map(|bytes| Mailbox::decode(&bytes)).transpose()
+    let Some(fixed) = tables.load(Space::State, &key::mailbox(id))? else { return Ok(None) };
+    let moving = tables.load(Space::State, &key::moving(Mailbox::born_in(&fixed)?))?;
+    Mailbox::decode(&fixed, &moving.ok_or(StoreError::Damaged)?).map(Some)
 }
 
 pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option<Window>, StoreError> {
@@ -25,7 +27,7 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
     let mut items = Vec::new();
     if first <= there.newest && !there.sink && *count > 0 {
         let mut total = 0usize;
-        let (from, to) = (key::envelope(id, first), key::envelope(id, there.newest));
+        let (from, to) = (key::envelope(*born, first), key::envelope(*born, there.newest));
         tables.scan(Space::Bulk, &from, &to, &mut |key, value| {
             let (_, hash, envelope) = decode_envelope(value)?;
             let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
@@ -50,7 +52,7 @@ pub(super) fn blob_part(
     if offset < blob.total {
         let (from, to) = (key::part(hash, 0), key::part(hash, offset));
         let (key, part) = tables.last(Space::Bulk, &from, &to)?.ok_or(StoreError::Damaged)?;
-        let start = key::seq_in(&key).map(Seq::value).ok_or(StoreError::Damaged)?;
+        let start = key::offset_in(&key).ok_or(StoreError::Damaged)?;
         let skip = usize::try_from(offset.saturating_sub(start)).map_err(|_| StoreError::Damaged)?;
         bytes = ByteBuf::from(part.get(skip..).ok_or(StoreError::Damaged)?);
     }
@@ -82,9 +84,9 @@ pub(super) fn tickets(tables: &impl Tables) -> Result<Vec<Ticket>, StoreError> {
 
 pub(super) fn totals(tables: &impl Tables, now: Timestamp) -> Result<Totals, StoreError> {
     let mut totals = Totals::default();
-    each(tables, key::MAILBOXES, &mut |bytes| {
+    each(tables, key::MOVING, &mut |moving| {
         totals.mailboxes += 1;
-        totals.envelope_bytes = totals.envelope_bytes.saturating_add(Mailbox::decode(bytes)?.bytes);
+        totals.envelope_bytes = totals.envelope_bytes.saturating_add(Mailbox::bytes_in(moving)?);
         Ok(())
     })?;
     each(tables, key::BLOBS, &mut |bytes| {

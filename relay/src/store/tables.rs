@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use lapwing_wire::{
     capability::{Access, PublicKey},
     codec,
-    ids::MailboxId,
+    ids::{EnvelopeId, MailboxId},
 };
 use serde::Serialize;
 
 use super::{
-    Mailbox, StoreError, Ticket,
+    Born, Mailbox, StoreError, Ticket,
     record::{self, key},
 };
 
 /// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
 const MAX_CACHED: usize = 65_536;
+
+/// Fingerprints of envelopes that are remembered, 8 bytes each; at it all are forgotten.
+const MAX_KNOWN: usize = 1 << 20;
 
 /// Two spaces, because one holds kilobytes and one holds bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,20 +65,36 @@ pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub(crate) struct Cache {
     mailboxes: HashMap<MailboxId, Option<Mailbox>>,
     tickets: HashMap<[u8; 32], Option<Ticket>>,
+    /// For mailboxes that were created since the store was opened: the beginnings of all their envelopes' ids. What is
+    /// not in such a set was never stored, which saves a search in the index for every new envelope.
+    known: HashMap<Born, HashSet<u64>>,
+    known_count: usize,
 }
 
 impl Cache {
     pub(crate) fn forget(&mut self) {
         self.mailboxes.clear();
         self.tickets.clear();
+        self.forget_known();
     }
+
+    fn forget_known(&mut self) {
+        self.known.clear();
+        self.known_count = 0;
+    }
+}
+
+fn fingerprint(id: &EnvelopeId) -> u64 {
+    let (head, _) = id.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*head)
 }
 
 /// The changes of one batch; later changes see earlier ones.
 pub(crate) struct Batch<'a, T> {
     tables: &'a T,
     cache: &'a mut Cache,
-    dirty_mailboxes: HashSet<MailboxId>,
+    dirty_fixed: HashSet<MailboxId>,
+    dirty_moving: HashSet<MailboxId>,
     dirty_tickets: HashSet<[u8; 32]>,
     bulk: Writes,
     state: Writes,
@@ -86,10 +105,14 @@ impl<'a, T: Tables> Batch<'a, T> {
         if cache.mailboxes.len() > MAX_CACHED {
             cache.forget();
         }
+        if cache.known_count > MAX_KNOWN {
+            cache.forget_known();
+        }
         Self {
             tables,
             cache,
-            dirty_mailboxes: HashSet::new(),
+            dirty_fixed: HashSet::new(),
+            dirty_moving: HashSet::new(),
             dirty_tickets: HashSet::new(),
             bulk: Writes::new(),
             state: Writes::new(),
@@ -98,9 +121,15 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// All changes, bulk and state.
     pub(crate) fn into_writes(mut self) -> (Writes, Writes) {
-        for id in &self.dirty_mailboxes {
-            let value = self.cache.mailboxes.get(id).and_then(Option::as_ref).map(Mailbox::encode);
+        for id in &self.dirty_fixed {
+            let value = self.cache.mailboxes.get(id).and_then(Option::as_ref).map(Mailbox::encode_fixed);
             self.state.insert(key::mailbox(id), value);
+        }
+        for id in &self.dirty_moving {
+            // A closed mailbox's moving part was deleted by its rule.
+            if let Some(mailbox) = self.cache.mailboxes.get(id).and_then(Option::as_ref) {
+                self.state.insert(key::moving(mailbox.born), Some(mailbox.encode_moving()));
+            }
         }
         for id in &self.dirty_tickets {
             let value = self.cache.tickets.get(id).and_then(Option::as_ref).map(codec::encode);
@@ -112,7 +141,11 @@ impl<'a, T: Tables> Batch<'a, T> {
     pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
         if !self.cache.mailboxes.contains_key(id) {
             let found = match self.tables.load(Space::State, &key::mailbox(id))? {
-                Some(bytes) => Some(Mailbox::decode(&bytes)?),
+                Some(fixed) => {
+                    let moving = key::moving(Mailbox::born_in(&fixed)?);
+                    let moving = self.tables.load(Space::State, &moving)?.ok_or(StoreError::Damaged)?;
+                    Some(Mailbox::decode(&fixed, &moving)?)
+                }
                 // What is not there is not remembered: strangers could fill the memory with guesses.
                 None => return Ok(None),
             };
@@ -121,17 +154,53 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
     }
 
-    /// As `mailbox`, for a change.
+    /// As `mailbox`, for a change of what moves.
     pub(crate) fn change_mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
         if self.mailbox(id)?.is_some() {
-            self.dirty_mailboxes.insert(*id);
+            self.dirty_moving.insert(*id);
         }
         Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
     }
 
-    pub(crate) fn put_mailbox(&mut self, id: MailboxId, mailbox: Option<Mailbox>) {
-        self.cache.mailboxes.insert(id, mailbox);
-        self.dirty_mailboxes.insert(id);
+    /// Creates a mailbox.
+    pub(crate) fn create_mailbox(&mut self, id: MailboxId, mailbox: Mailbox) {
+        self.cache.known.insert(mailbox.born, HashSet::new());
+        self.cache.mailboxes.insert(id, Some(mailbox));
+        self.dirty_fixed.insert(id);
+        self.dirty_moving.insert(id);
+    }
+
+    /// Deletes a mailbox's records.
+    pub(crate) fn delete_mailbox(&mut self, id: MailboxId, mailbox: &Mailbox) {
+        self.delete(Space::State, key::moving(mailbox.born));
+        self.delete(Space::State, key::sink(mailbox.born));
+        if let Some(known) = self.cache.known.remove(&mailbox.born) {
+            self.cache.known_count = self.cache.known_count.saturating_sub(known.len());
+        }
+        self.cache.mailboxes.insert(id, None);
+        self.dirty_fixed.insert(id);
+    }
+
+    /// Makes a mailbox a sink.
+    pub(crate) fn sink_mailbox(&mut self, id: MailboxId) -> Result<(), StoreError> {
+        let Some(mailbox) = self.mailbox(&id)? else { return Ok(()) };
+        mailbox.sink = true;
+        let born = mailbox.born;
+        self.dirty_fixed.insert(id);
+        self.put(Space::State, key::sink(born), id.as_bytes().to_vec());
+        Ok(())
+    }
+
+    /// Whether an envelope was certainly never stored.
+    pub(crate) fn is_new(&self, born: Born, id: &EnvelopeId) -> bool {
+        self.cache.known.get(&born).is_some_and(|known| !known.contains(&fingerprint(id)))
+    }
+
+    /// Remembers that an envelope is stored.
+    pub(crate) fn remember(&mut self, born: Born, id: &EnvelopeId) {
+        if let Some(known) = self.cache.known.get_mut(&born) {
+            self.cache.known_count += usize::from(known.insert(fingerprint(id)));
+        }
     }
 
     pub(crate) fn ticket(&mut self, id: &PublicKey<Access>) -> Result<Option<&mut Ticket>, StoreError> {

@@ -45,7 +45,7 @@ pub(super) fn create<T: Tables>(
         bytes: 0,
         access,
     };
-    batch.put_mailbox(id, Some(mailbox));
+    batch.create_mailbox(id, mailbox);
     Ok(Outcome::Done)
 }
 
@@ -55,12 +55,12 @@ pub(super) fn close<T: Tables>(
     born: Born,
 ) -> Result<Outcome, StoreError> {
     let Some(mailbox) = living(batch, id, born)? else { return Ok(Outcome::Done) };
-    for (key, _) in live(batch, id, mailbox.head, mailbox.newest)? {
+    for (key, _) in live(batch, born, mailbox.head, mailbox.newest)? {
         batch.delete(Space::Bulk, key);
     }
     access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
     // What is remembered for retries names the mailbox's birth, so it is dead now and the sweep takes it.
-    batch.put_mailbox(*id, None);
+    batch.delete_mailbox(*id, &mailbox);
     Ok(Outcome::Done)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn append<T: Tables>(
         Some(mailbox) if mailbox.born == born => (mailbox.bytes, mailbox.access),
         _ => return Ok(Outcome::Refused(Refusal::NotAllowed)),
     };
-    if let Some(place) = placed(batch, id, born, envelope_id)? {
+    if let Some(place) = placed(batch, born, envelope_id)? {
         return Ok(Outcome::Stored { place, is_new: false });
     }
     let length = byte_count(envelope);
@@ -117,10 +117,12 @@ pub(super) fn store<T: Tables>(
     let (born, sink, access) = (mailbox.born, mailbox.sink, mailbox.access);
     access::take(batch, access.as_ref(), Cost { bytes: length, mailboxes: 0 })?;
     let place = Stored { seq, hash };
-    let remembered = Placed { born, place, day, length: u32::try_from(length).unwrap_or(u32::MAX) };
-    batch.put(Space::State, key::place(id, envelope_id), remembered.encode());
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let remembered = Placed { id: *envelope_id, place, day, length };
+    batch.put(Space::State, key::place(born, envelope_id), remembered.encode());
+    batch.remember(born, envelope_id);
     if !sink {
-        batch.put(Space::Bulk, key::envelope(id, seq), encode_envelope(day, &hash, envelope));
+        batch.put(Space::Bulk, key::envelope(born, seq), encode_envelope(day, &hash, envelope));
     }
     Ok(Outcome::Stored { place, is_new: !sink })
 }
@@ -140,12 +142,12 @@ pub(super) fn ack<T: Tables>(
     }
     let upto = upto.min(mailbox.newest);
     let mut freed = 0u64;
-    for (key, length) in live(batch, id, mailbox.head, upto)? {
+    for (key, length) in live(batch, born, mailbox.head, upto)? {
         freed = freed.saturating_add(length);
         batch.delete(Space::Bulk, key);
     }
     for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
-        let key = key::envelope(id, *seq);
+        let key = key::envelope(born, *seq);
         if let Some(value) = batch.load(Space::Bulk, &key)? {
             freed = freed.saturating_add(envelope_length(&value));
             batch.delete(Space::Bulk, key);
@@ -175,13 +177,16 @@ pub(super) fn release<T: Tables>(
 /// The place that a living mailbox gave to an envelope before.
 pub(super) fn placed<T: Tables>(
     batch: &Batch<'_, T>,
-    id: &MailboxId,
     born: Born,
     envelope_id: &EnvelopeId,
 ) -> Result<Option<Stored>, StoreError> {
-    let Some(bytes) = batch.load(Space::State, &key::place(id, envelope_id))? else { return Ok(None) };
+    if batch.is_new(born, envelope_id) {
+        return Ok(None);
+    }
+    let Some(bytes) = batch.load(Space::State, &key::place(born, envelope_id))? else { return Ok(None) };
     let placed = Placed::decode(&bytes)?;
-    Ok((placed.born == born).then_some(placed.place))
+    // The key has a part of the id only.
+    Ok((placed.id == *envelope_id).then_some(placed.place))
 }
 
 /// Bytes of the envelope inside a stored value.
@@ -204,7 +209,7 @@ fn living<T: Tables>(
 /// Keys and lengths of the envelopes from `head` to `upto`.
 fn live<T: Tables>(
     batch: &Batch<'_, T>,
-    id: &MailboxId,
+    born: Born,
     head: Seq,
     upto: Seq,
 ) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
@@ -212,7 +217,7 @@ fn live<T: Tables>(
     if head > upto {
         return Ok(found);
     }
-    batch.scan(Space::Bulk, &key::envelope(id, head), &key::envelope(id, upto), &mut |key, value| {
+    batch.scan(Space::Bulk, &key::envelope(born, head), &key::envelope(born, upto), &mut |key, value| {
         found.push((key.to_vec(), envelope_length(value)));
         Ok(Scan::More)
     })?;

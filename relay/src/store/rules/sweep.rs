@@ -77,7 +77,8 @@ fn mailboxes<T: Tables>(
         let mut freed = 0u64;
         let mut head = there.newest.next();
         if there.head <= there.newest {
-            let (first, last) = (key::envelope(&id, there.head), key::envelope(&id, there.newest));
+            let (first, last) =
+                (key::envelope(there.born, there.head), key::envelope(there.born, there.newest));
             batch.scan(Space::Bulk, &first, &last, &mut |key, value| {
                 let (day, _, _) = decode_envelope(value)?;
                 if old.len() == left || (day >= keep_from && !there.sink) {
@@ -113,14 +114,16 @@ fn places<T: Tables>(
     let (rows, next) = page(batch, start, key::PLACES)?;
     for (row, value) in rows {
         let placed = Placed::decode(&value)?;
-        let Some(id) = key::id_in(&row).map(MailboxId::from_bytes) else { continue };
-        let living = batch.mailbox(&id)?.map(|there| (there.born, there.sink, there.head));
-        if placed.day >= keep_from && living.is_some_and(|(born, _, _)| born == placed.born) {
+        if placed.day >= keep_from {
             continue;
         }
-        if let Some((born, true, head)) = living
-            && born == placed.born
+        // A sink counts what it would hold, until it would have expired.
+        let sink = key::born_in(&row).map(key::sink);
+        if let Some(key) = sink
+            && let Some(id) = batch.load(Space::State, &key)?.and_then(|id| id.try_into().ok())
         {
+            let id = MailboxId::from_bytes(id);
+            let head = batch.mailbox(&id)?.map_or(Seq::START, |there| there.head);
             mailbox::release(batch, &id, u64::from(placed.length), head)?;
         }
         batch.delete(Space::State, row);

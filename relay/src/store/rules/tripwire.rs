@@ -170,7 +170,7 @@ fn fire<T: Tables>(
                 // TRP-07
                 if Action::check_append(&writer, mailbox, &envelope_id, permission).is_err()
                     || SizeClass::of_sealed(envelope.len()).is_none()
-                    || mailbox::placed(batch, mailbox, born, &envelope_id)?.is_some()
+                    || mailbox::placed(batch, born, &envelope_id)?.is_some()
                 {
                     continue;
                 }
@@ -187,10 +187,8 @@ fn fire<T: Tables>(
                 if Action::check_sink(&admin, mailbox, permission).is_err() {
                     continue;
                 }
-                if let Some(there) = batch.change_mailbox(mailbox)? {
-                    // What it holds is unreadable from here on; the sweep deletes it.
-                    there.sink = true;
-                }
+                // What it holds is unreadable from here on; the sweep deletes it.
+                batch.sink_mailbox(*mailbox)?;
             }
         }
     }

@@ -45,6 +45,8 @@ pub(crate) struct Units {
     /// Pages written since this was opened: an upper bound of how much the database grew.
     written: AtomicU64,
     failed: AtomicBool,
+    /// While the database is walked: which pages it read or wrote.
+    touched: Mutex<Option<Vec<bool>>>,
 }
 
 struct State {
@@ -90,6 +92,7 @@ impl Units {
             state: Mutex::new(State { superblocks, rng }),
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            touched: Mutex::new(None),
         }))
     }
 
@@ -108,6 +111,39 @@ impl Units {
         let capacity = self.capacity();
         self.state().superblocks.set_len(capacity);
         self.sync_data()
+    }
+
+    /// From now on, notes which pages the database reads or writes.
+    pub(crate) fn note_touched(&self) {
+        let units = usize::try_from(self.geometry.unit_count()).unwrap_or(0);
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Some(vec![false; units]);
+    }
+
+    /// Seals zeros over every unit that was not touched since [`note_touched`](Self::note_touched), and
+    /// syncs. The database must be closed, and must have walked all its trees in between.
+    pub(crate) fn wipe_untouched(&self) -> io::Result<()> {
+        let noted = self.touched.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(touched) = noted else { return Ok(()) };
+        let mut state = self.state();
+        let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        for (page, touched) in (1..).zip(touched) {
+            if touched {
+                continue;
+            }
+            self.read_page(page, whole.as_mut_slice())?;
+            if whole.iter().any(|byte| *byte != 0) {
+                self.write_page(page, &[0; PAGE_LEN], &mut state.rng)?;
+            }
+        }
+        self.backend.sync()
+    }
+
+    fn note(&self, unit: u64) {
+        if let Some(touched) = &mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(mark) = usize::try_from(unit).ok().and_then(|unit| touched.get_mut(unit))
+        {
+            *mark = true;
+        }
     }
 
     pub(crate) fn pages_written(&self) -> u64 {
@@ -132,6 +168,7 @@ impl Units {
 
     fn read_page(&self, page: u64, out: &mut [u8]) -> io::Result<()> {
         let unit = page - 1;
+        self.note(unit);
         let mut stored = [0; UNIT_LEN];
         self.backend.read_at(self.geometry.unit(self.grant.region, unit), &mut stored)?;
         if sector::open_into(&self.key, Place::single(unit), &stored, out) {
@@ -143,6 +180,7 @@ impl Units {
 
     fn write_page(&self, page: u64, bytes: &[u8], rng: &mut dyn CryptoRng) -> io::Result<()> {
         let unit = page - 1;
+        self.note(unit);
         let mut stored = [0; UNIT_LEN];
         seal_unit(&self.key, unit, bytes, &mut stored, rng)?;
         self.written.fetch_add(1, Ordering::Relaxed);

@@ -183,10 +183,8 @@ impl Volume {
             self.reopen(&mut state, true)?;
         }
         let opened = state.database.take().ok_or(VolumeError::Damaged)?;
-        let Opened { database, units, measured: _ } = opened;
-        let scrubbed = scrub(database, &units);
+        let scrubbed = opened.close(self.capacity_pages()).and_then(|()| self.opener.scrub());
         // Whatever came of it, the volume goes on with what is on the disk.
-        drop(units);
         state.database = Some(self.opener.open(false)?);
         scrubbed
     }
@@ -291,7 +289,21 @@ enum Room {
 }
 
 impl Opener {
-    fn open(&self, extend: bool) -> Result<Opened, VolumeError> {
+    /// VLT-57: walks every tree of the closed database; the units that no tree leads to are wiped.
+    fn scrub(&self) -> Result<(), VolumeError> {
+        let units = Arc::new(self.units()?);
+        units.note_touched();
+        let mut database =
+            builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
+        let whole = database.check_integrity().map_err(database_error)?;
+        database.close().map_err(database_error)?;
+        if !whole || units.has_failed() {
+            return Err(VolumeError::Damaged);
+        }
+        Ok(units.wipe_untouched()?)
+    }
+
+    fn units(&self) -> Result<Units, VolumeError> {
         let rng = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             FillRng::seeded(&mut *rng)
@@ -302,6 +314,11 @@ impl Opener {
         if units.virtual_len() == 0 {
             return Err(VolumeError::Damaged);
         }
+        Ok(units)
+    }
+
+    fn open(&self, extend: bool) -> Result<Opened, VolumeError> {
+        let units = self.units()?;
         if extend && units.virtual_len() < units.capacity() {
             units.extend_to_capacity()?;
         }
@@ -309,6 +326,28 @@ impl Opener {
         let database =
             builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
         Ok(Opened { database: Arc::new(database), units, measured: None })
+    }
+}
+
+impl Opened {
+    /// Packs the database, if there is room to do so, and closes it.
+    fn close(self, capacity: u64) -> Result<(), VolumeError> {
+        let Self { database, units, measured: _ } = self;
+        let mut database = Arc::try_unwrap(database).map_err(|_| VolumeError::InUse)?;
+        let transaction = database.begin_write().map_err(database_error)?;
+        let used = transaction.stats().map_err(database_error)?.allocated_pages();
+        let savepoints = transaction.list_persistent_savepoints().map_err(database_error)?.count();
+        transaction.abort().map_err(database_error)?;
+        // What a savepoint holds is walked by nobody, and would be wiped.
+        if savepoints > 0 {
+            return Err(VolumeError::InUse);
+        }
+        // Packing cuts the length to what is in use and doubles it from there, which must stay in the region.
+        if used * 5 < capacity * 2 {
+            while database.compact().map_err(database_error)? {}
+        }
+        database.close().map_err(database_error)?;
+        if units.has_failed() { Err(VolumeError::Damaged) } else { Ok(()) }
     }
 }
 
@@ -320,13 +359,6 @@ fn builder() -> Builder {
 
 fn soft_limit(capacity: u64) -> u64 {
     capacity / 100 * SOFT_LIMIT_PERCENT + capacity % 100 * SOFT_LIMIT_PERCENT / 100
-}
-
-fn scrub(database: Arc<Database>, units: &Units) -> Result<(), VolumeError> {
-    let mut database = Arc::try_unwrap(database).map_err(|_| VolumeError::InUse)?;
-    while database.compact().map_err(database_error)? {}
-    database.close().map_err(database_error)?;
-    if units.has_failed() { Err(VolumeError::Damaged) } else { Ok(()) }
 }
 
 /// A consistent view of the database: redb's read transaction.

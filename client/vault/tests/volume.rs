@@ -4,7 +4,10 @@
 
 mod world;
 
-use lapwing_vault::{testing::RecordingBackend, *};
+use lapwing_vault::{
+    testing::{self, RecordingBackend},
+    *,
+};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use redb::ReadableTable;
 use world::*;
@@ -172,18 +175,18 @@ fn vlt_57_deleted_rows_are_nowhere_after_compacting_even_with_the_key() {
         put(&volume, key, &format!("{} {marker} {key}", "x".repeat(usize::try_from(key * 40).unwrap())));
     }
     put(&volume, 1000, "this one stays");
-    assert!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
+    assert!(testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
     for key in 0..60 {
         let cleanup = volume.begin_cleanup().unwrap();
         cleanup.open_table(TABLE).unwrap().remove(key).unwrap();
         cleanup.commit().unwrap();
     }
-    assert!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
+    assert!(testing::pages_containing(&session, volume.id(), marker.as_bytes()) > 0);
     let read = volume.begin_read().unwrap();
     assert!(matches!(volume.compact_and_scrub(), Err(VolumeError::InUse)));
     drop(read);
     volume.compact_and_scrub().unwrap();
-    assert_eq!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
+    assert_eq!(testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
     assert_eq!(get(&volume, 1000).as_deref(), Some("this one stays"));
     put(&volume, 1, "and it goes on");
     drop((volume, session, world));
@@ -209,9 +212,38 @@ fn vlt_57_scrubbing_holds_when_rows_stay_between_deleted_ones() {
     write.open_table(TABLE).unwrap().retain(|_, value| !value.starts_with(marker)).unwrap();
     write.commit().unwrap();
     volume.compact_and_scrub().unwrap();
-    assert_eq!(lapwing_vault::testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
+    assert_eq!(testing::pages_containing(&session, volume.id(), marker.as_bytes()), 0);
     let read = volume.begin_read().unwrap();
     assert_eq!(read.open_table(TABLE).unwrap().iter().unwrap().count(), 100);
+}
+
+#[test]
+fn vlt_57_volume_at_its_limit_can_be_compacted() {
+    let (_world, session, volume) = volume(60);
+    let text = |key: u64| if key % 2 == 0 { "doomed-text " } else { "kept-text " }.repeat(200);
+    let mut stored = 0;
+    while try_put(&volume, stored, &text(stored)).is_ok() {
+        stored += 1;
+    }
+    // Half of it stays: more than packing has room for, as it doubles the length of what is in use.
+    for key in (0..stored).step_by(2) {
+        let cleanup = volume.begin_cleanup().unwrap();
+        cleanup.open_table(TABLE).unwrap().remove(key).unwrap();
+        cleanup.commit().unwrap();
+    }
+    let doomed = |session: &Session| testing::pages_containing(session, volume.id(), b"doomed-text");
+    assert!(doomed(&session) > 0);
+    volume.compact_and_scrub().unwrap();
+    assert_eq!(doomed(&session), 0);
+    volume.compact_and_scrub().unwrap();
+    let read = volume.begin_read().unwrap();
+    assert_eq!(read.open_table(TABLE).unwrap().iter().unwrap().count() as u64, stored / 2);
+    drop(read);
+    put(&volume, 0, "and it goes on");
+    let id = volume.id();
+    drop(volume);
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    assert_eq!(get(&session.open_volume(id, &mut rng).unwrap(), 0).as_deref(), Some("and it goes on"));
 }
 
 #[test]
@@ -243,9 +275,9 @@ fn keys_fill_the_table_survive_and_are_destroyed() {
     assert_ne!(fresh, keys[0]);
     // No copy of a destroyed key is in any unit of the table, not even with the volume's key.
     for n in (0..capacity).step_by(20) {
-        assert_eq!(lapwing_vault::testing::key_units_containing(&session, id, &keys[n]), 0, "{n}");
+        assert_eq!(testing::key_units_containing(&session, id, &keys[n]), 0, "{n}");
     }
-    assert_eq!(lapwing_vault::testing::key_units_containing(&session, id, &keys[1]), 2);
+    assert_eq!(testing::key_units_containing(&session, id, &keys[1]), 2);
 }
 
 #[test]

@@ -125,15 +125,11 @@ impl Units {
         let noted = self.touched.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(touched) = noted else { return Ok(()) };
         let mut state = self.state();
-        let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
         for (page, touched) in (1..).zip(touched) {
             if touched {
                 continue;
             }
-            self.read_page(page, whole.as_mut_slice())?;
-            if whole.iter().any(|byte| *byte != 0) {
-                self.write_page(page, &[0; PAGE_LEN], &mut state.rng)?;
-            }
+            self.wipe_page(page, &mut state.rng)?;
         }
         self.backend.sync()
     }
@@ -185,6 +181,17 @@ impl Units {
         seal_unit(&self.key, unit, bytes, &mut stored, rng)?;
         self.written.fetch_add(1, Ordering::Relaxed);
         self.backend.write_at(self.geometry.unit(self.grant.region, unit), &stored)
+    }
+
+    /// Seals zeros over a page that nothing leads to, unless it holds zeros already. A power cut may have left
+    /// such a page torn: one that does not open is overwritten as well.
+    fn wipe_page(&self, page: u64, rng: &mut dyn CryptoRng) -> io::Result<()> {
+        let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        match self.read_page(page, whole.as_mut_slice()) {
+            Ok(()) if whole.iter().all(|byte| *byte == 0) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(error),
+            Ok(()) | Err(_) => self.write_page(page, &[0; PAGE_LEN], rng),
+        }
     }
 
     fn read_range(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -251,12 +258,8 @@ impl Units {
         }
         let mut state = self.state();
         // VLT-55: what is cut off is overwritten, so growing again finds zeros and old rows are gone.
-        let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
         for page in (len / PAGE).max(1)..state.superblocks.current.len / PAGE {
-            self.read_page(page, whole.as_mut_slice())?;
-            if whole.iter().any(|byte| *byte != 0) {
-                self.write_page(page, &[0; PAGE_LEN], &mut state.rng)?;
-            }
+            self.wipe_page(page, &mut state.rng)?;
         }
         state.superblocks.set_len(len);
         Ok(())

@@ -167,13 +167,14 @@ impl Volume {
         Ok(Usage { used: pages * PAGE, soft_limit: soft_limit(capacity), capacity })
     }
 
-    /// Packs the database and overwrites everything that is not live, so that deleted rows cannot be read
-    /// from the file even with the volume's key (VLT-57). For locking and idle times: it reads and writes
-    /// up to the whole database.
+    /// Packs the database if there is room for that, and overwrites everything that is not live, so that
+    /// deleted rows cannot be read from the file even with the volume's key (VLT-57). For locking and idle
+    /// times: it reads the whole region, and writes up to all of it.
     ///
     /// # Errors
     ///
-    /// [`VolumeError::InUse`] while a transaction is alive, else the database's error; it can be repeated.
+    /// [`VolumeError::InUse`] while a transaction or a savepoint is alive, else the database's error; it can
+    /// be repeated.
     pub fn compact_and_scrub(&self) -> Result<(), VolumeError> {
         let mut state = self.state();
         if Arc::strong_count(&state.live) != 1 {

@@ -357,6 +357,47 @@ fn vlt_50_no_commit_is_lost_and_none_is_half() {
 }
 
 #[test]
+fn vlt_57_scrubbing_cut_anywhere_loses_no_row() {
+    let mut world = World::new(31);
+    let session = world.create("real");
+    let id = session.volumes()[0];
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    for key in 0..40 {
+        put(&volume, key, &key.to_string().repeat(900));
+    }
+    for key in (0..40).step_by(2) {
+        let cleanup = volume.begin_cleanup().unwrap();
+        cleanup.open_table(TABLE).unwrap().remove(key).unwrap();
+        cleanup.commit().unwrap();
+    }
+    drop((volume, session));
+    let base = world.backend.image();
+    let recording = RecordingBackend::with_image(base.clone());
+    let mut rng = ChaCha20Rng::seed_from_u64(32);
+    let session = unlock(recording.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(id, &mut rng).unwrap();
+    let start = recording.call_count();
+    volume.compact_and_scrub().unwrap();
+    drop((volume, session));
+    let calls = recording.take_calls();
+    let step = (calls.len() - start) / 30;
+    for cut in start..=calls.len() {
+        let at_sync = calls.get(cut).is_none_or(|call| *call == Call::Sync);
+        if !at_sync && cut % step != 0 {
+            continue;
+        }
+        let backend = MemoryBackend::with_image(power_cut(&base, &calls, cut, &mut rng));
+        let session = opens(&backend, "real", &mut rng).unwrap();
+        let volume = session.open_volume(id, &mut rng).unwrap();
+        for key in 0..40u64 {
+            let expected = (key % 2 == 1).then(|| key.to_string().repeat(900));
+            assert!(get(&volume, key) == expected, "row {key} at {cut}");
+        }
+        volume.compact_and_scrub().unwrap();
+    }
+}
+
+#[test]
 fn vlt_60_keys_are_durable_before_they_are_used_and_gone_when_destroyed() {
     let mut world = World::new(29);
     let session = world.create("real");

@@ -220,7 +220,7 @@ fn vlt_57_scrubbing_holds_when_rows_stay_between_deleted_ones() {
 #[test]
 fn vlt_57_volume_at_its_limit_can_be_compacted() {
     let (_world, session, volume) = volume(60);
-    let text = |key: u64| if key % 2 == 0 { "doomed-text " } else { "kept-text " }.repeat(200);
+    let text = |key: u64| if key.is_multiple_of(2) { "doomed-text " } else { "kept-text " }.repeat(200);
     let mut stored = 0;
     while try_put(&volume, stored, &text(stored)).is_ok() {
         stored += 1;

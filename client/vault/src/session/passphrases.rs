@@ -21,7 +21,9 @@ use crate::{
 /// What a passphrase is to open, and what its sessions do with everybody else's slots.
 #[derive(Clone)]
 pub struct Spec<'a> {
-    /// One to four volumes of this session, in the order in which the payload lists them.
+    /// One to four volumes of this session, in the order in which the payload lists them. Its sessions will
+    /// have to name homes for their own records without knowing who else opens what: a convention between
+    /// callers, such as "the first", lets the maker put first the one that fewest others open.
     pub volumes: &'a [VolumeId],
     /// What its unlocks do with slots that it does not keep. [`Others::Refresh`] destroys the caller's own
     /// payload as well, unless `spare` names it.

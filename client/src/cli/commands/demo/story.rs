@@ -138,6 +138,8 @@ async fn group(stage: &mut Stage<'_>, ana: &Person, bo: &Person, cy: &Person) ->
     stage.types(ana, &["group", "invite", "march", "cy"]).await?;
     stage.types(bo, &["group", "approve", "march", "--as", "bo"]).await?;
     stage.types(cy, &["group", "approve", "march", "--as", "cy"]).await?;
+    // Ana's program lets them in when their yes arrives.
+    stage.types(ana, &["sync"]).await?;
     stage.types(ana, &["send", "march", BEFORE]).await?;
     for member in [bo, cy] {
         let read = stage.types(member, &["read", "march"]).await?;

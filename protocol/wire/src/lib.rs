@@ -1,7 +1,7 @@
 //! What a Lapwing relay and its clients share: identifiers, capabilities, frames and limits.
 //!
 //! Nothing here performs input or output, reads a clock or decrypts a message. The byte formats are those of
-//! `docs/protocol.md`; each rule there has a number that the code repeats (`FRM-03`, `CAP-02`, ...).
+//! `docs/protocol-wire.md`; each rule there has a number that the code repeats (`FRM-03`, `CAP-02`, ...).
 //!
 //! | module | what |
 //! | --- | --- |

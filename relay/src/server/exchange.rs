@@ -51,7 +51,7 @@ struct Answered {
 
 /// Serves one stream until the client finishes it or the relay stops.
 ///
-/// Requests take effect in the order of the stream; answers come as they are ready. FRM-02.
+/// FRM-05: requests take effect in the order of the stream. FRM-02: answers come as they are ready, one each.
 pub(super) async fn serve(
     mut answers: SendStream,
     stream: quinn::RecvStream,

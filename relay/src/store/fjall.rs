@@ -31,7 +31,7 @@ use super::{
     Change, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals, WindowQuery, reads,
     record::{VERSION, key},
     rules,
-    tables::{Batch, Cache, Entry, Scan, Space, Tables, Writes},
+    tables::{Batch, Cache, Entry, Scan, Space, Tables, Visit, Writes},
 };
 
 /// Changes that wait for the writer. At it `apply` waits. With the largest envelopes 64 MiB.
@@ -419,13 +419,7 @@ impl Tables for View {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    fn scan(
-        &self,
-        space: Space,
-        first: &[u8],
-        last: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         walk(self.snapshot.range(self.keyspace(space), first..=last), visit)
     }
 
@@ -451,13 +445,7 @@ impl Tables for Direct<'_> {
         Ok(self.keyspace(space).get(key).map_err(error)?.map(|value| value.to_vec()))
     }
 
-    fn scan(
-        &self,
-        space: Space,
-        first: &[u8],
-        last: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         walk(self.keyspace(space).range(first..=last), visit)
     }
 
@@ -466,10 +454,7 @@ impl Tables for Direct<'_> {
     }
 }
 
-fn walk(
-    rows: fjall::Iter,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
-) -> Result<(), StoreError> {
+fn walk(rows: fjall::Iter, visit: &mut Visit<'_>) -> Result<(), StoreError> {
     for row in rows {
         let (key, value) = row.into_inner().map_err(error)?;
         if visit(&key, &value)? == Scan::Stop {

@@ -15,7 +15,7 @@ use lapwing_wire::{
 
 use super::{
     Change, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery, reads, rules,
-    tables::{Batch, Cache, Entry, Scan, Space, Tables, Writes},
+    tables::{Batch, Cache, Entry, Scan, Space, Tables, Visit, Writes},
 };
 
 /// A store in memory.
@@ -119,13 +119,7 @@ impl Tables for Maps {
         Ok(self.space(space).get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        space: Space,
-        first: &[u8],
-        last: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         if first > last {
             return Ok(());
         }

@@ -11,13 +11,12 @@ use serde_bytes::ByteBuf;
 use super::{
     Mailbox, StoreError, Ticket, Totals, WindowQuery,
     record::{self, Blob, decode_envelope, key},
-    tables::{Scan, Space, Tables},
+    tables::{Scan, Space, Tables, load_mailbox},
 };
 
 pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mailbox>, StoreError> {
     let Some(fixed) = tables.load(Space::State, &key::mailbox(id))? else { return Ok(None) };
-    let moving = tables.load(Space::State, &key::moving(Mailbox::born_in(&fixed)?))?;
-    Mailbox::decode(&fixed, &moving.ok_or(StoreError::Damaged)?).map(Some)
+    load_mailbox(tables, &fixed).map(Some)
 }
 
 pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option<Window>, StoreError> {
@@ -84,9 +83,9 @@ pub(super) fn tickets(tables: &impl Tables) -> Result<Vec<Ticket>, StoreError> {
 
 pub(super) fn totals(tables: &impl Tables, now: Timestamp) -> Result<Totals, StoreError> {
     let mut totals = Totals::default();
-    each(tables, key::MOVING, &mut |moving| {
+    each(tables, key::MAILBOXES, &mut |fixed| {
         totals.mailboxes += 1;
-        totals.envelope_bytes = totals.envelope_bytes.saturating_add(Mailbox::bytes_in(moving)?);
+        totals.envelope_bytes = totals.envelope_bytes.saturating_add(load_mailbox(tables, fixed)?.bytes);
         Ok(())
     })?;
     each(tables, key::BLOBS, &mut |bytes| {

@@ -17,7 +17,10 @@
 //! state  'v'                                        VERSION
 //! state  'z'                                        32 random bytes, rewritten with every token
 //! ```
-//! All integers are big-endian. The keys that every append writes have at most 20 bytes: the engine keeps such keys
+//! All integers are big-endian. The moving part 'n' is written with every change but most appends: whoever loads it goes
+//! on over the envelopes above its newest number (`Mailbox::pass`), at most `MAX_UNWRITTEN` and 64 KiB of them.
+//!
+//! The keys that every append writes have at most 20 bytes: the engine keeps such keys
 //! inside the nodes of its index, which saves a cache miss at each comparison. `born`, which is random and belongs to one
 //! life of one mailbox, stands for its id there.
 
@@ -177,12 +180,27 @@ impl Mailbox {
         Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, access })
     }
 
-    /// The bytes in a moving part.
-    pub(crate) fn bytes_in(moving: &[u8]) -> Result<u64, StoreError> {
-        let bytes = moving.get(48..56).and_then(|bytes| bytes.try_into().ok()).ok_or(StoreError::Damaged)?;
-        Ok(u64::from_be_bytes(bytes))
+    /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
+    /// could be found.
+    pub(crate) fn is_written(&self, length: u64) -> bool {
+        self.sink || length > MAX_UNWRITTEN_BYTES || self.newest.value().is_multiple_of(MAX_UNWRITTEN)
+    }
+
+    /// Goes on over a stored envelope above the newest number.
+    pub(crate) fn pass(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let (_, hash, envelope) = decode_envelope(value)?;
+        self.newest = key::seq_in(key).ok_or(StoreError::Damaged)?;
+        self.hash = hash;
+        let length = u64::try_from(envelope.len()).map_err(|_| StoreError::Damaged)?;
+        self.bytes = self.bytes.saturating_add(length);
+        Ok(())
     }
 }
+
+/// Every so many appends write the moving part, and every append of more bytes than the second: together they bound what
+/// loading a mailbox reads.
+const MAX_UNWRITTEN: u64 = 16;
+const MAX_UNWRITTEN_BYTES: u64 = 4096;
 
 /// Head of a stored envelope: everything but its bytes.
 pub(crate) const ENVELOPE_HEAD: usize = 4 + 32;
@@ -331,7 +349,7 @@ pub(crate) mod key {
     pub(crate) const VERSION: &[u8] = b"v";
     pub(crate) const FILLER: &[u8] = b"z";
     pub(crate) const MAILBOXES: u8 = b'm';
-    pub(crate) const MOVING: u8 = b'n';
+    const MOVING: u8 = b'n';
     pub(crate) const PLACES: u8 = b'i';
     /// Bytes of an envelope's id in its key; the value has all of it.
     const ID_PREFIX: usize = 11;
@@ -474,7 +492,6 @@ mod tests {
             let (fixed, moving) = (mailbox.encode_fixed(), mailbox.encode_moving());
             assert_eq!(Mailbox::decode(&fixed, &moving).unwrap(), mailbox);
             assert_eq!(Mailbox::born_in(&fixed), Ok(mailbox.born));
-            assert_eq!(Mailbox::bytes_in(&moving), Ok(mailbox.bytes));
             for cut in 0..fixed.len() {
                 assert_eq!(Mailbox::decode(&fixed[..cut], &moving), Err(StoreError::Damaged));
             }

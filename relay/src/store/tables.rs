@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use lapwing_wire::{
     capability::{Access, PublicKey},
     codec,
+    frame::Seq,
     ids::{EnvelopeId, MailboxId},
 };
 use serde::Serialize;
@@ -36,18 +37,15 @@ pub(crate) enum Scan {
     Stop,
 }
 
+/// Sees keys and values in turn.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError> + 'a;
+
 /// A consistent view of what is on disk.
 pub(crate) trait Tables {
     fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Visits keys from `first` to `last`, both included, in ascending order.
-    fn scan(
-        &self,
-        space: Space,
-        first: &[u8],
-        last: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// The greatest key from `first` to `last`, both included.
     fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError>;
@@ -87,6 +85,19 @@ impl Cache {
 fn fingerprint(id: &EnvelopeId) -> u64 {
     let (head, _) = id.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
     u64::from_be_bytes(*head)
+}
+
+/// A mailbox whose fixed part is `fixed`.
+pub(crate) fn load_mailbox(tables: &impl Tables, fixed: &[u8]) -> Result<Mailbox, StoreError> {
+    let born = Mailbox::born_in(fixed)?;
+    let moving = tables.load(Space::State, &key::moving(born))?.ok_or(StoreError::Damaged)?;
+    let mut mailbox = Mailbox::decode(fixed, &moving)?;
+    let (first, last) = (key::envelope(born, mailbox.newest.next()), key::envelope(born, Seq::new(u64::MAX)));
+    tables.scan(Space::Bulk, &first, &last, &mut |key, value| {
+        mailbox.pass(key, value)?;
+        Ok(Scan::More)
+    })?;
+    Ok(mailbox)
 }
 
 /// The changes of one batch; later changes see earlier ones.
@@ -141,11 +152,7 @@ impl<'a, T: Tables> Batch<'a, T> {
     pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
         if !self.cache.mailboxes.contains_key(id) {
             let found = match self.tables.load(Space::State, &key::mailbox(id))? {
-                Some(fixed) => {
-                    let moving = key::moving(Mailbox::born_in(&fixed)?);
-                    let moving = self.tables.load(Space::State, &moving)?.ok_or(StoreError::Damaged)?;
-                    Some(Mailbox::decode(&fixed, &moving)?)
-                }
+                Some(fixed) => Some(load_mailbox(self.tables, &fixed)?),
                 // What is not there is not remembered: strangers could fill the memory with guesses.
                 None => return Ok(None),
             };
@@ -160,6 +167,14 @@ impl<'a, T: Tables> Batch<'a, T> {
             self.dirty_moving.insert(*id);
         }
         Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
+    }
+
+    /// An envelope of `length` bytes was appended through `mailbox`; it is found again in the envelope itself.
+    pub(crate) fn appended(&mut self, id: &MailboxId, length: u64) {
+        if self.cache.mailboxes.get(id).and_then(Option::as_ref).is_some_and(|there| there.is_written(length))
+        {
+            self.dirty_moving.insert(*id);
+        }
     }
 
     /// Creates a mailbox.
@@ -187,6 +202,7 @@ impl<'a, T: Tables> Batch<'a, T> {
         mailbox.sink = true;
         let born = mailbox.born;
         self.dirty_fixed.insert(id);
+        self.dirty_moving.insert(id);
         self.put(Space::State, key::sink(born), id.as_bytes().to_vec());
         Ok(())
     }
@@ -249,7 +265,7 @@ impl<'a, T: Tables> Batch<'a, T> {
         space: Space,
         first: &[u8],
         last: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         let staged = self.writes(space);
         let mut next = Scan::More;

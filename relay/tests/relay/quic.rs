@@ -86,7 +86,7 @@ async fn a_log_keeps_what_was_read_and_many_read_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pipelined_requests_keep_their_order_and_each_gets_one_answer() {
+async fn frm_02_frm_05_pipelined_requests_keep_their_order_and_each_gets_one_answer() {
     let relay = Relay::start().await;
     let mut client = relay.client().await;
     let keys = client.mailbox(&relay.access, MailboxKind::Queue).await;

@@ -105,7 +105,7 @@ pub(super) fn store<T: Tables>(
     day: Day,
 ) -> Result<Outcome, StoreError> {
     let length = byte_count(envelope);
-    let Some(mailbox) = batch.change_mailbox(id)? else {
+    let Some(mailbox) = batch.mailbox(id)? else {
         return Ok(Outcome::Refused(Refusal::NotAllowed));
     };
     let seq = mailbox.newest.next();
@@ -115,6 +115,7 @@ pub(super) fn store<T: Tables>(
     // A sink counts as if it kept: else it would never be full, and that could be seen.
     mailbox.bytes = mailbox.bytes.saturating_add(length);
     let (born, sink, access) = (mailbox.born, mailbox.sink, mailbox.access);
+    batch.appended(id, length);
     access::take(batch, access.as_ref(), Cost { bytes: length, mailboxes: 0 })?;
     let place = Stored { seq, hash };
     let length = u32::try_from(length).unwrap_or(u32::MAX);

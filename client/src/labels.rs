@@ -4,3 +4,5 @@
 pub(crate) const MESSAGE_BODY: &[u8] = b"lapwing/1 message body";
 /// Tells whether a plan has to be armed anew.
 pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";
+/// Names the record of an alert that came.
+pub(crate) const ALERT_RECORD: &[u8] = b"lapwing/1 alert record";

@@ -2,5 +2,8 @@
 //!
 //! - [`audit`]: reads the project's own sources, papers, manifests and dependency graph and reports what breaks
 //!   a rule of the house. Every rule is a pure function, tried on planted violations before it judges the tree.
+//! - [`world`]: many clients, relays in process, one manual clock and a network that misbehaves on demand.
 
 pub mod audit;
+#[expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "code of tests only")]
+pub mod world;

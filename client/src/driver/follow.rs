@@ -1,22 +1,29 @@
 //! Staying connected: what comes is taken as it comes, what waits is sent as soon as it can be.
 
-use std::{sync::Arc, time::Duration};
-
-use futures_util::{FutureExt, future::select_all};
-use lapwing_wire::{
-    address::RelayKey,
-    frame::{Notice, ResponseBody},
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use super::{Compartment, Driver, Report, WINDOW, mailbox_row, readable};
+use futures_util::{FutureExt, future::select_all};
+use lapwing_wire::{address::RelayKey, frame::Notice};
+
+use super::{
+    Compartment, Driver, Report,
+    line::Ask,
+    pass::{Lost, Shared, Taken},
+};
 use crate::{
     engine::Effect,
     net::Backoff,
     store::{OpRow, Unit},
 };
 
-/// How often a follower looks whether it has to end, and for due work.
+/// How often a follower looks whether it has to end.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often everything is gone through while nothing is told: for what becomes due by the clock alone.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Longest that one round of settling may take while following.
 const ROUND: Duration = Duration::from_secs(20);
@@ -40,32 +47,42 @@ impl Driver {
     ) -> Report {
         let mut total = Report::default();
         let mut backoff = Backoff::default();
-        let mut retry_at = tokio::time::Instant::now();
+        let mut due = tokio::time::Instant::now();
         loop {
-            let mut report = Report::default();
-            if tokio::time::Instant::now() >= retry_at {
-                report = self.settle(compartments, ROUND).await;
-                self.subscribe(compartments, &mut report).await;
-                if report.trouble.is_empty() && !waiting(compartments) {
+            if tokio::time::Instant::now() >= due {
+                let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
+                let is_quiet = report.trouble.is_empty() && !waiting(compartments);
+                let pause = if is_quiet {
                     backoff.reset();
-                }
-                retry_at = tokio::time::Instant::now() + backoff.after_failure(&mut *self.rng);
-            }
-            if decide(&report.effects) == Next::End {
-                return total;
-            }
-            total.trouble = report.trouble;
-            total.faults.extend(report.faults);
-            let mut report = Report::default();
-            if let Some((relay, notice)) = self.next_notice().await {
-                self.noticed(&relay, notice, compartments, &mut report).await;
-                // Answers to what came leave at once.
-                retry_at = tokio::time::Instant::now();
-                backoff.reset();
+                    IDLE
+                } else {
+                    backoff.after_failure(&mut *self.rng)
+                };
+                due = tokio::time::Instant::now() + pause;
+                total.trouble = report.trouble;
+                total.faults.extend(report.faults);
                 if decide(&report.effects) == Next::End {
                     return total;
                 }
-                total.faults.extend(report.faults);
+            } else if decide(&[]) == Next::End {
+                return total;
+            }
+            let Some((relay, notice)) = self.next_notice().await else { continue };
+            let mut report = Report::default();
+            let kept = match notice {
+                Some(notice) => self.noticed(&relay, notice, compartments, &mut report).await.is_ok(),
+                None => false,
+            };
+            if kept {
+                // Answers to what came leave at once.
+                due = tokio::time::Instant::now();
+            } else {
+                self.lines.remove(&relay);
+                due = due.min(tokio::time::Instant::now() + backoff.after_failure(&mut *self.rng));
+            }
+            total.faults.extend(report.faults);
+            if decide(&report.effects) == Next::End {
+                return total;
             }
         }
     }
@@ -84,44 +101,31 @@ impl Driver {
     async fn noticed(
         &mut self,
         relay: &RelayKey,
-        notice: Option<Notice>,
+        notice: Notice,
         compartments: &[Compartment],
         report: &mut Report,
-    ) {
-        let Some(Notice::Window(window)) = notice else {
-            self.lines.remove(relay);
-            return;
-        };
-        for (number, compartment) in compartments.iter().enumerate() {
-            if mailbox_row(compartment, &window.mailbox).is_some_and(|row| row.relay.key() == relay) {
-                self.take(number, compartment, window, report).await;
-                return;
+    ) -> Result<(), Lost> {
+        let Notice::Window(window) = notice;
+        let Self { transport: _, clock, rng, lines } = self;
+        let Some(line) = lines.get(relay).cloned() else { return Ok(()) };
+        let ask = Ask::Read;
+        let shared =
+            Shared { compartments, clock: &*clock, rng: Mutex::new(&mut **rng), report: Mutex::new(report), ask };
+        let mailbox = window.mailbox;
+        for number in 0..compartments.len() {
+            let Some(row) = shared.mailbox_row(number, &mailbox).filter(|row| row.relay.key() == relay) else {
+                continue;
+            };
+            shared.read_older(&line, number, &mailbox, &row).await?;
+            if shared.take(number, window) == Taken::Reset {
+                // Subscribed anew from the beginning, in the settling that follows.
+                line.forget(&mailbox);
+                return Ok(());
             }
+            let taken = shared.to_acknowledge(number, &mailbox);
+            return line.acknowledge(taken.into_iter().collect()).await.map_err(|_| Lost);
         }
-    }
-
-    async fn subscribe(&mut self, compartments: &[Compartment], report: &mut Report) {
-        let relays: Vec<RelayKey> = self.lines.keys().copied().collect();
-        for relay in relays {
-            for (number, compartment) in compartments.iter().enumerate() {
-                for mailbox in readable(compartment, &relay, report) {
-                    let Some(row) = mailbox_row(compartment, &mailbox) else { continue };
-                    let Some(line) = self.lines.get_mut(&relay) else { break };
-                    if line.is_subscribed(&mailbox) {
-                        continue;
-                    }
-                    match line.subscribe(&mailbox, &row, WINDOW).await {
-                        Ok(ResponseBody::Window(window)) => {
-                            self.take(number, compartment, window, report).await;
-                        }
-                        Ok(_) => {}
-                        Err(_) => {
-                            self.lines.remove(&relay);
-                        }
-                    }
-                }
-            }
-        }
+        Ok(())
     }
 }
 

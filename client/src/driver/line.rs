@@ -1,11 +1,14 @@
 //! A link and what was proved and subscribed on it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use lapwing_wire::{
     capability::{SecretKey, Subject},
-    frame::{Ack, Read, RequestBody, ResponseBody},
+    frame::{Ack, Read, Refusal, RequestBody, ResponseBody, Seq},
     ids::MailboxId,
 };
 
@@ -15,6 +18,15 @@ use crate::{
     store::{MailboxRow, OpId},
 };
 
+/// How a mailbox is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// What is there now.
+    Read,
+    /// And what comes after it.
+    Subscribe,
+}
+
 /// An operation, ready to be sent.
 pub(super) struct Work {
     pub(super) op: OpId,
@@ -22,99 +34,151 @@ pub(super) struct Work {
     pub(super) body: RequestBody,
 }
 
+/// A mailbox to be read.
+pub(super) struct Reading {
+    pub(super) mailbox: MailboxId,
+    pub(super) row: MailboxRow,
+}
+
 pub(super) struct Line {
     pub(super) link: Arc<dyn Link>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     proven: HashSet<Subject>,
     subscribed: HashSet<MailboxId>,
+    /// The last acknowledgement that was answered.
+    acknowledged: HashMap<MailboxId, Seq>,
 }
 
 impl Line {
     pub(super) fn new(link: Arc<dyn Link>) -> Self {
-        Self { link, proven: HashSet::new(), subscribed: HashSet::new() }
+        Self { link, state: Mutex::default() }
     }
 
     pub(super) fn is_subscribed(&self, mailbox: &MailboxId) -> bool {
-        self.subscribed.contains(mailbox)
+        self.state().subscribed.contains(mailbox)
     }
 
-    /// Sends all operations at once and answers their answers, in order. An operation whose right was refused gets
-    /// that refusal as its answer.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends all operations at once and answers what became of each, in order. An operation whose right was refused
+    /// gets that refusal as its answer.
     pub(super) async fn carry_out(
-        &mut self,
+        &self,
         batch: Vec<Work>,
-    ) -> Result<Vec<(OpId, ResponseBody)>, LinkError> {
-        let mut answers: Vec<(OpId, ResponseBody)> = Vec::new();
-        let mut sent = Vec::new();
-        for Work { op, proofs, body } in batch {
-            match self.prove_all(&proofs).await? {
-                Some(refusal) => answers.push((op, refusal)),
-                None => sent.push((op, body)),
+    ) -> Vec<(OpId, Result<ResponseBody, LinkError>)> {
+        let proofs: Vec<&Proof> = batch.iter().flat_map(|work| &work.proofs).collect();
+        let refused = self.prove(&proofs).await;
+        let answers = batch.into_iter().map(|Work { op, proofs, body }| {
+            let refusal = proofs.iter().find_map(|proof| refused.get(&proof.subject()).cloned());
+            async move {
+                match refusal {
+                    Some(refusal) => (op, refusal),
+                    None => (op, self.link.request(body).await),
+                }
             }
-        }
-        let link = &self.link;
-        let requests = sent.into_iter().map(|(op, body)| async move { Ok((op, link.request(body).await?)) });
-        answers.extend(try_join_all(requests).await?);
-        answers.sort_by_key(|(op, _)| *op);
-        Ok(answers)
+        });
+        join_all(answers).await
     }
 
-    async fn prove_all(&mut self, proofs: &[Proof]) -> Result<Option<ResponseBody>, LinkError> {
+    /// Proves what was not proved on this link before, all at once. Answers what failed.
+    async fn prove(&self, proofs: &[&Proof]) -> HashMap<Subject, Result<ResponseBody, LinkError>> {
+        let mut missing: HashMap<Subject, &Proof> = HashMap::new();
         for proof in proofs {
             let subject = proof.subject();
-            if self.proven.contains(&subject) {
-                continue;
+            if !self.state().proven.contains(&subject) {
+                missing.insert(subject, proof);
             }
-            match self.link.request(proof.request(&self.link.binding())).await? {
-                ResponseBody::Done => {
-                    self.proven.insert(subject);
+        }
+        let binding = self.link.binding();
+        let answers = missing
+            .into_iter()
+            .map(|(subject, proof)| async move { (subject, self.link.request(proof.request(&binding)).await) });
+        let mut failed = HashMap::new();
+        for (subject, answer) in join_all(answers).await {
+            match answer {
+                Ok(ResponseBody::Done) => {
+                    self.state().proven.insert(subject);
                 }
-                refusal => return Ok(Some(refusal)),
+                Ok(ResponseBody::Refused(refusal)) => {
+                    failed.insert(subject, Ok(ResponseBody::Refused(refusal)));
+                }
+                // What is no answer to a proof must not pass for one to what was to follow.
+                Ok(_) => {
+                    failed.insert(subject, Ok(ResponseBody::Refused(Refusal::Unsupported)));
+                }
+                Err(error) => {
+                    failed.insert(subject, Err(error));
+                }
             }
         }
-        Ok(None)
+        failed
     }
 
-    /// Reads a window after the row's cursor.
-    pub(super) async fn read(
-        &mut self,
-        mailbox: &MailboxId,
-        row: &MailboxRow,
+    /// Asks for a window after each row's cursor, all at once; the relay takes the requests in this order.
+    pub(super) async fn windows(
+        &self,
+        readings: &[Reading],
         count: u16,
-    ) -> Result<ResponseBody, LinkError> {
-        self.window(mailbox, row, count, RequestBody::Read).await
+        ask: Ask,
+    ) -> Vec<Result<ResponseBody, LinkError>> {
+        let keys: Vec<Option<Proof>> = readings.iter().map(read_proof).collect();
+        let proofs: Vec<&Proof> = keys.iter().flatten().collect();
+        let refused = self.prove(&proofs).await;
+        let answers = readings.iter().zip(&keys).map(|(Reading { mailbox, row }, key)| {
+            let refusal = match key {
+                Some(key) => refused.get(&key.subject()).cloned(),
+                None => Some(Err(LinkError::Malformed)),
+            };
+            let read = Read { mailbox: *mailbox, after: row.cursor, count };
+            async move {
+                if let Some(refusal) = refusal {
+                    return refusal;
+                }
+                if ask == Ask::Read || self.is_subscribed(mailbox) {
+                    return self.link.request(RequestBody::Read(read)).await;
+                }
+                let answer = self.link.request(RequestBody::Subscribe(read)).await;
+                if matches!(answer, Ok(ResponseBody::Window(_))) {
+                    self.state().subscribed.insert(*mailbox);
+                }
+                answer
+            }
+        });
+        join_all(answers).await
     }
 
-    /// Reads a window and asks for what comes after it.
-    pub(super) async fn subscribe(
-        &mut self,
-        mailbox: &MailboxId,
-        row: &MailboxRow,
-        count: u16,
-    ) -> Result<ResponseBody, LinkError> {
-        let answer = self.window(mailbox, row, count, RequestBody::Subscribe).await?;
-        // A refused mailbox is not asked for again on this link.
-        self.subscribed.insert(*mailbox);
-        Ok(answer)
+    /// Acknowledges all at once what was not acknowledged on this link before. An acknowledgement that is lost is
+    /// repeated on the next link.
+    pub(super) async fn acknowledge(&self, taken: Vec<(MailboxId, Seq)>) -> Result<(), LinkError> {
+        let due = taken.into_iter().filter(|(mailbox, upto)| {
+            *upto > Seq::START && self.state().acknowledged.get(mailbox).is_none_or(|last| last < upto)
+        });
+        let due: Vec<(MailboxId, Seq)> = due.collect();
+        let answers = due.into_iter().map(|(mailbox, upto)| async move {
+            let ack = Ack { mailbox, upto, also: Vec::new() };
+            if let ResponseBody::Done = self.link.request(RequestBody::Ack(ack)).await? {
+                self.state().acknowledged.insert(mailbox, upto);
+            }
+            Ok(())
+        });
+        join_all(answers).await.into_iter().collect()
     }
 
-    async fn window(
-        &mut self,
-        mailbox: &MailboxId,
-        row: &MailboxRow,
-        count: u16,
-        ask: fn(Read) -> RequestBody,
-    ) -> Result<ResponseBody, LinkError> {
-        let Some(seed) = row.read.as_ref().and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok()) else {
-            return Err(LinkError::Malformed);
-        };
-        if let Some(refusal) = self.prove_all(&[Proof::Read(*mailbox, SecretKey::from_seed(seed))]).await? {
-            return Ok(refusal);
-        }
-        self.link.request(ask(Read { mailbox: *mailbox, after: row.cursor, count })).await
+    /// The relay forgot: what was said of this mailbox on this link must be said again.
+    pub(super) fn forget(&self, mailbox: &MailboxId) {
+        let mut state = self.state();
+        state.acknowledged.remove(mailbox);
+        state.subscribed.remove(mailbox);
     }
+}
 
-    /// Acknowledges. A lost acknowledgement is repeated by the next one.
-    pub(super) async fn acknowledge(&mut self, ack: Ack) {
-        let _ = self.link.request(RequestBody::Ack(ack)).await;
-    }
+fn read_proof(Reading { mailbox, row }: &Reading) -> Option<Proof> {
+    let seed = <[u8; 32]>::try_from(row.read.as_ref()?.as_slice()).ok()?;
+    Some(Proof::Read(*mailbox, SecretKey::from_seed(seed)))
 }

@@ -3,45 +3,52 @@
 //! ```text
 //! loop { unit = engine.handle(event); commit(unit); tell(effects); acknowledge }
 //! ```
-//! Invariants: nothing is acknowledged to a relay, and no effect is told, before the unit that it belongs to is
-//! committed; an operation is sent again until its answer is committed, which the relay's own idempotence makes
-//! harmless. One driver serves every open compartment over the same links.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `settle` | everything once: which relays to talk to, all at the same time |
+//! | `pass` | one relay's turn: what waits for it, what waits there |
+//! | `batch` | which operations may leave together |
+//! | `follow` | staying connected |
+//! | `line` | a link, and what was proved and subscribed on it |
+//!
+//! Invariants: DRV-01 nothing is acknowledged to a relay, and no effect is told, before the unit that it belongs to is
+//! committed; DRV-02 an operation is sent again until its answer is committed, which the relay's own idempotence makes
+//! harmless; DRV-03 what one mailbox or log was left for is taken after all that lies in it; DRV-04 a relay that
+//! hangs delays nobody else's; DRV-05 every loop is bounded, whatever a relay answers.
+//! One driver serves every open compartment over the same links.
 
+mod batch;
 mod follow;
 mod line;
+mod pass;
+mod settle;
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
-    frame::{self, PresentToken, Refusal, RequestBody, ResponseBody, Seq, Window},
-    ids::MailboxId,
+    frame::{PresentToken, RequestBody, ResponseBody},
     time::Timestamp,
     tripwire::{Status, Token},
 };
 use rand_core::CryptoRng;
 
-use self::line::Line;
+pub use self::follow::Next;
+use self::line::{Ask, Line};
 use crate::{
-    engine::{self, Command, Effect, Event, Fault, OpStep, Reply, connected_relays, request_of},
+    engine::{self, Command, Effect, Event, Fault, Reply},
     net::{ConnectError, Transport},
-    store::{Base, MailboxRow, MailboxState, OpId, OpRow, Purpose, Unit},
+    store::{Base, Unit},
 };
 
-/// Envelopes asked for at once.
-const WINDOW: u16 = 64;
-
-/// Operations in flight at once on one link: enough to fill a flush of the relay, far below its bound.
-const BATCH: usize = 64;
-
-/// Rounds in one [`Driver::settle`]: each may answer what the one before delivered. A conversation between two
-/// programs that never ends would be a defect; this bounds it.
-const MAX_ROUNDS: usize = 32;
+/// How long after a failed try a token is presented again, while its bounded wait lasts.
+const TOKEN_RETRY: Duration = Duration::from_millis(300);
 
 /// One open compartment.
 #[derive(Clone)]
@@ -66,15 +73,20 @@ pub struct Trouble {
 pub struct Report {
     /// What is to be told, with the number of the compartment.
     pub effects: Vec<(usize, Effect)>,
-    /// Relays that could not be reached.
+    /// Relays that could not be reached, or went away again and again.
     pub trouble: Vec<Trouble>,
-    /// Events that the engine refused: defects, counted for `doctor`.
+    /// Events that the engine refused: defects, counted for `doctor`, or a compartment that is full.
     pub faults: Vec<Fault>,
 }
 
 impl Report {
     fn absorb(&mut self, compartment: usize, effects: Vec<Effect>) {
-        self.effects.extend(effects.into_iter().map(|effect| (compartment, effect)));
+        for effect in effects {
+            match effect {
+                Effect::Defect(fault) => self.faults.push(fault),
+                effect => self.effects.push((compartment, effect)),
+            }
+        }
     }
 }
 
@@ -86,7 +98,7 @@ pub struct Driver {
     transport: Arc<dyn Transport>,
     clock: Clock,
     rng: Box<dyn CryptoRng + Send>,
-    lines: BTreeMap<RelayKey, Line>,
+    lines: BTreeMap<RelayKey, Arc<Line>>,
 }
 
 impl Driver {
@@ -111,13 +123,7 @@ impl Driver {
     /// [`Fault`]: nothing was changed.
     pub fn handle(&mut self, compartment: &Compartment, event: Event) -> Result<Vec<Effect>, Fault> {
         let now = self.now();
-        let mut unit = Unit::new(&*compartment.base);
-        let effects = engine::handle(&mut unit, event, now, &mut *self.rng)?;
-        let changes = unit.into_changes();
-        if !changes.is_empty() {
-            compartment.base.commit(changes)?;
-        }
-        Ok(effects)
+        commit_event(compartment, event, now, &mut *self.rng)
     }
 
     /// Handles a command and answers its reply; other effects of commands are not told.
@@ -135,247 +141,25 @@ impl Driver {
             .ok_or(Fault::Inconsistent("a command without reply"))
     }
 
-    /// Presents tokens, each to its relay, all at once, and answers what came back within `wait`.
+    /// Presents tokens, each to its relay, all at once, and answers what came back within `wait`. A relay that does
+    /// not answer holds up no other; what fails is tried again while the wait lasts.
     pub async fn present(
         &mut self,
         tokens: &[(RelayAddress, Token)],
         wait: Duration,
     ) -> Vec<(RelayKey, Status)> {
-        let due: Vec<RelayAddress> = tokens.iter().map(|(relay, _)| relay.clone()).collect();
         let deadline = tokio::time::Instant::now() + wait;
-        let _ = tokio::time::timeout_at(deadline, self.connect(&due)).await;
-        let asked = tokens.iter().filter_map(|(relay, token)| {
-            let link = Arc::clone(&self.lines.get(relay.key())?.link);
-            let body = RequestBody::Token(PresentToken { token: token.clone() });
-            Some(async move { (*relay.key(), tokio::time::timeout_at(deadline, link.request(body)).await) })
+        let (transport, lines) = (&self.transport, Mutex::new(&mut self.lines));
+        let asked = tokens.iter().map(|(relay, token)| async {
+            let answer = tokio::time::timeout_at(deadline, present_one(transport, &lines, relay, token)).await;
+            answer.ok().map(|status| (*relay.key(), status))
         });
-        join_all(asked)
-            .await
-            .into_iter()
-            .filter_map(|(relay, answer)| match answer {
-                Ok(Ok(ResponseBody::Token(status))) => Some((relay, status)),
-                _ => None,
-            })
-            .collect()
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Carries out what waits and takes what came, until nothing more happens or `budget` is over.
     pub async fn settle(&mut self, compartments: &[Compartment], budget: Duration) -> Report {
-        let mut report = Report::default();
-        let work = self.rounds(compartments, &mut report);
-        // What is cut off is in the records, or comes again.
-        let _ = tokio::time::timeout(budget, work).await;
-        report
-    }
-
-    async fn rounds(&mut self, compartments: &[Compartment], report: &mut Report) {
-        let mut failed: HashSet<RelayKey> = HashSet::new();
-        let mut tried: HashSet<(usize, OpId)> = HashSet::new();
-        for _ in 0..MAX_ROUNDS {
-            self.tick(compartments, report);
-            let needed = needed(compartments, report);
-            let missing: Vec<RelayAddress> =
-                needed.into_iter().filter(|relay| !failed.contains(relay.key())).collect();
-            for trouble in self.connect(&missing).await {
-                failed.insert(*trouble.relay.key());
-                report.trouble.push(trouble);
-            }
-            let mut progress = false;
-            let newest = newest_operations(compartments);
-            let relays: Vec<RelayKey> = self.lines.keys().copied().collect();
-            for relay in relays {
-                for (number, compartment) in compartments.iter().enumerate() {
-                    progress |= self.operations(&relay, number, compartment, &mut tried, report).await;
-                    progress |= self.deliveries(&relay, number, compartment, report).await;
-                }
-            }
-            // What came may have asked for more, in this compartment or at another relay.
-            if !progress && newest_operations(compartments) == newest {
-                return;
-            }
-        }
-    }
-
-    fn tick(&mut self, compartments: &[Compartment], report: &mut Report) {
-        for (number, compartment) in compartments.iter().enumerate() {
-            match self.handle(compartment, Event::Tick) {
-                Ok(effects) => report.absorb(number, effects),
-                Err(fault) => report.faults.push(fault),
-            }
-        }
-    }
-
-    /// Makes the links that are missing, all at once.
-    async fn connect(&mut self, relays: &[RelayAddress]) -> Vec<Trouble> {
-        let missing: Vec<&RelayAddress> =
-            relays.iter().filter(|relay| !self.lines.contains_key(relay.key())).collect();
-        let transport = &self.transport;
-        let made = join_all(missing.iter().map(|relay| transport.connect(relay))).await;
-        let mut trouble = Vec::new();
-        for (relay, link) in missing.into_iter().zip(made) {
-            match link {
-                Ok(link) => {
-                    self.lines.insert(*relay.key(), Line::new(link));
-                }
-                Err(error) => trouble.push(Trouble { relay: relay.clone(), error }),
-            }
-        }
-        trouble
-    }
-
-    /// Carries out the operations of one compartment at one relay. Answers whether anything changed.
-    async fn operations(
-        &mut self,
-        relay: &RelayKey,
-        number: usize,
-        compartment: &Compartment,
-        tried: &mut HashSet<(usize, OpId)>,
-        report: &mut Report,
-    ) -> bool {
-        let mut progress = false;
-        loop {
-            let Ok(batch) = self.next_batch(relay, number, compartment, tried, report) else {
-                return progress;
-            };
-            if batch.is_empty() {
-                return progress;
-            }
-            let Some(line) = self.lines.get_mut(relay) else { return progress };
-            let Ok(answers) = line.carry_out(batch).await else {
-                self.lines.remove(relay);
-                return progress;
-            };
-            for (op, body) in answers {
-                tried.insert((number, op));
-                let moved = matches!(&body, ResponseBody::BlobProgress(_) | ResponseBody::BlobPart(_));
-                let refused = matches!(&body, ResponseBody::Refused(_));
-                match self.handle(compartment, Event::Answer { op, body }) {
-                    Ok(effects) => report.absorb(number, effects),
-                    Err(fault) => report.faults.push(fault),
-                }
-                if moved {
-                    tried.remove(&(number, op));
-                }
-                progress |= !refused;
-            }
-        }
-    }
-
-    /// The next operations for a relay, in their order. One that has to wait holds back what follows it to the same
-    /// mailbox, so that messages stay in order.
-    fn next_batch(
-        &mut self,
-        relay: &RelayKey,
-        number: usize,
-        compartment: &Compartment,
-        tried: &HashSet<(usize, OpId)>,
-        report: &mut Report,
-    ) -> Result<Vec<line::Work>, Fault> {
-        let now = self.now();
-        let Some(line) = self.lines.get(relay) else { return Ok(Vec::new()) };
-        let binding = line.link.binding();
-        let unit = Unit::new(&*compartment.base);
-        let mut held: HashSet<MailboxId> = HashSet::new();
-        let mut batch = Vec::new();
-        let mut obsolete = Vec::new();
-        for (op, row) in unit.scan::<OpRow>(&[])? {
-            if row.relay.key() != relay || batch.len() >= BATCH {
-                continue;
-            }
-            let target = match &row.kind {
-                crate::store::OpKind::Append { mailbox, .. } => Some(*mailbox),
-                _ => None,
-            };
-            if target.is_some_and(|mailbox| held.contains(&mailbox)) {
-                continue;
-            }
-            if tried.contains(&(number, op)) {
-                held.extend(target);
-                continue;
-            }
-            match request_of(&unit, &row, &binding, now, &mut *self.rng) {
-                Ok(OpStep::Send { proofs, body }) => batch.push(line::Work { op, proofs, body }),
-                Ok(OpStep::Wait) => held.extend(target),
-                Ok(OpStep::Obsolete) => obsolete.push(op),
-                Err(fault) => {
-                    held.extend(target);
-                    report.faults.push(fault);
-                }
-            }
-        }
-        drop(unit);
-        for op in obsolete {
-            // An answer of `done` drops an operation that has nothing left to do.
-            self.handle(compartment, Event::Answer { op, body: ResponseBody::Done })?;
-        }
-        Ok(batch)
-    }
-
-    /// Takes what waits in the mailboxes of one compartment at one relay. Answers whether anything came.
-    async fn deliveries(
-        &mut self,
-        relay: &RelayKey,
-        number: usize,
-        compartment: &Compartment,
-        report: &mut Report,
-    ) -> bool {
-        let mut progress = false;
-        for mailbox in readable(compartment, relay, report) {
-            loop {
-                let Some(row) = mailbox_row(compartment, &mailbox) else { break };
-                let Some(line) = self.lines.get_mut(relay) else { return progress };
-                if line.is_subscribed(&mailbox) && row.closes.is_none_or(|closes| closes > (self.clock)()) {
-                    break;
-                }
-                let answer = line.read(&mailbox, &row, WINDOW).await;
-                let window = match answer {
-                    Ok(ResponseBody::Window(window)) => window,
-                    Ok(ResponseBody::Refused(Refusal::NotAllowed) | _) => break,
-                    Err(_) => {
-                        self.lines.remove(relay);
-                        return progress;
-                    }
-                };
-                let came = !window.items.is_empty();
-                progress |= came;
-                let caught_up = self.take(number, compartment, window, report).await;
-                if caught_up || !came {
-                    break;
-                }
-            }
-        }
-        progress
-    }
-
-    /// Gives a window to the engine, then acknowledges it. Answers whether the mailbox is empty now.
-    async fn take(
-        &mut self,
-        number: usize,
-        compartment: &Compartment,
-        window: Window,
-        report: &mut Report,
-    ) -> bool {
-        let mailbox = window.mailbox;
-        let last = window.items.last().map(|item| item.place.seq);
-        let before = mailbox_row(compartment, &mailbox).map_or(Seq::START, |row| row.cursor);
-        let caught_up = last.unwrap_or(before) >= window.newest;
-        match self.handle(compartment, Event::Window { window, caught_up }) {
-            Ok(effects) => report.absorb(number, effects),
-            Err(fault) => {
-                // Not acknowledged: it comes again. A defect must not make us lose a message.
-                report.faults.push(fault);
-                return true;
-            }
-        }
-        let Some(row) = mailbox_row(compartment, &mailbox) else { return true };
-        if engine::is_acknowledged(&row)
-            && row.cursor > Seq::START
-            && let Some(line) = self.lines.get_mut(row.relay.key())
-        {
-            let ack = frame::Ack { mailbox, upto: row.cursor, also: Vec::new() };
-            line.acknowledge(ack).await;
-        }
-        caught_up
+        self.settle_as(compartments, budget, Ask::Read).await
     }
 
     /// Ends all links, after what was sent on them has left.
@@ -390,50 +174,49 @@ impl Driver {
     }
 }
 
-fn newest_operations(compartments: &[Compartment]) -> Vec<Option<OpId>> {
-    let newest = |compartment: &Compartment| {
-        let unit = Unit::new(&*compartment.base);
-        unit.range::<OpRow>(&[], None, 1, true).ok().and_then(|rows| rows.first().map(|(op, _)| *op))
-    };
-    compartments.iter().map(newest).collect()
+/// DRV-01: the one way of an event into the records.
+fn commit_event(
+    compartment: &Compartment,
+    event: Event,
+    now: Timestamp,
+    rng: &mut dyn CryptoRng,
+) -> Result<Vec<Effect>, Fault> {
+    let mut unit = Unit::new(&*compartment.base);
+    let effects = engine::handle(&mut unit, event, now, rng)?;
+    let changes = unit.into_changes();
+    if !changes.is_empty() {
+        compartment.base.commit(changes)?;
+    }
+    Ok(effects)
 }
 
-fn needed(compartments: &[Compartment], report: &mut Report) -> Vec<RelayAddress> {
-    let mut all: Vec<RelayAddress> = Vec::new();
-    for compartment in compartments {
-        match connected_relays(&Unit::new(&*compartment.base)) {
-            Ok(relays) => {
-                for relay in relays {
-                    if all.iter().all(|known| known.key() != relay.key()) {
-                        all.push(relay);
-                    }
+type Lines<'a> = Mutex<&'a mut BTreeMap<RelayKey, Arc<Line>>>;
+
+/// Tries until it is answered; whoever awaits it bounds it.
+async fn present_one(
+    transport: &Arc<dyn Transport>,
+    lines: &Lines<'_>,
+    relay: &RelayAddress,
+    token: &Token,
+) -> Status {
+    let locked = || lines.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let known = locked().get(relay.key()).cloned();
+        let line = match known {
+            Some(line) => Some(line),
+            None => transport.connect(relay).await.ok().map(|link| Arc::new(Line::new(link))),
+        };
+        if let Some(line) = line {
+            locked().insert(*relay.key(), Arc::clone(&line));
+            let body = RequestBody::Token(PresentToken { token: token.clone() });
+            match line.link.request(body).await {
+                Ok(ResponseBody::Token(status)) => return status,
+                Ok(_) => {}
+                Err(_) => {
+                    locked().remove(relay.key());
                 }
             }
-            Err(fault) => report.faults.push(fault),
         }
+        tokio::time::sleep(TOKEN_RETRY).await;
     }
-    all
-}
-
-fn mailbox_row(compartment: &Compartment, mailbox: &MailboxId) -> Option<MailboxRow> {
-    Unit::new(&*compartment.base).get(mailbox).ok().flatten()
-}
-
-fn readable(compartment: &Compartment, relay: &RelayKey, report: &mut Report) -> Vec<MailboxId> {
-    let rows = match Unit::new(&*compartment.base).scan::<MailboxRow>(&[]) {
-        Ok(rows) => rows,
-        Err(error) => {
-            report.faults.push(error.into());
-            return Vec::new();
-        }
-    };
-    rows.into_iter()
-        .filter(|(_, row)| {
-            row.relay.key() == relay
-                && row.state == MailboxState::Open
-                && row.read.is_some()
-                && !matches!(row.purpose, Purpose::AlertOutbox(_))
-        })
-        .map(|(id, _)| id)
-        .collect()
 }

@@ -8,6 +8,11 @@ use crate::store::{
     ChatId, ContactRow, ContactState, MailboxRow, MailboxState, MessageState, OpId, OpKind, OpRow, RelayRow,
 };
 
+/// Nothing is left to do for an operation.
+pub(super) fn obsolete(cx: &mut Cx<'_, '_, '_>, op: OpId) {
+    cx.unit.delete::<OpRow>(&op);
+}
+
 /// Takes the answer to an operation that is still recorded; another one came from an earlier try.
 pub(super) fn answer(cx: &mut Cx<'_, '_, '_>, op: OpId, body: ResponseBody) -> Result<(), Fault> {
     let Some(mut row) = cx.unit.get::<OpRow>(&op)? else { return Ok(()) };
@@ -50,7 +55,7 @@ pub(super) fn answer(cx: &mut Cx<'_, '_, '_>, op: OpId, body: ResponseBody) -> R
             plan::confirmed(cx, &plan, row.relay.key())
         }
         (_, ResponseBody::Refused(refusal)) => refused(cx, op, row, refusal),
-        (_, ResponseBody::Done) => {
+        (OpKind::Close { .. } | OpKind::Disarm { .. }, ResponseBody::Done) => {
             cx.unit.delete::<OpRow>(&op);
             Ok(())
         }

@@ -13,7 +13,7 @@ use super::{
     plan::{self, PlanSpec},
     relays, trust,
 };
-use crate::store::{ChatId, ChatRow, ContactRow, Order, PendingToken, SettingsRow, Sink};
+use crate::store::{ChatId, ContactRow, Order, PendingToken, SettingsRow, Sink};
 
 /// Something a person, or the program in his name, asks of one compartment.
 #[derive(Debug)]
@@ -195,13 +195,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         }
         Command::Join { ticket, name } => contact::join(cx, &ticket, &name).map(Reply::Chat),
         Command::Rename { chat, name } => {
-            let (id, mut row) = contact::find(cx, &chat)?;
-            let name = contact::checked_name(&name)?;
-            if contact::find(cx, &name).is_ok_and(|(other, _)| other != id) {
-                return Err(Fault::NameTaken);
-            }
-            row.name = name;
-            cx.unit.put(&id, &row);
+            contact::rename(cx, &chat, &name)?;
             Ok(Reply::Done)
         }
         Command::Send { chat, text } => {
@@ -210,11 +204,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             Ok(Reply::Message { chat, order })
         }
         Command::MarkRead { chat, order } => {
-            let mut row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
-            if row.read_to < order {
-                row.read_to = order;
-                cx.unit.put(&chat, &row);
-            }
+            conversation::mark_read(cx, chat, order)?;
             Ok(Reply::Done)
         }
         Command::Verify { chat, equal } => {

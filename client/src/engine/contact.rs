@@ -38,7 +38,8 @@ use super::{
     relays,
 };
 use crate::store::{
-    ChatId, ChatKind, ChatRow, ContactRow, ContactState, MailboxRow, OpId, OpKind, OpRow, Purpose,
+    ChatId, ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MailboxRow, NameRow, OpId, OpKind, OpRow,
+    Purpose, TakenTicketRow, Unit,
 };
 
 /// How long a ticket can be used unless its maker says otherwise: long enough to meet, short enough to be forgotten.
@@ -62,21 +63,50 @@ pub(super) fn checked_name(name: &str) -> Result<String, Fault> {
 
 /// The chat with this name.
 pub(super) fn find(cx: &Cx<'_, '_, '_>, name: &str) -> Result<(ChatId, ChatRow), Fault> {
-    cx.unit
-        .scan::<ChatRow>(&[])?
-        .into_iter()
-        .find(|(_, row)| row.name == name.trim())
-        .ok_or(Fault::UnknownChat)
+    let chat = id_of(cx.unit, name)?;
+    let row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
+    Ok((chat, row))
+}
+
+/// The id of the chat with this name.
+pub(super) fn id_of(unit: &Unit<'_>, name: &str) -> Result<ChatId, Fault> {
+    let named = unit.get::<NameRow>(&name.trim().to_owned())?;
+    named.map(|row| row.chat).ok_or(Fault::UnknownChat)
+}
+
+/// Gives a chat another name.
+pub(super) fn rename(cx: &mut Cx<'_, '_, '_>, chat: &str, name: &str) -> Result<(), Fault> {
+    let (id, mut row) = find(cx, chat)?;
+    let name = checked_name(name)?;
+    if cx.unit.get::<NameRow>(&name)?.is_some_and(|named| named.chat != id) {
+        return Err(Fault::NameTaken);
+    }
+    cx.unit.delete::<NameRow>(&row.name);
+    cx.unit.put(&name, &NameRow { chat: id });
+    row.name = name;
+    cx.unit.put(&id, &row);
+    Ok(())
 }
 
 /// Makes a chat under a name that is free.
 pub(super) fn new_chat(cx: &mut Cx<'_, '_, '_>, name: &str, kind: ChatKind) -> Result<ChatId, Fault> {
     let name = checked_name(name)?;
-    if cx.unit.scan::<ChatRow>(&[])?.iter().any(|(_, row)| row.name == name) {
+    if cx.unit.get::<NameRow>(&name)?.is_some() {
         return Err(Fault::NameTaken);
     }
     let chat = ChatId::from_bytes(cx.random());
-    cx.unit.put(&chat, &ChatRow { name, kind, created: cx.now, blocked: false, read_to: 0 });
+    cx.unit.put(&name, &NameRow { chat });
+    let row = ChatRow {
+        name,
+        kind,
+        created: cx.now,
+        blocked: false,
+        read_to: 0,
+        unread: 0,
+        waiting: 0,
+        last: None,
+    };
+    cx.unit.put(&chat, &row);
     Ok(chat)
 }
 
@@ -129,12 +159,14 @@ pub(super) fn join(cx: &mut Cx<'_, '_, '_>, text: &str, name: &str) -> Result<Ch
     if cx.unit.get::<MailboxRow>(&ticket.route.mailbox)?.is_some() {
         return Err(Fault::OwnTicket);
     }
-    for (_, contact) in cx.unit.scan::<ContactRow>(&[])? {
-        if contact.ticket.as_deref().is_some_and(|used| used.as_slice() == text.trim().as_bytes()) {
-            return Err(Fault::TicketUsedHere);
-        }
+    if let Some(taken) = cx.unit.get::<TakenTicketRow>(&ticket.route.mailbox)?
+        && cx.unit.get::<ContactRow>(&taken.chat)?.is_some_and(|known| known.state != ContactState::Failed)
+    {
+        return Err(Fault::TicketUsedHere);
     }
     let chat = new_chat(cx, name, ChatKind::Direct)?;
+    cx.unit.put(&ticket.route.mailbox, &TakenTicketRow { chat });
+    cx.unit.put(&chat, &JoiningRow { until: ticket.expires });
     let local = LocalIdentity::generate(&mut cx.rng)?;
     let contact = ContactRow {
         state: ContactState::Joining,
@@ -193,6 +225,8 @@ pub(super) fn bundle_answer(
     contact.inbox = Some(inbox);
     contact.state = ContactState::Joined;
     cx.unit.put(&chat, &contact);
+    // The inviter may have been away until then, and take it when he is back.
+    cx.unit.put(&chat, &JoiningRow { until: ticket.expires.plus(MAX_VALIDITY) });
     let hello = Hello { route: outgoing::route_to(cx, &inbox)?, alias: None };
     outgoing::send_content(cx, chat, Body::Hello(hello), None, Some(inbox))?;
     Ok(())
@@ -206,6 +240,8 @@ fn fail(cx: &mut Cx<'_, '_, '_>, op: OpId, chat: ChatId, contact: ContactRow) ->
 /// A contact came to nothing.
 pub(super) fn failed(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut contact: ContactRow) -> Result<(), Fault> {
     contact.state = ContactState::Failed;
+    contact.ticket = None;
+    cx.unit.delete::<JoiningRow>(&chat);
     if let Some(inbox) = contact.inbox.take() {
         outgoing::close_mailbox(cx, &inbox)?;
     }
@@ -247,12 +283,18 @@ fn first_message(
     else {
         return Ok(false);
     };
-    let relay = match contact.ticket_mailbox {
-        Some(mailbox) => cx.unit.get::<MailboxRow>(&mailbox)?.map(|row| row.relay),
+    let ticket_mailbox = match contact.ticket_mailbox {
+        Some(mailbox) => cx.unit.get::<MailboxRow>(&mailbox)?.map(|row| (mailbox, row)),
         None => None,
     };
-    let relay = match relay {
-        Some(relay) => relay,
+    let relay = match ticket_mailbox {
+        Some((mailbox, mut row)) => {
+            let relay = row.relay.clone();
+            // CON-02: it stays open for as long as the joiner may know no other.
+            row.closes = None;
+            cx.unit.put(&mailbox, &row);
+            relay
+        }
         None => relays::default_relay(cx.unit, None)?.address,
     };
     let inbox = outgoing::new_mailbox(cx, &relay, Purpose::Direct(chat), MailboxKind::Queue)?;
@@ -317,6 +359,9 @@ fn open(
 pub(super) fn moved(cx: &mut Cx<'_, '_, '_>, chat: ChatId, route: &Route) -> Result<(), Fault> {
     let mut contact = cx.unit.get::<ContactRow>(&chat)?.ok_or(Fault::NotDirect)?;
     let was_established = contact.state == ContactState::Established;
+    // What the ticket could do is not kept.
+    contact.ticket = None;
+    cx.unit.delete::<JoiningRow>(&chat);
     let known = contact.route.as_ref().and_then(|r| Route::import(r).ok()).map(|r| r.mailbox);
     contact.state = ContactState::Established;
     contact.route = Some(ByteBuf::from(route.export().expose().to_vec()));
@@ -339,26 +384,42 @@ pub(super) fn drained(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, purpose: Pur
         && let Some(mut contact) = cx.unit.get::<ContactRow>(&chat)?
     {
         contact.ticket_mailbox = None;
-        if contact.state == ContactState::Invited {
-            return failed(cx, chat, contact);
-        }
         // The private keys of the ticket have no use any more.
         let mut local = local_identity(&contact)?;
         local.retire_all_bundles();
         contact.local = ByteBuf::from(local.export()?.expose().to_vec());
+        if contact.state == ContactState::Invited {
+            return failed(cx, chat, contact);
+        }
         cx.unit.put(&chat, &contact);
     }
     Ok(())
 }
 
-/// Ends joinings whose ticket has expired before its bundle could be fetched.
+/// Ends joinings that nobody will answer any more.
 pub(super) fn expire(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
-    for (op, row) in cx.unit.scan::<OpRow>(&[])? {
-        let OpKind::GetBundle { hash: _, chat } = row.kind else { continue };
+    for (chat, row) in cx.unit.scan::<JoiningRow>(&[])? {
+        if row.until > cx.now {
+            continue;
+        }
+        cx.unit.delete::<JoiningRow>(&chat);
         let Some(contact) = cx.unit.get::<ContactRow>(&chat)? else { continue };
-        let text = contact.ticket.as_deref().map(|t| String::from_utf8_lossy(t).into_owned());
-        if text.is_some_and(|text| matches!(Ticket::from_text(&text, cx.now), Err(TicketError::Expired))) {
-            fail(cx, op, chat, contact)?;
+        drop_operations(cx, chat)?;
+        failed(cx, chat, contact)?;
+    }
+    Ok(())
+}
+
+/// What waits for a contact will not leave.
+fn drop_operations(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    for (op, pending) in cx.unit.scan::<OpRow>(&[])? {
+        let of_chat = match &pending.kind {
+            OpKind::Append { chat: target, .. } | OpKind::GetBundle { chat: target, .. } => *target == chat,
+            _ => false,
+        };
+        if of_chat {
+            cx.unit.delete::<OpRow>(&op);
+            conversation::undelivered(cx, &pending.kind)?;
         }
     }
     Ok(())
@@ -374,17 +435,8 @@ pub(super) fn block(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> 
         outgoing::close_mailbox(cx, &mailbox)?;
     }
     cx.unit.put(&chat, &contact);
-    for (op, pending) in cx.unit.scan::<OpRow>(&[])? {
-        let of_chat = match &pending.kind {
-            OpKind::Append { chat: target, .. } | OpKind::GetBundle { chat: target, .. } => *target == chat,
-            _ => false,
-        };
-        if of_chat {
-            cx.unit.delete::<OpRow>(&op);
-            conversation::undelivered(cx, &pending.kind)?;
-        }
-    }
-    Ok(())
+    cx.unit.delete::<JoiningRow>(&chat);
+    drop_operations(cx, chat)
 }
 
 /// Undoes [`block`]: a fresh mailbox, told to the peer.

@@ -17,6 +17,9 @@ use crate::store::{
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 const NONCE: usize = 24;
+
+/// Messages looked at in one go while counting.
+const PAGE: usize = 256;
 use crate::labels::MESSAGE_BODY as BODY_LABEL;
 
 /// Name of the key that seals a chat's bodies of one day.
@@ -60,7 +63,33 @@ pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<
         body: ByteBuf::from([nonce.as_slice(), &sealed].concat()),
     };
     cx.unit.put(&(chat, order), &row);
+    if let Some(mut shown) = cx.unit.get::<ChatRow>(&chat)? {
+        shown.last = Some(cx.now);
+        shown.unread = shown.unread.saturating_add(u64::from(message.writer != Writer::Me));
+        shown.waiting = shown.waiting.saturating_add(u64::from(message.state == MessageState::Waiting));
+        cx.unit.put(&chat, &shown);
+    }
     Ok(order)
+}
+
+/// Remembers what was shown.
+pub(super) fn mark_read(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order) -> Result<(), Fault> {
+    let mut row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
+    if row.read_to >= order {
+        return Ok(());
+    }
+    row.read_to = order;
+    let mut unread = 0;
+    let mut after = (chat, order);
+    loop {
+        let page = cx.unit.range::<MessageRow>(chat.as_bytes(), Some(&after), PAGE, false)?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        unread += page.iter().filter(|(_, message)| message.writer != Writer::Me).count();
+    }
+    row.unread = u64::try_from(unread).unwrap_or(u64::MAX);
+    cx.unit.put(&chat, &row);
+    Ok(())
 }
 
 /// The text of a stored message. `None` if its key is gone.
@@ -164,9 +193,14 @@ pub(super) fn set_state(
     order: Order,
     state: MessageState,
 ) -> Result<(), Fault> {
-    if let Some(mut row) = cx.unit.get::<MessageRow>(&(chat, order))? {
-        row.state = state;
-        cx.unit.put(&(chat, order), &row);
+    let Some(mut row) = cx.unit.get::<MessageRow>(&(chat, order))? else { return Ok(()) };
+    let waited = u64::from(row.state == MessageState::Waiting);
+    row.state = state;
+    cx.unit.put(&(chat, order), &row);
+    if let Some(mut shown) = cx.unit.get::<ChatRow>(&chat)? {
+        let waits = u64::from(state == MessageState::Waiting);
+        shown.waiting = shown.waiting.saturating_add(waits).saturating_sub(waited);
+        cx.unit.put(&chat, &shown);
     }
     Ok(())
 }

@@ -1,8 +1,14 @@
 //! What happens to the engine, and what it answers.
 
-use lapwing_wire::frame::{ResponseBody, Window};
+use lapwing_wire::{
+    frame::{ResponseBody, Window},
+    ids::MailboxId,
+};
 
-use super::command::{Command, Reply};
+use super::{
+    Fault,
+    command::{Command, Reply},
+};
 use crate::store::{ChatId, OpId, Order};
 
 /// Something that happened.
@@ -23,6 +29,16 @@ pub enum Event {
         op: OpId,
         /// What.
         body: ResponseBody,
+    },
+    /// An operation has nothing left to do: see [`OpStep::Obsolete`](super::OpStep::Obsolete).
+    Obsolete {
+        /// Which.
+        op: OpId,
+    },
+    /// A relay says that it has no mailbox of ours that it had confirmed.
+    Gone {
+        /// Which.
+        mailbox: MailboxId,
     },
     /// Time has passed: whatever is due by now.
     Tick,
@@ -84,4 +100,6 @@ pub enum Effect {
     Inconsistent,
     /// Something arrived that was refused; there is nothing to do.
     Refused,
+    /// Something arrived that a defect of ours kept us from taking. It was passed over, as what is refused.
+    Defect(Fault),
 }

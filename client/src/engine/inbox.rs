@@ -1,4 +1,10 @@
 //! What a relay delivers: each envelope once, in order, checked against what the relay said before.
+//!
+//! Rules: INB-01 what cannot be opened or taken is passed over, alone: keeping it would let anybody who may append stop
+//! the mailbox; INB-02 a first envelope whose running hash does not continue ours, and INB-03 a newest number behind
+//! our cursor, mean that the relay lost or changed what it had: it is told, and everything that the relay has is read
+//! again before any of it is acknowledged, which the sessions' own replay protection makes harmless; INB-04 only a
+//! record that cannot be stored holds a mailbox up: then nothing is acknowledged, and it comes again.
 
 use lapwing_protocol::envelope;
 use lapwing_wire::{
@@ -6,38 +12,30 @@ use lapwing_wire::{
     ids::{MailboxId, RunningHash},
 };
 
-use super::{Cx, Effect, Fault, contact, group, trust};
+use super::{Cx, Effect, Fault, contact, group, relays, trust};
 use crate::store::{MailboxRow, Purpose};
 
 /// Takes a window of one mailbox. The cursor moves in the same unit of work as all that the envelopes change.
-///
-/// What cannot be opened is passed over (INB-01): keeping it would let anybody who may append stop the mailbox.
-/// A running hash that does not continue the one we know (INB-02), or a relay whose newest number lies behind our
-/// cursor (INB-03), is told; in the second case everything that the relay has is read again, which the sessions'
-/// own replay protection makes harmless.
 pub(super) fn window(cx: &mut Cx<'_, '_, '_>, window: Window, caught_up: bool) -> Result<(), Fault> {
     let Window { mailbox, newest, items } = window;
     let Some(mut row) = cx.unit.get::<MailboxRow>(&mailbox)? else { return Ok(()) };
-    if newest < row.cursor {
-        row.cursor = Seq::START;
-        row.hash = None;
-        row.inconsistent = true;
-        cx.unit.put(&mailbox, &row);
-        cx.tell(Effect::Inconsistent);
-        return Ok(());
+    let is_behind = newest < row.cursor;
+    let first = items.iter().find(|item| item.place.seq > row.cursor);
+    if is_behind || first.is_some_and(|first| follows(&row, first) == Some(false)) {
+        return relays::rolled_back(cx, &mailbox, row);
     }
     for item in items {
         if item.place.seq <= row.cursor {
             continue;
         }
-        if follows(&row, &item) == Some(false) && !row.inconsistent {
+        if follows(&row, &item) == Some(false) {
             row.inconsistent = true;
             cx.tell(Effect::Inconsistent);
         }
         row.cursor = item.place.seq;
         row.hash = Some(item.place.hash);
         cx.unit.put(&mailbox, &row);
-        take(cx, &mailbox, &row, &item)?;
+        take_alone(cx, &mailbox, &row, &item)?;
         // Taking an envelope may have changed or ended the mailbox.
         match cx.unit.get::<MailboxRow>(&mailbox)? {
             Some(changed) => row = changed,
@@ -60,26 +58,48 @@ fn follows(row: &MailboxRow, item: &Item) -> Option<bool> {
         .then(|| known.next(item.place.seq.value(), &item.id()) == item.place.hash)
 }
 
-fn take(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, row: &MailboxRow, item: &Item) -> Result<(), Fault> {
-    let key = contact::envelope_key(row)?;
-    let taken = match envelope::open(&key, mailbox, &item.envelope) {
-        Err(_) => false,
-        Ok(message) => match row.purpose {
-            Purpose::Ticket(chat) => contact::on_ticket_mailbox(cx, chat, message.expose())?,
-            Purpose::Direct(chat) => contact::on_direct_mailbox(cx, chat, message.expose())?,
-            Purpose::Group(chat) => group::entry(cx, chat, mailbox, item.place.seq, message.expose())?,
-            Purpose::Alert(trust) => trust::alert(cx, trust, message.expose())?,
-            Purpose::AlertOutbox(_) | Purpose::Home => false,
-        },
-    };
-    if !taken {
-        cx.tell(Effect::Refused);
+/// INB-01, INB-04.
+fn take_alone(
+    cx: &mut Cx<'_, '_, '_>,
+    mailbox: &MailboxId,
+    row: &MailboxRow,
+    item: &Item,
+) -> Result<(), Fault> {
+    let told = cx.effects.len();
+    cx.unit.savepoint();
+    match take(cx, mailbox, row, item) {
+        Ok(true) => {}
+        Ok(false) => cx.tell(Effect::Refused),
+        Err(fault @ Fault::Store(_)) => return Err(fault),
+        Err(fault) => {
+            cx.unit.roll_back();
+            cx.group = None;
+            cx.effects.truncate(told);
+            cx.tell(Effect::Defect(fault));
+        }
     }
     Ok(())
+}
+
+fn take(
+    cx: &mut Cx<'_, '_, '_>,
+    mailbox: &MailboxId,
+    row: &MailboxRow,
+    item: &Item,
+) -> Result<bool, Fault> {
+    let key = contact::envelope_key(row)?;
+    let Ok(message) = envelope::open(&key, mailbox, &item.envelope) else { return Ok(false) };
+    match row.purpose {
+        Purpose::Ticket(chat) => contact::on_ticket_mailbox(cx, chat, message.expose()),
+        Purpose::Direct(chat) => contact::on_direct_mailbox(cx, chat, message.expose()),
+        Purpose::Group(chat) => group::entry(cx, chat, mailbox, item.place.seq, message.expose()),
+        Purpose::Alert(trust) => trust::alert(cx, trust, message.expose()),
+        Purpose::AlertOutbox(_) | Purpose::Home => Ok(false),
+    }
 }
 
 /// Whether what was taken from this mailbox is acknowledged to its relay.
 #[must_use]
 pub fn is_acknowledged(row: &MailboxRow) -> bool {
-    row.kind == MailboxKind::Queue
+    row.kind == MailboxKind::Queue && row.cursor > Seq::START
 }

@@ -54,6 +54,8 @@ pub(crate) struct Cx<'u, 'b, 'r> {
     pub(crate) now: Timestamp,
     pub(crate) rng: &'r mut dyn CryptoRng,
     pub(crate) effects: Vec<Effect>,
+    /// The group that was looked at last: reading one takes as long as it has members.
+    pub(crate) group: Option<(crate::store::ChatId, lapwing_protocol::group::Group)>,
 }
 
 impl Cx<'_, '_, '_> {
@@ -83,7 +85,7 @@ pub fn handle(
     now: Timestamp,
     rng: &mut dyn CryptoRng,
 ) -> Result<Vec<Effect>, Fault> {
-    let mut cx = Cx { unit, now, rng, effects: Vec::new() };
+    let mut cx = Cx { unit, now, rng, effects: Vec::new(), group: None };
     match event {
         Event::Command(command) => {
             let reply = command::run(&mut cx, command)?;
@@ -91,6 +93,8 @@ pub fn handle(
         }
         Event::Window { window, caught_up } => inbox::window(&mut cx, window, caught_up)?,
         Event::Answer { op, body } => answer::answer(&mut cx, op, body)?,
+        Event::Obsolete { op } => answer::obsolete(&mut cx, op),
+        Event::Gone { mailbox } => relays::gone(&mut cx, &mailbox)?,
         Event::Tick => {
             contact::expire(&mut cx)?;
             group::tick(&mut cx)?;

@@ -79,11 +79,8 @@ pub(super) fn new_mailbox(
 pub(super) fn close_mailbox(cx: &mut Cx<'_, '_, '_>, id: &MailboxId) -> Result<(), Fault> {
     let Some(row) = cx.unit.get::<MailboxRow>(id)? else { return Ok(()) };
     cx.unit.delete::<MailboxRow>(id);
-    for (op, pending) in cx.unit.scan::<OpRow>(&[])? {
-        if matches!(&pending.kind, OpKind::Create { mailbox } if mailbox == id) {
-            cx.unit.delete::<OpRow>(&op);
-        }
-    }
+    // Where its creation still waits, that finds no record and is dropped. A relay that never saw the mailbox refuses to
+    // close it, which ends the operation.
     if let Some(admin) = row.admin {
         push(cx, &row.relay, OpKind::Close { mailbox: *id, admin }, None)?;
     }
@@ -252,10 +249,18 @@ pub fn request_of(
     now: Timestamp,
     rng: &mut dyn CryptoRng,
 ) -> Result<OpStep, Fault> {
-    if let Some(first) = &row.after
-        && unit.get::<MailboxRow>(first)?.is_some_and(|mailbox| mailbox.state == MailboxState::Creating)
-    {
-        return Ok(OpStep::Wait);
+    let is_coming = |mailbox: &MailboxId| -> Result<bool, Fault> {
+        Ok(unit.get::<MailboxRow>(mailbox)?.is_some_and(|known| known.state == MailboxState::Creating))
+    };
+    // CON-04; and what is written to a log of ours waits until the log is there.
+    let target = match &row.kind {
+        OpKind::Append { mailbox, .. } => Some(mailbox),
+        _ => None,
+    };
+    for first in row.after.iter().chain(target) {
+        if is_coming(first)? {
+            return Ok(OpStep::Wait);
+        }
     }
     let send = |proofs, body| Ok(OpStep::Send { proofs, body });
     match &row.kind {

@@ -23,7 +23,7 @@ use rand_core::CryptoRng;
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Fault,
+    Cx, Fault, contact,
     outgoing::{self, seed},
     trust,
 };
@@ -90,11 +90,10 @@ pub fn alert_relays(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<RelayAddres
 }
 
 fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16], TrustRow)>, Fault> {
-    let known = unit.scan::<crate::store::ChatRow>(&[])?;
     chats
         .iter()
         .map(|name| {
-            let chat = known.iter().find(|(_, row)| row.name == name.trim()).ok_or(Fault::UnknownChat)?.0;
+            let chat = contact::id_of(unit, name)?;
             trust::of_chat(unit, chat, TrustSide::Ours)?.filter(|(_, row)| row.accepted).ok_or(Fault::NoTrust)
         })
         .collect()
@@ -103,7 +102,7 @@ fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16], TrustRow)>
 /// Begins a plan: records it as pending and has its tripwires armed.
 pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16], Fault> {
     let PlanSpec { name, action, shows, alert, text, place, instructions, sinks, tokens } = spec;
-    let name = super::contact::checked_name(&name)?;
+    let name = contact::checked_name(&name)?;
     if cx.unit.scan::<PlanRow>(&[])?.iter().any(|(_, row)| row.name == name) {
         return Err(Fault::NameTaken);
     }
@@ -200,6 +199,23 @@ pub(super) fn rearm(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Faul
     Ok(())
 }
 
+/// A relay turned out to have forgotten something: its tripwires are armed anew.
+pub(super) fn forgotten(cx: &mut Cx<'_, '_, '_>, relay: &RelayKey) -> Result<(), Fault> {
+    for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
+        let mut changed = false;
+        for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay && !t.fired) {
+            tripwire.wanted = [0; 32];
+            tripwire.armed = None;
+            changed = true;
+        }
+        if changed {
+            cx.unit.put(&plan, &row);
+            rearm(cx, &plan)?;
+        }
+    }
+    Ok(())
+}
+
 /// The relay confirmed an arming.
 pub(super) fn confirmed(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &RelayKey) -> Result<(), Fault> {
     let Some(mut row) = cx.unit.get::<PlanRow>(plan)? else { return Ok(()) };
@@ -242,7 +258,8 @@ pub(super) fn token_answer(
     Ok(())
 }
 
-/// The request that arms a plan's tripwire at a relay, and the key that proves it. `None` if the plan is gone.
+/// The request that arms a plan's tripwire at a relay, and the key that proves it. `None` if there is nothing to arm:
+/// the plan is gone, its tripwire was set off, or the relay has confirmed what is wanted.
 pub(super) fn arm_request(
     unit: &Unit<'_>,
     plan: &[u8; 16],
@@ -252,6 +269,9 @@ pub(super) fn arm_request(
 ) -> Result<Option<(SecretKey<TripwireOwner>, Arm)>, Fault> {
     let Some(row) = unit.get::<PlanRow>(plan)? else { return Ok(None) };
     let Some(tripwire) = row.tripwires.iter().find(|t| t.relay.key() == relay) else { return Ok(None) };
+    if tripwire.fired || tripwire.armed.as_deref().is_some_and(|armed| armed.as_slice() == tripwire.wanted) {
+        return Ok(None);
+    }
     let owner: SecretKey<TripwireOwner> = SecretKey::from_seed(seed(&tripwire.owner)?);
     let list_key = ListKey::generate(rng);
     let actions = actions(unit, &row, tripwire, now, rng)?;

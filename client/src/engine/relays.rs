@@ -1,14 +1,17 @@
 //! The relays of a compartment.
 
+use std::time::Duration;
+
 use lapwing_wire::{
     address::{AccessTicket, RelayAddress, RelayKey},
     capability::{Access, SecretKey},
-    frame::MailboxKind,
+    frame::{MailboxKind, Seq},
+    ids::{MailboxId, RunningHash},
 };
 use serde_bytes::ByteBuf;
 
-use super::{Cx, Fault, outgoing};
-use crate::store::{MailboxRow, OpRow, Purpose, RelayRow, Unit};
+use super::{Cx, Effect, Fault, outgoing, plan};
+use crate::store::{MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit};
 
 /// Adds a relay, or takes a new access ticket or address for one that is there. A mailbox of its own shows that the
 /// compartment lives there (design 5.2: a tripwire only uses relays on which the cover has a live mailbox).
@@ -29,6 +32,7 @@ pub(super) fn add_ticket(
         address: relay.clone(),
         access: ByteBuf::from(access.expose_seed().to_vec()),
         refused: None,
+        retold: None,
     };
     cx.unit.put(&key, &row);
     if !known {
@@ -37,28 +41,77 @@ pub(super) fn add_ticket(
     Ok(relay.clone())
 }
 
-/// Removes a relay that no chat receives at.
+/// Removes a relay that nothing of this compartment lies at. What still waits for somebody's mailbox there goes on.
 pub(super) fn remove(cx: &mut Cx<'_, '_, '_>, key: &RelayKey) -> Result<(), Fault> {
     let id = *key.as_bytes();
     if cx.unit.get::<RelayRow>(&id)?.is_none() {
         return Err(Fault::UnknownRelay);
     }
-    let mailboxes = cx.unit.scan::<MailboxRow>(&[])?;
-    if mailboxes.iter().any(|(_, row)| row.relay.key() == key && row.purpose != Purpose::Home) {
+    let here: Vec<_> =
+        cx.unit.scan::<MailboxRow>(&[])?.into_iter().filter(|(_, row)| row.relay.key() == key).collect();
+    let is_kept_by_a_plan = |(_, plan): &(_, PlanRow)| plan.tripwires.iter().any(|t| t.relay.key() == key);
+    if here.iter().any(|(_, row)| row.purpose != Purpose::Home)
+        || cx.unit.scan::<PlanRow>(&[])?.iter().any(is_kept_by_a_plan)
+    {
         return Err(Fault::RelayInUse);
     }
-    for (mailbox, row) in mailboxes {
-        if row.relay.key() == key {
-            cx.unit.delete::<MailboxRow>(&mailbox);
-        }
-    }
-    for (op, row) in cx.unit.scan::<OpRow>(&[])? {
-        if row.relay.key() == key {
-            cx.unit.delete::<OpRow>(&op);
-        }
+    for (mailbox, _) in here {
+        outgoing::close_mailbox(cx, &mailbox)?;
     }
     cx.unit.delete::<RelayRow>(&id);
     Ok(())
+}
+
+/// INB-02, INB-03: the relay lost or changed what it had. Everything that it has is read again.
+pub(super) fn rolled_back(
+    cx: &mut Cx<'_, '_, '_>,
+    mailbox: &MailboxId,
+    mut row: MailboxRow,
+) -> Result<(), Fault> {
+    row.cursor = Seq::START;
+    row.hash = None;
+    row.inconsistent = true;
+    cx.unit.put(mailbox, &row);
+    cx.tell(Effect::Inconsistent);
+    tell_anew(cx, &row.relay)
+}
+
+/// The relay says that it has no mailbox of ours that it had confirmed: it is made again, with the same keys, so that
+/// whoever sends to it needs to know nothing.
+pub(super) fn gone(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId) -> Result<(), Fault> {
+    let Some(mut row) = cx.unit.get::<MailboxRow>(mailbox)? else { return Ok(()) };
+    // Of somebody else's mailbox this is how we learn that it was closed.
+    if row.admin.is_none() || row.state != MailboxState::Open {
+        return Ok(());
+    }
+    row.state = MailboxState::Creating;
+    row.cursor = Seq::START;
+    row.hash = Some(RunningHash::START);
+    row.inconsistent = true;
+    cx.unit.put(mailbox, &row);
+    outgoing::push(cx, &row.relay, OpKind::Create { mailbox: *mailbox }, None)?;
+    cx.tell(Effect::Inconsistent);
+    tell_anew(cx, &row.relay)
+}
+
+/// How often a relay that forgets is told everything anew at most: it may be lying.
+const RETELL: Duration = Duration::from_secs(3600);
+
+/// A relay that forgot one thing may have forgotten others that nobody reads: mailboxes for alerts, tripwires.
+fn tell_anew(cx: &mut Cx<'_, '_, '_>, relay: &RelayAddress) -> Result<(), Fault> {
+    let id = *relay.key().as_bytes();
+    let Some(mut known) = cx.unit.get::<RelayRow>(&id)? else { return Ok(()) };
+    if known.retold.is_some_and(|told| cx.now.since(told) < RETELL) {
+        return Ok(());
+    }
+    known.retold = Some(cx.now);
+    cx.unit.put(&id, &known);
+    for (mailbox, row) in cx.unit.scan::<MailboxRow>(&[])? {
+        if row.relay.key() == relay.key() && row.admin.is_some() && row.state == MailboxState::Open {
+            outgoing::push(cx, relay, OpKind::Create { mailbox }, None)?;
+        }
+    }
+    plan::forgotten(cx, relay.key())
 }
 
 /// The relay that new chats receive at: the one that was asked for, or the first.

@@ -11,7 +11,7 @@ use lapwing_protocol::{
 use lapwing_wire::{
     capability::{AlertSigner, SecretKey},
     frame::{MailboxKind, Seq},
-    ids::RunningHash,
+    ids::{RunningHash, labelled_hash},
 };
 use serde_bytes::ByteBuf;
 
@@ -20,6 +20,7 @@ use super::{
     outgoing::{self, seed},
     plan, relays,
 };
+use crate::labels::ALERT_RECORD;
 use crate::store::{
     AlertRow, ChatId, ContactRow, ContactState, MailboxRow, MailboxState, PlanRow, Purpose, TrustRow,
     TrustSide, Unit,
@@ -204,21 +205,44 @@ fn forget(cx: &mut Cx<'_, '_, '_>, id: &[u8; 16]) -> Result<(), Fault> {
 pub(super) fn alert(cx: &mut Cx<'_, '_, '_>, trust: [u8; 16], sealed: &[u8]) -> Result<bool, Fault> {
     let Some(row) = cx.unit.get::<TrustRow>(&trust)? else { return Ok(false) };
     let Some(alert) = open(&row, &trust, sealed)? else { return Ok(false) };
-    let id = *alert.alert().id.as_bytes();
+    let id = alert_row_id(&trust, alert.alert().id.as_bytes());
     // Two relays may carry the same alert: it is shown once.
     if cx.unit.get::<AlertRow>(&id)?.is_some() {
         return Ok(true);
     }
-    let stored =
-        AlertRow { trust, alert: ByteBuf::from(sealed.to_vec()), received: cx.now, acknowledged: None };
+    let stored = AlertRow {
+        trust,
+        chat: row.chat,
+        request: row.request,
+        alert: ByteBuf::from(sealed.to_vec()),
+        received: cx.now,
+        acknowledged: None,
+    };
     cx.unit.put(&id, &stored);
     cx.tell(Effect::Alert { alert: id });
     Ok(true)
 }
 
+/// Where an alert is kept: ids are chosen by who alerts, and nobody's alert may stand in the way of another's.
+fn alert_row_id(trust: &[u8; 16], alert: &[u8; 16]) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&labelled_hash(ALERT_RECORD, &[trust, alert])[..16]);
+    id
+}
+
 /// Verifies an alert with the keys of its trust.
 pub(super) fn open(row: &TrustRow, trust: &[u8; 16], sealed: &[u8]) -> Result<Option<VerifiedAlert>, Fault> {
-    let request = request(row)?;
+    open_with(&row.request, trust, sealed)
+}
+
+/// As [`open`], with the trust's request as it was stored.
+pub(super) fn open_with(
+    request: &[u8],
+    trust: &[u8; 16],
+    sealed: &[u8],
+) -> Result<Option<VerifiedAlert>, Fault> {
+    let request =
+        TrustRequest::import(request).map_err(|_| Fault::Inconsistent("a trust cannot be read"))?;
     let Ok(alert) = Alert::open(sealed, &request.seal, &request.signer) else { return Ok(None) };
     Ok((alert.alert().trust.as_bytes() == trust).then_some(alert))
 }
@@ -231,11 +255,10 @@ pub(super) fn acknowledge(cx: &mut Cx<'_, '_, '_>, id: &[u8; 16]) -> Result<(), 
     }
     row.acknowledged = Some(cx.now);
     cx.unit.put(id, &row);
-    if let Some(trust) = cx.unit.get::<TrustRow>(&row.trust)? {
-        let ack = AlertAck {
-            trust: TrustId::from_bytes(row.trust),
-            alert: lapwing_protocol::alert::AlertId::from_bytes(*id),
-        };
+    if let Some(trust) = cx.unit.get::<TrustRow>(&row.trust)?
+        && let Some(alert) = open(&trust, &row.trust, &row.alert)?
+    {
+        let ack = AlertAck { trust: TrustId::from_bytes(row.trust), alert: alert.alert().id };
         match outgoing::send_content(cx, trust.chat, Body::AlertAck(ack), None, None) {
             Ok(_) | Err(Fault::NotEstablished) => {}
             Err(error) => return Err(error),

@@ -9,11 +9,11 @@ use lapwing_protocol::{
 };
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 
-use super::{Fault, conversation, group, trust};
+use super::{Fault, contact, conversation, group, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, InvitationRow, MailboxRow, MessageRow,
-        MessageState, OpKind, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow,
+        MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow,
         TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
@@ -116,7 +116,7 @@ pub struct TrustView {
 pub struct AlertView {
     /// Its id.
     pub id: [u8; 16],
-    /// Name of the chat with the person; `None` if the trust is gone.
+    /// Name of the chat with the person; `None` if the chat is gone.
     pub chat: Option<String>,
     /// When it came.
     pub received: Timestamp,
@@ -191,10 +191,9 @@ pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
 /// # Errors
 /// [`Fault::Store`].
 pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
-    let ops = unit.scan::<OpRow>(&[])?;
     let mut all = Vec::new();
     for (id, row) in unit.scan::<ChatRow>(&[])? {
-        all.push(chat_view(unit, id, row, &ops)?);
+        all.push(chat_view(unit, id, row)?);
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
@@ -205,9 +204,8 @@ pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
 /// # Errors
 /// [`Fault::UnknownChat`].
 pub fn chat(unit: &Unit<'_>, name: &str) -> Result<ChatView, Fault> {
-    let found = unit.scan::<ChatRow>(&[])?.into_iter().find(|(_, row)| row.name == name.trim());
-    let (id, row) = found.ok_or(Fault::UnknownChat)?;
-    chat_view(unit, id, row, &unit.scan::<OpRow>(&[])?)
+    let id = contact::id_of(unit, name)?;
+    chat_view(unit, id, unit.get::<ChatRow>(&id)?.ok_or(Fault::UnknownChat)?)
 }
 
 /// The name of a chat.
@@ -218,7 +216,7 @@ pub fn chat_name(unit: &Unit<'_>, chat: &ChatId) -> Result<String, Fault> {
     unit.get::<ChatRow>(chat)?.map(|row| row.name).ok_or(Fault::UnknownChat)
 }
 
-fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow, ops: &[(u64, OpRow)]) -> Result<ChatView, Fault> {
+fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow) -> Result<ChatView, Fault> {
     let contact = unit.get::<ContactRow>(&id)?;
     let state = match (&contact, row.kind) {
         (Some(contact), _) => match contact.state {
@@ -229,11 +227,6 @@ fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow, ops: &[(u64, OpRow)]) ->
         },
         (None, _) => group::state(unit, &id)?,
     };
-    let newer = unit.range::<MessageRow>(id.as_bytes(), Some(&(id, row.read_to)), usize::MAX, false)?;
-    let unread = newer.iter().filter(|(_, m)| m.writer != Writer::Me).count();
-    let last = unit.range::<MessageRow>(id.as_bytes(), None, 1, true)?.first().map(|(_, m)| m.stored);
-    let of_chat = |op: &OpRow| matches!(&op.kind, OpKind::Append { chat, order: Some(_), .. } if *chat == id);
-    let waiting = ops.iter().filter(|(_, op)| of_chat(op)).count() + group::unsealed(unit, &id)?;
     Ok(ChatView {
         id,
         name: row.name,
@@ -241,9 +234,9 @@ fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow, ops: &[(u64, OpRow)]) ->
         state,
         blocked: row.blocked,
         verified: contact.is_some_and(|contact| contact.verified),
-        unread,
-        waiting,
-        last,
+        unread: usize::try_from(row.unread).unwrap_or(usize::MAX),
+        waiting: usize::try_from(row.waiting).unwrap_or(usize::MAX),
+        last: row.last,
     })
 }
 
@@ -348,12 +341,11 @@ pub fn trusts(unit: &Unit<'_>) -> Result<Vec<TrustView>, Fault> {
 pub fn alerts(unit: &Unit<'_>) -> Result<Vec<AlertView>, Fault> {
     let mut all = Vec::new();
     for (id, row) in unit.scan::<AlertRow>(&[])? {
-        let Some(trusted) = unit.get::<TrustRow>(&row.trust)? else { continue };
-        let Some(alert) = trust::open(&trusted, &row.trust, &row.alert)? else { continue };
+        let Some(alert) = trust::open_with(&row.request, &row.trust, &row.alert)? else { continue };
         let alert = alert.into_alert();
         all.push(AlertView {
             id,
-            chat: chat_name(unit, &trusted.chat).ok(),
+            chat: chat_name(unit, &row.chat).ok(),
             received: row.received,
             made: alert.made,
             status: alert.status,
@@ -362,7 +354,7 @@ pub fn alerts(unit: &Unit<'_>) -> Result<Vec<AlertView>, Fault> {
             place: alert.place.map(Untrusted::new),
             instructions: alert.instructions.map(Untrusted::new),
             acknowledged: row.acknowledged,
-            groups: group::shared_with(unit, &trusted.chat)?,
+            groups: group::shared_with(unit, &row.chat)?,
         });
     }
     all.sort_by_key(|alert| std::cmp::Reverse(alert.received));

@@ -17,9 +17,9 @@ mod volume;
 pub use base::{Base, BodyKeyName, MemoryBase, StoreError};
 pub use rows::{
     AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
-    InvitationRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, OpId, OpKind, OpRow, Order,
+    InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
     PeerRow, PendingToken, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow, Sink,
-    TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

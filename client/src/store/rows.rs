@@ -119,6 +119,9 @@ pub struct RelayRow {
     pub access: ByteBuf,
     /// What the relay said when it last refused the ticket.
     pub refused: Option<Refusal>,
+    /// When it last turned out to have forgotten something, and was told everything anew.
+    #[serde(default)]
+    pub retold: Option<Timestamp>,
 }
 row!(0x02, RelayRow, [u8; 32], |k| k.to_vec(), |b| b.try_into().ok());
 
@@ -145,8 +148,44 @@ pub struct ChatRow {
     pub blocked: bool,
     /// The last message that was shown.
     pub read_to: Order,
+    /// Messages of others after it.
+    #[serde(default)]
+    pub unread: u64,
+    /// Messages of ours that no relay has yet.
+    #[serde(default)]
+    pub waiting: u64,
+    /// When the last message came into this vault.
+    #[serde(default)]
+    pub last: Option<Timestamp>,
 }
 row!(0x03, ChatRow, ChatId, |k| k.as_bytes().to_vec(), id16);
+
+/// Which chat has a name: names are found without reading every chat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NameRow {
+    /// The chat.
+    pub chat: ChatId,
+}
+row!(0x13, NameRow, String, |k| k.as_bytes().to_vec(), |b| String::from_utf8(b.to_vec()).ok());
+
+/// A joining that is not answered yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoiningRow {
+    /// From then on no answer is expected any more.
+    pub until: Timestamp,
+}
+row!(0x14, JoiningRow, ChatId, |k| k.as_bytes().to_vec(), id16);
+
+/// A ticket that was taken here, by the mailbox it names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TakenTicketRow {
+    /// The chat that was begun with it.
+    pub chat: ChatId,
+}
+row!(0x15, TakenTicketRow, MailboxId, |k| k.as_bytes().to_vec(), |b| b
+    .try_into()
+    .ok()
+    .map(MailboxId::from_bytes));
 
 /// How far a contact has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -411,7 +450,12 @@ row!(0x08, TrustRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AlertRow {
     /// Through which trust.
+    #[serde(with = "serde_bytes")]
     pub trust: [u8; 16],
+    /// The chat with the person.
+    pub chat: ChatId,
+    /// What the trust was when it came: the alert stays readable after the trust has ended.
+    pub request: ByteBuf,
     /// The alert as it was signed.
     pub alert: ByteBuf,
     /// When it came.
@@ -532,6 +576,9 @@ pub struct GroupRow {
     pub sender: Option<ByteBuf>,
     /// Who has our sender key.
     pub given_to: Vec<MemberId>,
+    /// When it was made.
+    #[serde(default)]
+    pub sender_made: Option<Timestamp>,
     /// Number of our last message.
     pub counter: u64,
     /// Hash of our last message.
@@ -586,6 +633,9 @@ pub struct AuthorRow {
     pub keys: Vec<ByteBuf>,
     /// His last number and hash.
     pub track: ByteBuf,
+    /// The epoch of his last message.
+    #[serde(default)]
+    pub epoch: u64,
 }
 row!(
     0x0e,

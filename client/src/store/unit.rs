@@ -30,6 +30,13 @@ const MAX_RECORD: usize = 9 << 20;
 #[derive(Default)]
 pub struct Changes(BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>);
 
+impl FromIterator<(Vec<u8>, Option<Zeroizing<Vec<u8>>>)> for Changes {
+    /// Changes of records by their keys; `None` deletes. For moving whole records from one base to another.
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Zeroizing<Vec<u8>>>)>>(records: I) -> Self {
+        Self(records.into_iter().collect())
+    }
+}
+
 impl Changes {
     /// The changed records in order of their keys.
     pub fn into_records(self) -> impl Iterator<Item = (Vec<u8>, Option<Zeroizing<Vec<u8>>>)> {
@@ -47,12 +54,17 @@ impl Changes {
 pub struct Unit<'a> {
     base: &'a dyn Base,
     staged: Changes,
+    /// What was staged under a key before each change since the savepoint.
+    undo: Option<Vec<(Vec<u8>, Option<Staged>)>>,
 }
+
+/// A staged record; `None` deletes.
+type Staged = Option<Zeroizing<Vec<u8>>>;
 
 impl<'a> Unit<'a> {
     /// A unit of work over `base`.
     pub fn new(base: &'a dyn Base) -> Self {
-        Self { base, staged: Changes::default() }
+        Self { base, staged: Changes::default(), undo: None }
     }
 
     /// What is to be committed.
@@ -75,12 +87,34 @@ impl<'a> Unit<'a> {
 
     /// Stages a record.
     pub fn put<R: Row>(&mut self, key: &R::Key, row: &R) {
-        self.staged.0.insert(full_key::<R>(key), Some(Zeroizing::new(codec::encode(row))));
+        self.stage(full_key::<R>(key), Some(Zeroizing::new(codec::encode(row))));
     }
 
     /// Stages a deletion.
     pub fn delete<R: Row>(&mut self, key: &R::Key) {
-        self.staged.0.insert(full_key::<R>(key), None);
+        self.stage(full_key::<R>(key), None);
+    }
+
+    /// What is staged from now on can be taken back alone. Replaces an earlier savepoint.
+    pub fn savepoint(&mut self) {
+        self.undo = Some(Vec::new());
+    }
+
+    /// Takes back what was staged since the savepoint, and ends it.
+    pub fn roll_back(&mut self) {
+        for (key, before) in self.undo.take().into_iter().flatten().rev() {
+            match before {
+                Some(staged) => self.staged.0.insert(key, staged),
+                None => self.staged.0.remove(&key),
+            };
+        }
+    }
+
+    fn stage(&mut self, key: Vec<u8>, value: Staged) {
+        let before = self.staged.0.insert(key.clone(), value);
+        if let Some(undo) = &mut self.undo {
+            undo.push((key, before));
+        }
     }
 
     /// All records whose key begins with `prefix`, in order.
@@ -152,7 +186,7 @@ impl<'a> Unit<'a> {
             None => self.base.get(&key)?.map(|bytes| decode::<u64>(&bytes)).transpose()?.unwrap_or(0),
         };
         let next = last.saturating_add(1);
-        self.staged.0.insert(key, Some(Zeroizing::new(codec::encode(&next))));
+        self.stage(key, Some(Zeroizing::new(codec::encode(&next))));
         Ok(next)
     }
 
@@ -213,6 +247,9 @@ mod tests {
             created: Timestamp::from_millis(0),
             blocked: false,
             read_to: 0,
+            unread: 0,
+            waiting: 0,
+            last: None,
         }
     }
 
@@ -251,6 +288,28 @@ mod tests {
         assert_eq!(names(unit.range::<ChatRow>(&[], None, 2, true).unwrap()), ["255", "5"]);
         assert_eq!(names(unit.range::<ChatRow>(&[], Some(&id(4)), 9, false).unwrap()), ["5", "255"]);
         assert_eq!(names(unit.range::<ChatRow>(&[], Some(&id(4)), 9, true).unwrap()), ["1"]);
+    }
+
+    #[test]
+    fn a_savepoint_takes_back_what_came_after_it_and_nothing_else() {
+        let base = MemoryBase::default();
+        let mut unit = Unit::new(&base);
+        unit.put(&id(1), &chat("committed"));
+        base.commit(unit.into_changes()).unwrap();
+        let mut unit = Unit::new(&base);
+        unit.put(&id(2), &chat("before"));
+        unit.savepoint();
+        unit.put(&id(2), &chat("after"));
+        unit.put(&id(2), &chat("again"));
+        unit.put(&id(3), &chat("new"));
+        unit.delete::<ChatRow>(&id(1));
+        unit.next(Counter::Op).unwrap();
+        unit.roll_back();
+        let names: Vec<String> = unit.scan::<ChatRow>(&[]).unwrap().into_iter().map(|(_, c)| c.name).collect();
+        assert_eq!(names, ["committed", "before"]);
+        assert_eq!(unit.next(Counter::Op).unwrap(), 1);
+        unit.roll_back();
+        assert_eq!(unit.next(Counter::Op).unwrap(), 2);
     }
 
     #[test]

@@ -38,23 +38,25 @@ pub(in super::super) fn entry(
         return Ok(false);
     }
     let Ok(entry) = Entry::decode(bytes) else { return Ok(false) };
-    let mut loaded = Loaded::of(cx.unit, chat)?;
-    match entry {
-        Entry::Commit(signed) => commit(cx, &mut loaded, &signed),
-        Entry::Direct { to, from, message } => direct(cx, &mut loaded, &Direct { to, from, message }),
+    let mut loaded = Loaded::taken(cx, chat)?;
+    let taken = match entry {
+        Entry::Commit(signed) => commit(cx, &mut loaded, &signed)?,
+        Entry::Direct { to, from, message } => direct(cx, &mut loaded, &Direct { to, from, message })?,
         Entry::Directs(all) => {
             let mut taken = false;
             for one in &all {
                 taken |= direct(cx, &mut loaded, one)?;
             }
-            Ok(taken)
+            taken
         }
         Entry::Message { from, distribution, message } => {
-            written(cx, &mut loaded, &from, &distribution, &message)
+            written(cx, &mut loaded, &from, &distribution, &message)?
         }
-        Entry::Leave(wish) => wish_to_leave(cx, &mut loaded, &wish),
-        _ => Ok(false),
-    }
+        Entry::Leave(wish) => wish_to_leave(cx, &mut loaded, &wish)?,
+        _ => false,
+    };
+    loaded.leave_for(cx);
+    Ok(taken)
 }
 
 fn commit(cx: &mut Cx<'_, '_, '_>, loaded: &mut Loaded, signed: &[u8]) -> Result<bool, Fault> {
@@ -91,13 +93,12 @@ fn apply(cx: &mut Cx<'_, '_, '_>, loaded: &mut Loaded, staged: Staged) -> Result
             conversation::note(cx, loaded.chat, &format!("{author} let {} into the group", member.name))?;
         }
         (Op::Remove { .. }, Some((member, _))) if member == loaded.me() => {
-            return loaded.end(cx, "you are not in this group any more");
+            return loaded.end_from_outside(cx, "you are not in this group any more");
         }
         (Op::Remove { leave, .. }, Some((member, name))) => {
             members::forget(cx, loaded, &member);
             // Its sender key dies with the epoch, even before the new keys are here.
-            loaded.row.sender = None;
-            loaded.row.given_to.clear();
+            loaded.drop_sender_key();
             if let Some(coming) = loaded.row.coming.take()
                 && let Ok(keys) = EpochKeys::import(&coming)
                 && loaded.group.check_keys(&keys).is_ok()
@@ -112,7 +113,7 @@ fn apply(cx: &mut Cx<'_, '_, '_>, loaded: &mut Loaded, staged: Staged) -> Result
             };
             conversation::note(cx, loaded.chat, &text)?;
         }
-        (Op::Close, _) => return loaded.end(cx, &format!("{author} ended this group")),
+        (Op::Close, _) => return loaded.end_from_outside(cx, &format!("{author} ended this group")),
         _ => loaded.put(cx)?,
     }
     cx.tell(Effect::Group { chat: loaded.chat });
@@ -180,7 +181,11 @@ fn accept_sender_key(
     let mut row = cx
         .unit
         .get::<AuthorRow>(&place)?
-        .unwrap_or_else(|| AuthorRow { keys: Vec::new(), track: ByteBuf::from(AuthorTrack::new().export()) });
+        .unwrap_or_else(|| AuthorRow {
+            keys: Vec::new(),
+            track: ByteBuf::from(AuthorTrack::new().export()),
+            epoch: 0,
+        });
     let known = row.keys.iter().any(|kept| {
         PeerSenderKey::import(kept).is_ok_and(|kept| kept.distribution_id() == key.distribution_id())
     });
@@ -246,7 +251,11 @@ fn written(
         }
         Err(_) => return Ok(false),
     };
-    let gap = checked.gap;
+    // What was sealed and had not left when an epoch ended was sealed anew under another number: a gap there says
+    // nothing.
+    let epoch = content.binding().epoch;
+    let gap = if epoch > row.epoch { 0 } else { checked.gap };
+    row.epoch = row.epoch.max(epoch);
     track.merge(checked);
     if let Some(kept) = row.keys.get_mut(index) {
         *kept = ByteBuf::from(key.export()?.expose().to_vec());

@@ -13,8 +13,9 @@ use lapwing_protocol::{
 };
 use lapwing_wire::{
     address::RelayKey,
-    frame::{MailboxKind, ResponseBody, Seq},
+    frame::{BlobPart, MailboxKind, ResponseBody, Seq},
     ids::{BlobHash, MailboxId, RunningHash},
+    limits::MIN_BLOB_PART,
 };
 use serde_bytes::ByteBuf;
 
@@ -66,6 +67,7 @@ fn empty() -> GroupRow {
         older: Vec::new(),
         sender: None,
         given_to: Vec::new(),
+        sender_made: None,
         counter: 0,
         previous: [0; 32],
         coming: None,
@@ -312,19 +314,16 @@ fn let_in(cx: &mut Cx<'_, '_, '_>, through: ChatId, join: &GroupJoin) -> Result<
         loaded.group.stage_add(&loaded.local, member, now, &mut cx.rng).map_err(|error| refused(&error))?;
     let commit = Entry::Commit(staged.signed().to_vec());
     loaded.group.merge(staged).map_err(|error| refused(&error))?;
-    writing::append(cx, chat, &keys, &commit, None)?;
     let cursor = cx.unit.get::<MailboxRow>(&keys.mailbox)?.map_or(Seq::START, |mailbox| mailbox.cursor);
     let (welcome, blob) =
         GroupWelcome::new(&loaded.group, InvitationId::from_bytes(id), &keys, cursor, &mut cx.rng)
             .map_err(|error| refused(&error))?;
+    // Nothing is staged before everything has been tried: the caller may go on after a refusal.
+    writing::append(cx, chat, &keys, &commit, None)?;
     if let Some(bytes) = blob {
         let hash = BlobHash::of(&bytes);
-        outgoing::push(
-            cx,
-            &keys.relay,
-            OpKind::PutBlob { hash, bytes: ByteBuf::from(bytes), offset: 0 },
-            None,
-        )?;
+        let put = OpKind::PutBlob { hash, bytes: ByteBuf::from(bytes), offset: 0 };
+        outgoing::push(cx, &keys.relay, put, None)?;
     }
     loaded.put(cx)?;
     row.member = Some(newcomer);
@@ -388,6 +387,9 @@ fn enter(
     };
     let keys = &welcome.keys;
     if cx.unit.get::<MailboxRow>(&keys.mailbox)?.is_some() {
+        held.ended = true;
+        cx.unit.put(&chat, &held);
+        conversation::note(cx, chat, "you are in this group already, in another chat")?;
         return Ok(());
     }
     cx.unit.put(&keys.mailbox, &log_row(chat, keys, welcome.cursor));
@@ -442,7 +444,7 @@ pub(in super::super) fn chain_answer(
     };
     let Chain::Blob(place) = &welcome.chain else { return Ok(()) };
     match body {
-        ResponseBody::BlobPart(part) if part.total == place.total && !part.bytes.is_empty() => {
+        ResponseBody::BlobPart(part) if is_next_part(&part, got.len(), place.total) => {
             got.extend_from_slice(&part.bytes);
         }
         ResponseBody::Refused(refusal) => {
@@ -471,6 +473,13 @@ pub(in super::super) fn chain_answer(
     let id = *welcome.invitation.as_bytes();
     let Some(invitation) = cx.unit.get::<InvitationRow>(&id)? else { return Ok(()) };
     enter(cx, chat, &id, &invitation, &welcome, Some(&blob))
+}
+
+/// Whether a part fits what is here of a blob. Small parts are refused, but for the last: a relay could make us write
+/// each of a million.
+fn is_next_part(part: &BlobPart, here: usize, total: u64) -> bool {
+    let end = u64::try_from(here.saturating_add(part.bytes.len())).unwrap_or(u64::MAX);
+    part.total == total && (end == total || (end < total && part.bytes.len() >= MIN_BLOB_PART))
 }
 
 /// Whether a mailbox is a log of this group that we read.

@@ -7,7 +7,7 @@ use lapwing_protocol::{
 use serde_bytes::ByteBuf;
 
 use super::super::{Cx, Effect, Fault, contact, conversation};
-use crate::store::{ChainRow, ChatId, ChatKind, ChatRow, GroupRow, KeptEpoch, MailboxRow, Unit};
+use crate::store::{ChainRow, ChatId, ChatKind, GroupRow, KeptEpoch, MailboxRow, Unit};
 
 /// A group, loaded for one unit of work.
 pub(super) struct Loaded {
@@ -15,6 +15,8 @@ pub(super) struct Loaded {
     pub(super) row: GroupRow,
     pub(super) group: Group,
     pub(super) local: LocalIdentity,
+    /// Commits that the stored chain has: it is long, and written only when it has grown.
+    stored: u64,
 }
 
 impl Loaded {
@@ -23,8 +25,31 @@ impl Loaded {
         let row = unit.get::<GroupRow>(&chat)?.ok_or(Fault::NotAGroup)?;
         let chain = unit.get::<ChainRow>(&chat)?.ok_or(Fault::GroupNotReady)?;
         let group = Group::import(&chain.state).map_err(|_| Fault::Inconsistent("a group cannot be read"))?;
+        Self::with(chat, row, group)
+    }
+
+    /// As [`Loaded::of`], taking over the group if it was the last that was looked at.
+    pub(super) fn taken(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<Self, Fault> {
+        match cx.group.take() {
+            Some((of, group)) if of == chat => {
+                let row = cx.unit.get::<GroupRow>(&chat)?.ok_or(Fault::NotAGroup)?;
+                Self::with(chat, row, group)
+            }
+            _ => Self::of(cx.unit, chat),
+        }
+    }
+
+    /// Leaves the group for the next look at it. All that changed must be staged.
+    pub(super) fn leave_for(self, cx: &mut Cx<'_, '_, '_>) {
+        if self.stored == self.group.next_number() {
+            cx.group = Some((self.chat, self.group));
+        }
+    }
+
+    fn with(chat: ChatId, row: GroupRow, group: Group) -> Result<Self, Fault> {
         let local = LocalIdentity::import(&row.local)?;
-        Ok(Self { chat, row, group, local })
+        let stored = group.next_number();
+        Ok(Self { chat, row, group, local, stored })
     }
 
     /// The group of a chat by its name, if we are in it.
@@ -60,11 +85,14 @@ impl Loaded {
         Ok(self.group.check_keys(&keys).is_ok().then_some(keys))
     }
 
-    /// Stages row and chain.
+    /// Stages the row, and the chain if it has grown.
     pub(super) fn put(&mut self, cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
         self.row.local = ByteBuf::from(self.local.export()?.expose().to_vec());
         cx.unit.put(&self.chat, &self.row);
-        cx.unit.put(&self.chat, &ChainRow { state: ByteBuf::from(self.group.export()) });
+        if self.stored != self.group.next_number() {
+            cx.unit.put(&self.chat, &ChainRow { state: ByteBuf::from(self.group.export()) });
+            self.stored = self.group.next_number();
+        }
         Ok(())
     }
 
@@ -80,9 +108,21 @@ impl Loaded {
             left: None,
         });
         // A new epoch needs a new sender key, which only its members get.
-        self.row.sender = None;
-        self.row.given_to.clear();
+        self.drop_sender_key();
         self.row.coming = None;
+    }
+
+    /// The next message is written under a new sender key.
+    pub(super) fn drop_sender_key(&mut self) {
+        self.row.sender = None;
+        self.row.sender_made = None;
+        self.row.given_to.clear();
+    }
+
+    /// Somebody else put an end to it: what was sealed for the group and has not left never will.
+    pub(super) fn end_from_outside(&mut self, cx: &mut Cx<'_, '_, '_>, text: &str) -> Result<(), Fault> {
+        super::writing::give_up_sealed(cx, self.chat)?;
+        self.end(cx, text)
     }
 
     /// Nothing more is read or written: we left, were removed, or the group ended. Its messages stay.
@@ -93,8 +133,7 @@ impl Loaded {
             // Who made the log leaves it to its age: others have to read that it ended.
             cx.unit.delete::<MailboxRow>(&log.mailbox);
         }
-        self.row.sender = None;
-        self.row.given_to.clear();
+        self.drop_sender_key();
         self.row.coming = None;
         super::writing::give_up(cx, self.chat)?;
         self.put(cx)?;
@@ -127,11 +166,11 @@ pub(super) fn new_chat(cx: &mut Cx<'_, '_, '_>, wanted: &str, exact: bool) -> Re
     let shown: String =
         crate::untrusted::Untrusted::new(wanted.to_owned()).line().to_string().chars().take(48).collect();
     let base = if shown.trim().is_empty() { "group".to_owned() } else { shown };
-    let taken: Vec<String> = cx.unit.scan::<ChatRow>(&[])?.into_iter().map(|(_, row)| row.name).collect();
-    let free = (1u32..).map(|n| if n == 1 { base.clone() } else { format!("{base} {n}") });
-    let name = free
-        .take(taken.len() + 1)
-        .find(|name| !taken.contains(&name.trim().to_owned()))
-        .unwrap_or(base.clone());
+    let mut name = base.clone();
+    let mut count = 1u32;
+    while contact::id_of(cx.unit, &name).is_ok() {
+        count = count.saturating_add(1);
+        name = format!("{base} {count}");
+    }
     contact::new_chat(cx, &name, ChatKind::Group)
 }

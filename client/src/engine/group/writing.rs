@@ -3,7 +3,10 @@
 //! GRW-01: a message is sealed only when the log was read to its end and our epoch is the chain's, so that whoever was
 //! removed by a commit that we can know of cannot read it. GRW-02: our sender key goes to every member who lacks it
 //! through a pairwise session, before the first message that needs it. GRW-03: sender key, counters, envelope and the
-//! message's state change in one commit.
+//! message's state change in one commit. GRW-04: a sender key, which does not heal by itself, serves 100 messages and one
+//! day (design 6.3).
+
+use std::time::Duration;
 
 use lapwing_protocol::{
     content::{Body, Content, MAX_TEXT, MessageId},
@@ -24,7 +27,13 @@ use super::{
     },
     state::Loaded,
 };
-use crate::store::{ChatId, GroupRow, MessageRow, MessageState, OpKind, Order, PeerRow, UnsealedRow, Writer};
+use crate::store::{ChatId, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer};
+
+/// GRW-04: messages under one sender key.
+const SENDER_KEY_MESSAGES: u32 = 100;
+
+/// GRW-04: how long a sender key is used.
+const SENDER_KEY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes a message; it is sealed when the log was read to its end.
 pub(in super::super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
@@ -58,16 +67,18 @@ pub(super) fn seal_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), 
     }
     // GRW-01: between a removal and the new epoch's keys, messages wait.
     let Some(keys) = loaded.keys()? else { return Ok(()) };
-    let mut sender = match &loaded.row.sender {
-        Some(stored) => OwnSenderKey::import(stored)?,
-        None => OwnSenderKey::generate(loaded.local.public(), &mut cx.rng)?,
-    };
+    let mut sender = sender_key(cx, &mut loaded)?;
     give_sender_key(cx, &mut loaded, &sender, &keys)?;
     let bound = context(&loaded.group.id());
     for ((_, order), _) in waiting {
         cx.unit.delete::<UnsealedRow>(&(chat, order));
         let Some(row) = cx.unit.get::<MessageRow>(&(chat, order))? else { continue };
         let Some(text) = conversation::text_of(cx.unit, &chat, order, &row)? else { continue };
+        if sender.sent() >= SENDER_KEY_MESSAGES {
+            loaded.drop_sender_key();
+            sender = sender_key(cx, &mut loaded)?;
+            give_sender_key(cx, &mut loaded, &sender, &keys)?;
+        }
         let binding = MessageBinding {
             group: loaded.group.id(),
             epoch: loaded.group.epoch(),
@@ -90,6 +101,22 @@ pub(super) fn seal_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), 
     }
     loaded.row.sender = Some(ByteBuf::from(sender.export()?.expose().to_vec()));
     loaded.put(cx)
+}
+
+/// GRW-04: the sender key in use, or a new one where the one in use has served its time.
+fn sender_key(cx: &mut Cx<'_, '_, '_>, loaded: &mut Loaded) -> Result<OwnSenderKey, Fault> {
+    let in_time = loaded.row.sender_made.is_some_and(|made| cx.now.since(made) < SENDER_KEY_AGE);
+    if let Some(stored) = &loaded.row.sender
+        && in_time
+    {
+        let sender = OwnSenderKey::import(stored)?;
+        if sender.sent() < SENDER_KEY_MESSAGES {
+            return Ok(sender);
+        }
+    }
+    loaded.drop_sender_key();
+    loaded.row.sender_made = Some(cx.now);
+    Ok(OwnSenderKey::generate(loaded.local.public(), &mut cx.rng)?)
 }
 
 /// GRW-02
@@ -207,6 +234,17 @@ pub(super) fn give_up(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault
     Ok(())
 }
 
+/// What is sealed for a group and has not left is marked as not delivered.
+pub(super) fn give_up_sealed(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    for (op, row) in cx.unit.scan::<OpRow>(&[])? {
+        if matches!(&row.kind, OpKind::Append { chat: of, order: Some(_), .. } if *of == chat) {
+            cx.unit.delete::<OpRow>(&op);
+            conversation::undelivered(cx, &row.kind)?;
+        }
+    }
+    Ok(())
+}
+
 /// Messages that were sealed for an epoch that ended before they left are sealed anew (design 6.1: what was unsent is
 /// re-sealed); everything else that waited for its log stays, for who reads it there.
 pub(super) fn unseal_unsent(
@@ -214,13 +252,13 @@ pub(super) fn unseal_unsent(
     chat: ChatId,
     log: &lapwing_wire::ids::MailboxId,
 ) -> Result<(), Fault> {
-    for (op, row) in cx.unit.scan::<crate::store::OpRow>(&[])? {
+    for (op, row) in cx.unit.scan::<OpRow>(&[])? {
         if let OpKind::Append { mailbox, chat: of, order: Some(order), write: _, key: _, envelope: _ } =
             &row.kind
             && mailbox == log
             && *of == chat
         {
-            cx.unit.delete::<crate::store::OpRow>(&op);
+            cx.unit.delete::<OpRow>(&op);
             cx.unit.put(&(chat, *order), &UnsealedRow { since: cx.now });
         }
     }

@@ -1,0 +1,191 @@
+//! Everything once: which relays to talk to, all at the same time.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::FuturesUnordered,
+};
+use lapwing_wire::{
+    address::{RelayAddress, RelayKey},
+    ids::MailboxId,
+};
+
+use super::{
+    Compartment, Driver, Report, Trouble,
+    line::{Ask, Line},
+    pass::{Lost, Progress, Shared, is_readable},
+};
+use crate::{
+    engine::{Event, Fault},
+    net::{ConnectError, Link},
+    store::{MailboxRow, MailboxState, OpKind, OpRow, RelayRow, Unit},
+};
+
+/// How often a link that ended is made again in one settling.
+const RECONNECTS: u32 = 2;
+
+/// Passes in one settling, over all relays: far more than any honest conversation needs.
+const MAX_PASSES: usize = 4096;
+
+/// What ended while settling.
+enum Done {
+    Connected(RelayAddress, Result<Arc<dyn Link>, ConnectError>),
+    Passed(RelayAddress, Progress, Result<(), Lost>),
+}
+
+/// A relay that is needed, and whether there is something new to do there.
+struct Need {
+    relay: RelayAddress,
+    has_work: bool,
+}
+
+impl Driver {
+    pub(super) async fn settle_as(
+        &mut self,
+        compartments: &[Compartment],
+        budget: Duration,
+        ask: Ask,
+    ) -> Report {
+        let mut report = Report::default();
+        let work = self.work(compartments, &mut report, ask);
+        // What is cut off is in the records, or comes again.
+        let _ = tokio::time::timeout(budget, work).await;
+        report
+    }
+
+    async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
+        let Self { transport, clock, rng, lines } = self;
+        let shared =
+            Shared { compartments, clock: &*clock, rng: Mutex::new(&mut **rng), report: Mutex::new(report), ask };
+        let shared = &shared;
+        for number in 0..compartments.len() {
+            shared.handle(number, Event::Tick);
+        }
+        let mut progress: HashMap<RelayKey, Progress> = HashMap::new();
+        let mut ends: HashMap<RelayKey, u32> = HashMap::new();
+        let mut failed: HashSet<RelayKey> = HashSet::new();
+        let mut active: HashSet<RelayKey> = HashSet::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
+        let mut passes = 0;
+        loop {
+            for Need { relay, has_work } in shared.needs(&progress) {
+                let key = *relay.key();
+                if active.contains(&key) || failed.contains(&key) || !has_work || passes >= MAX_PASSES {
+                    continue;
+                }
+                active.insert(key);
+                passes += 1;
+                match lines.get(&key).cloned() {
+                    Some(line) => {
+                        let mut progress = progress.remove(&key).unwrap_or_default();
+                        let pass = async move {
+                            let end = shared.pass(relay.key(), &line, &mut progress).await;
+                            Done::Passed(relay, progress, end)
+                        };
+                        running.push(pass.boxed());
+                    }
+                    None => {
+                        let transport = Arc::clone(transport);
+                        let connect = async move {
+                            let link = transport.connect(&relay).await;
+                            Done::Connected(relay, link)
+                        };
+                        running.push(connect.boxed());
+                    }
+                }
+            }
+            let Some(done) = running.next().await else { return };
+            match done {
+                Done::Connected(relay, link) => {
+                    active.remove(relay.key());
+                    match link {
+                        Ok(link) => {
+                            lines.insert(*relay.key(), Arc::new(Line::new(link)));
+                        }
+                        Err(error) => {
+                            failed.insert(*relay.key());
+                            shared.report().trouble.push(Trouble { relay, error });
+                        }
+                    }
+                }
+                Done::Passed(relay, past, end) => {
+                    active.remove(relay.key());
+                    let known = progress.entry(*relay.key()).or_default();
+                    *known = past;
+                    if end.is_err() {
+                        lines.remove(relay.key());
+                        // On another link what was read must be read again: it may not be all.
+                        known.read.clear();
+                        let count = ends.entry(*relay.key()).or_default();
+                        *count += 1;
+                        if *count > RECONNECTS {
+                            failed.insert(*relay.key());
+                            let error = ConnectError::Unreachable;
+                            shared.report().trouble.push(Trouble { relay, error });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Shared<'_> {
+    /// Every relay that a compartment has to talk to, and where something was not done yet in this settling.
+    fn needs(&self, progress: &HashMap<RelayKey, Progress>) -> Vec<Need> {
+        let mut needs = Needs::default();
+        for (number, compartment) in self.compartments.iter().enumerate() {
+            let unit = Unit::new(&*compartment.base);
+            if let Err(fault) = needs.of(&unit, number, progress) {
+                self.report().faults.push(fault);
+            }
+        }
+        needs.0.into_values().collect()
+    }
+}
+
+#[derive(Default)]
+struct Needs(BTreeMap<RelayKey, Need>);
+
+impl Needs {
+    fn add(&mut self, relay: &RelayAddress, has_work: bool) {
+        let need =
+            self.0.entry(*relay.key()).or_insert_with(|| Need { relay: relay.clone(), has_work: false });
+        need.has_work |= has_work;
+    }
+
+    fn of(
+        &mut self,
+        unit: &Unit<'_>,
+        number: usize,
+        progress: &HashMap<RelayKey, Progress>,
+    ) -> Result<(), Fault> {
+        for (_, row) in unit.scan::<RelayRow>(&[])? {
+            self.add(&row.address, !progress.contains_key(row.address.key()));
+        }
+        let mut creating: HashSet<MailboxId> = HashSet::new();
+        for (mailbox, row) in unit.scan::<MailboxRow>(&[])? {
+            if row.state == MailboxState::Creating {
+                creating.insert(mailbox);
+            }
+            if is_readable(&row, row.relay.key()) {
+                let known = progress.get(row.relay.key());
+                self.add(&row.relay, known.is_none_or(|known| !known.read.contains(&(number, mailbox))));
+            }
+        }
+        for (op, row) in unit.scan::<OpRow>(&[])? {
+            let waits = row.after.is_some_and(|first| creating.contains(&first))
+                || matches!(&row.kind, OpKind::Append { mailbox, .. } if creating.contains(mailbox));
+            let known = progress.get(row.relay.key());
+            let untried = known.is_none_or(|known| !known.tried.contains(&(number, op)));
+            self.add(&row.relay, untried && !waits);
+        }
+        Ok(())
+    }
+}

@@ -231,7 +231,7 @@ impl Client {
     }
 
     /// Stays connected until `decide` ends it, or another command wants the vault.
-    pub async fn follow(&mut self, decide: &mut dyn FnMut(&[Compartment], &[(usize, Effect)]) -> Next) -> Ended {
+    pub async fn follow(&mut self, decide: &mut Decide<'_>) -> Ended {
         let mut asked = false;
         let (session, compartments) = (&self.session, &self.compartments);
         let mut each = |effects: &[(usize, Effect)]| {
@@ -316,6 +316,9 @@ impl Client {
         self.driver.close().await;
     }
 }
+
+/// Asked with what each round brought, and often with nothing: whether following goes on.
+pub type Decide<'a> = dyn FnMut(&[Compartment], &[(usize, Effect)]) -> Next + 'a;
 
 /// Why following ended.
 #[derive(Debug)]

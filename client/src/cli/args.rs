@@ -9,7 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Everything lies in one file, the vault. Each command asks for a passphrase, does its work and locks the vault again.
 /// Where a vault has several passphrases, each opens its own compartments.
 #[derive(Debug, Parser)]
-#[command(name = "lapwing", version, after_help = "First steps: lapwing init, lapwing relay add -, lapwing invite NAME. A tour of everything: lapwing demo")]
+#[command(
+    name = "lapwing",
+    version,
+    after_help = "First steps: lapwing init, lapwing relay add -, lapwing invite NAME. A tour of everything: lapwing demo"
+)]
 pub struct Cli {
     /// What applies to every command.
     #[command(flatten)]

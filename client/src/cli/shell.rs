@@ -94,6 +94,7 @@ impl Shell {
         }
         let report = client.settle(budget).await;
         self.announce(client, &report.effects);
+        self.repeat_alerts(client, &report.effects);
         for trouble in &report.trouble {
             self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
         }
@@ -112,6 +113,20 @@ impl Shell {
                     "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
                 ),
                 _ => {}
+            }
+        }
+    }
+
+    /// An alert repeats until it is acknowledged.
+    fn repeat_alerts(&self, client: &Client, told: &[(usize, Effect)]) {
+        for compartment in 0..client.compartments().len() {
+            for alert in client.read(compartment, view::alerts).unwrap_or_default() {
+                let new = told
+                    .iter()
+                    .any(|(_, effect)| matches!(effect, Effect::Alert { alert: id } if *id == alert.id));
+                if alert.acknowledged.is_none() && !new {
+                    self.alarm(client, compartment, &alert.id);
+                }
             }
         }
     }

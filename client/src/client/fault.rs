@@ -11,11 +11,15 @@ use crate::{
 pub(super) fn create(error: CreateError) -> Error {
     let message = error.to_string();
     match error {
-        CreateError::Exists => Error::refused(message, "choose another path with --vault; nothing was changed"),
+        CreateError::Exists => {
+            Error::refused(message, "choose another path with --vault; nothing was changed")
+        }
         CreateError::DiskFull => {
             Error::refused(message, "free some space or choose a smaller --size; nothing was left behind")
         }
-        CreateError::Derivation(_) => Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock"),
+        CreateError::Derivation(_) => {
+            Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock")
+        }
         _ => Error::refused(message, "check that the folder exists and can be written"),
     }
 }
@@ -39,11 +43,16 @@ pub(super) fn unlock(error: UnlockError) -> Error {
     match error {
         UnlockError::NotUnlocked => Error::not_unlocked(),
         UnlockError::Busy => {
-            Error::refused(message, "end the other lapwing command, or try again in a moment").with_retry(Retry::Later)
+            Error::refused(message, "end the other lapwing command, or try again in a moment")
+                .with_retry(Retry::Later)
         }
-        UnlockError::Damaged => Error::refused(message, "nothing was written; try a copy of the file, if there is one"),
+        UnlockError::Damaged => {
+            Error::refused(message, "nothing was written; try a copy of the file, if there is one")
+        }
         UnlockError::NewerVersion => Error::refused(message, "update lapwing"),
-        UnlockError::Derivation(_) => Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock"),
+        UnlockError::Derivation(_) => {
+            Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock")
+        }
         _ => Error::refused(message, "check the disk"),
     }
 }
@@ -52,13 +61,18 @@ pub(super) fn change(error: &ChangeError) -> Error {
     let message = error.to_string();
     match error {
         ChangeError::AlreadyOpens => Error::refused(message, "choose a passphrase that opens nothing yet"),
-        ChangeError::NoFreeSlot => Error::refused(message, "remove one you do not need; see: lapwing sos list"),
+        ChangeError::NoFreeSlot => {
+            Error::refused(message, "remove one you do not need; see: lapwing sos list")
+        }
         ChangeError::NoFreeRegion => Error::refused(message, "a vault has room for four compartments"),
         ChangeError::SessionEnded => Error::refused(message, "unlock the vault again"),
-        ChangeError::WouldExpose => {
-            Error::refused(message, "leave one compartment out of --show, or make a new one: lapwing compartment create")
+        ChangeError::WouldExpose => Error::refused(
+            message,
+            "leave one compartment out of --show, or make a new one: lapwing compartment create",
+        ),
+        ChangeError::ApplicationTooLong => {
+            Error::refused(message, "remove a relay first; see: lapwing relay list")
         }
-        ChangeError::ApplicationTooLong => Error::refused(message, "remove a relay first; see: lapwing relay list"),
         _ => Error::refused(message, "nothing was changed; run: lapwing doctor"),
     }
 }

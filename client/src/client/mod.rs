@@ -101,9 +101,8 @@ impl Client {
         let backend = FileBackend::open(path).map_err(fault::open)?;
         let locked = Container::open(backend).map_err(fault::open)?;
         let passphrase = Passphrase::new(passphrase.expose());
-        let session = locked
-            .unlock(&passphrase, world.cost, &mut generator(), LOCK_WAIT)
-            .map_err(fault::unlock)?;
+        let session =
+            locked.unlock(&passphrase, world.cost, &mut generator(), LOCK_WAIT).map_err(fault::unlock)?;
         drop(passphrase);
         // After the derivation, whose memory must not be counted; where the limit is too low, `doctor` says so.
         let _ = lock_memory();
@@ -117,7 +116,11 @@ impl Client {
     fn open(world: &World, session: Session) -> Result<Self, Error> {
         let relays = PayloadRelays::decode(session.application())?;
         let mut client = Self {
-            driver: Driver::new(Arc::clone(&world.transport), Arc::clone(&world.clock), Box::new(generator())),
+            driver: Driver::new(
+                Arc::clone(&world.transport),
+                Arc::clone(&world.clock),
+                Box::new(generator()),
+            ),
             compartments: Vec::new(),
             volumes: Vec::new(),
             session,
@@ -166,10 +169,9 @@ impl Client {
     /// There is no such compartment.
     pub fn compartment(&self, name: Option<&str>) -> Result<usize, Error> {
         let Some(name) = name else { return Ok(0) };
-        self.compartments
-            .iter()
-            .position(|compartment| compartment.name == name.trim())
-            .ok_or_else(|| Error::refused("there is no compartment of that name", "see: lapwing compartment list"))
+        self.compartments.iter().position(|compartment| compartment.name == name.trim()).ok_or_else(|| {
+            Error::refused("there is no compartment of that name", "see: lapwing compartment list")
+        })
     }
 
     /// Number of the compartment that holds a chat of this name, looking in all where none is named.
@@ -206,7 +208,8 @@ impl Client {
         compartment: usize,
         read: impl FnOnce(&Unit<'_>) -> Result<T, crate::engine::Fault>,
     ) -> Result<T, Error> {
-        let compartment = self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        let compartment =
+            self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
         read(&Unit::new(&*compartment.base)).map_err(|fault| refused_by_engine(&fault))
     }
 
@@ -215,7 +218,8 @@ impl Client {
     /// # Errors
     /// It was refused; nothing was changed.
     pub fn command(&mut self, compartment: usize, command: Command) -> Result<Reply, Error> {
-        let compartment = self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        let compartment =
+            self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
         self.driver.command(compartment, command).map_err(|fault| refused_by_engine(&fault))
     }
 
@@ -243,7 +247,11 @@ impl Client {
             }
             decide(compartments, effects)
         };
-        let report = self.driver.follow(&self.compartments, &mut each).await;
+        // Dropping the driver's future between two of its awaits loses nothing: what counts is in the records.
+        let report = tokio::select! {
+            report = self.driver.follow(&self.compartments, &mut each) => report,
+            _ = tokio::signal::ctrl_c() => return Ended::Interrupted,
+        };
         if asked { Ended::Asked(report) } else { Ended::Decided(report) }
     }
 
@@ -251,8 +259,13 @@ impl Client {
     ///
     /// # Errors
     /// The ticket is damaged; there is no room for another relay.
-    pub fn add_relay(&mut self, compartment: usize, ticket: &str) -> Result<lapwing_wire::address::RelayAddress, Error> {
-        let Reply::Relay(relay) = self.command(compartment, Command::AddRelay { ticket: ticket.to_owned() })?
+    pub fn add_relay(
+        &mut self,
+        compartment: usize,
+        ticket: &str,
+    ) -> Result<lapwing_wire::address::RelayAddress, Error> {
+        let Reply::Relay(relay) =
+            self.command(compartment, Command::AddRelay { ticket: ticket.to_owned() })?
         else {
             return Err(Error::bug("another reply was expected"));
         };
@@ -308,7 +321,9 @@ impl Client {
 
     /// The relays that a compartment uses.
     fn relay_rows(&self, compartment: usize) -> Result<Vec<RelayRow>, Error> {
-        self.read(compartment, |unit| Ok(unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| row).collect()))
+        self.read(compartment, |unit| {
+            Ok(unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| row).collect())
+        })
     }
 
     /// Ends the connections. What was sent has left.
@@ -327,6 +342,8 @@ pub enum Ended {
     Decided(Report),
     /// Another command wants the vault.
     Asked(Report),
+    /// The person said stop.
+    Interrupted,
 }
 
 fn remove_partial(path: &Path) {

@@ -83,7 +83,11 @@ impl Client {
     ///
     /// # Errors
     /// The passphrase opens something already; a relay cannot be reached or refuses. Nothing is set up then.
-    pub async fn add_plan(&mut self, request: PlanRequest, passphrase: &TypedPassphrase) -> Result<(), Error> {
+    pub async fn add_plan(
+        &mut self,
+        request: PlanRequest,
+        passphrase: &TypedPassphrase,
+    ) -> Result<(), Error> {
         let shows: Vec<usize> =
             request.shows.iter().map(|name| self.compartment(Some(name))).collect::<Result<_, _>>()?;
         let home = self.plan_home(&shows, &request.alert)?;
@@ -122,9 +126,11 @@ impl Client {
             } else {
                 "the relay that has to keep the alert cannot be reached; nothing was set up"
             };
-            return Err(Error::unreachable(message, "see: lapwing relay list; then try again").with_retry(Retry::Later));
+            return Err(Error::unreachable(message, "see: lapwing relay list; then try again")
+                .with_retry(Retry::Later));
         }
-        let volumes: Vec<VolumeId> = shows.iter().filter_map(|n| self.volumes.get(*n).map(|(id, _)| *id)).collect();
+        let volumes: Vec<VolumeId> =
+            shows.iter().filter_map(|n| self.volumes.get(*n).map(|(id, _)| *id)).collect();
         let own: PayloadId = self.session.id();
         let spared = [own];
         let spec = Spec {
@@ -185,11 +191,8 @@ impl Client {
         let mut tokens = Vec::new();
         for relay in keepers {
             let fire = Token::generate(&mut generator());
-            let renew = self
-                .relays
-                .token(relay.key())
-                .cloned()
-                .ok_or_else(|| Error::bug("a relay without token"))?;
+            let renew =
+                self.relays.token(relay.key()).cloned().ok_or_else(|| Error::bug("a relay without token"))?;
             cover.add(relay.clone(), fire.clone());
             tokens.push(PlanTokens { relay, fire, renew });
         }
@@ -219,7 +222,8 @@ impl Client {
             if plan.state != PlanState::Armed || plan.fired {
                 continue;
             }
-            let shows: Vec<usize> = plan.shows.iter().filter_map(|name| self.compartment(Some(name)).ok()).collect();
+            let shows: Vec<usize> =
+                plan.shows.iter().filter_map(|name| self.compartment(Some(name)).ok()).collect();
             let sinks = self
                 .sinks_of(plan.action, &shows)
                 .map_err(|_| Fault::Inconsistent("mailboxes cannot be read"))?;
@@ -236,8 +240,11 @@ impl Client {
                 continue;
             }
             let sealed = self.session.entries().iter().any(|entry| entry.label() == plan.id);
-            let command =
-                if sealed { Command::PlanFinish { plan: plan.id } } else { Command::PlanRemove { plan: plan.id } };
+            let command = if sealed {
+                Command::PlanFinish { plan: plan.id }
+            } else {
+                Command::PlanRemove { plan: plan.id }
+            };
             self.command(home, command)?;
         }
         Ok(())
@@ -250,7 +257,12 @@ impl Client {
     pub fn remove_plan(&mut self, name: &str) -> Result<(), Error> {
         let found = self.plans()?.into_iter().find(|(_, plan)| plan.name == name.trim());
         let (home, plan) = found.ok_or_else(|| refused_by_engine(&Fault::UnknownPlan))?;
-        let entry = self.session.entries().iter().find(|entry| entry.label() == plan.id).map(lapwing_vault::Entry::id);
+        let entry = self
+            .session
+            .entries()
+            .iter()
+            .find(|entry| entry.label() == plan.id)
+            .map(lapwing_vault::Entry::id);
         // The passphrase dies first: an armed tripwire without it harms nobody.
         if let Some(entry) = entry {
             self.session.remove_entry(entry, &mut generator()).map_err(|error| fault::change(&error))?;

@@ -8,11 +8,7 @@ use lapwing_wire::{
 use serde::{Deserialize, Serialize};
 
 use super::{Client, TOKEN_WAIT, fault, generator};
-use crate::{
-    engine::Command,
-    error::Error,
-    store::PendingToken,
-};
+use crate::{engine::Command, error::Error, store::PendingToken};
 
 /// Longest encoded field: the vault's bound for what a payload may carry for us.
 const MAX_FIELD: usize = lapwing_vault::APPLICATION_MAX;
@@ -34,8 +30,9 @@ impl PayloadRelays {
         if field.is_empty() {
             return Ok(Self::default());
         }
-        codec::decode(field, MAX_FIELD)
-            .map_err(|_| Error::refused("this vault was written by a newer version of lapwing", "update lapwing"))
+        codec::decode(field, MAX_FIELD).map_err(|_| {
+            Error::refused("this vault was written by a newer version of lapwing", "update lapwing")
+        })
     }
 
     /// The field.

@@ -113,7 +113,10 @@ pub(super) async fn run(shell: &mut Shell, command: AlertCommand) -> Result<Exit
             shell.settle(&mut client).await;
             client.close().await;
             if done == 0 {
-                return Err(Error::negative("there is no such alert to acknowledge", "see: lapwing alert list"));
+                return Err(Error::negative(
+                    "there is no such alert to acknowledge",
+                    "see: lapwing alert list",
+                ));
             }
             shell.output.emit(&Done::new(format!("acknowledged {done}")))?;
         }

@@ -52,11 +52,14 @@ impl Record for Chats {
     const TYPE: &'static str = "chats";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.chats.is_empty() {
-            return f.write_str("no chat yet; begin one with: lapwing invite NAME, or: lapwing join - --name NAME");
+            return f.write_str(
+                "no chat yet; begin one with: lapwing invite NAME, or: lapwing join - --name NAME",
+            );
         }
         let mut table = Table::new(&["chat", "kind", "state", "unread", "waiting", "last", "compartment"]);
         for chat in &self.chats {
-            let state = if chat.verified { format!("{}, verified", chat.state) } else { chat.state.to_owned() };
+            let state =
+                if chat.verified { format!("{}, verified", chat.state) } else { chat.state.to_owned() };
             table.row([
                 chat.name.as_str(),
                 chat.kind,

@@ -22,7 +22,9 @@ pub(super) async fn run(shell: &mut Shell, args: &DemoArgs) -> Result<Exit, Erro
     let told = tokio::time::timeout(TIME, story::tell(shell, args, folder.path())).await;
     let steps = match told {
         Ok(steps) => steps?,
-        Err(_) => return Err(Error::refused("the demo took too long", "try again when the computer is less busy")),
+        Err(_) => {
+            return Err(Error::refused("the demo took too long", "try again when the computer is less busy"));
+        }
     };
     if args.keep {
         shell.output.talk(format_args!("Vaults and relay are kept in {}", folder.keep().display()));

@@ -169,13 +169,19 @@ fn file(path: &Path) -> Vec<Finding> {
     findings.push(Finding {
         check: "permissions",
         ok: !open,
-        message: if open { "others on this computer may read the vault's file" } else { "only you may read the vault's file" }
-            .to_owned(),
+        message: if open {
+            "others on this computer may read the vault's file"
+        } else {
+            "only you may read the vault's file"
+        }
+        .to_owned(),
         hint: "run: chmod 600 on the vault's file",
     });
     let system = nix::sys::statfs::statfs(path).map(|found| found.filesystem_type()).ok();
     let copies = system.is_some_and(|kind| {
-        kind == nix::sys::statfs::BTRFS_SUPER_MAGIC || kind.0 == ZFS_SUPER_MAGIC || kind == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC
+        kind == nix::sys::statfs::BTRFS_SUPER_MAGIC
+            || kind.0 == ZFS_SUPER_MAGIC
+            || kind == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC
     });
     findings.push(Finding {
         check: "file system",
@@ -193,8 +199,12 @@ fn file(path: &Path) -> Vec<Finding> {
     findings.push(Finding {
         check: "sync folder",
         ok: !synced,
-        message: if synced { "the vault lies in a folder that is copied elsewhere" } else { "the vault lies in no known sync folder" }
-            .to_owned(),
+        message: if synced {
+            "the vault lies in a folder that is copied elsewhere"
+        } else {
+            "the vault lies in no known sync folder"
+        }
+        .to_owned(),
         hint: "move it: copies elsewhere outlive every destruction here, and two copies break conversations",
     });
     findings
@@ -204,7 +214,8 @@ fn file(path: &Path) -> Vec<Finding> {
 const ZFS_SUPER_MAGIC: i64 = 0x2fc1_2fc1;
 
 fn is_synced(folder: &Path) -> bool {
-    const MARKS: [&str; 5] = [".stfolder", ".dropbox", ".dropbox.cache", ".owncloudsync.log", ".nextcloudsync.log"];
+    const MARKS: [&str; 5] =
+        [".stfolder", ".dropbox", ".dropbox.cache", ".owncloudsync.log", ".nextcloudsync.log"];
     const NAMES: [&str; 6] = ["Dropbox", "OneDrive", "Google Drive", "iCloud Drive", "Nextcloud", "ownCloud"];
     let named = folder.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known));
     named || MARKS.iter().any(|mark| folder.join(mark).exists())

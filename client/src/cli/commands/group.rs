@@ -220,7 +220,10 @@ impl Record for Invitations {
         for one in &self.invitations {
             table.row([one.group.as_str(), &one.chat, one.kind]);
         }
-        write!(f, "{table}answer with: lapwing group approve GROUP --as NAME, or: lapwing group decline GROUP")
+        write!(
+            f,
+            "{table}answer with: lapwing group approve GROUP --as NAME, or: lapwing group decline GROUP"
+        )
     }
 }
 

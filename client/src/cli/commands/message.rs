@@ -13,7 +13,7 @@ use crate::{
     },
     client::{Client, Ended},
     clock::{self, Zone},
-    driver::{Compartment, Next},
+    driver::{Compartment, Next, Report},
     engine::{
         Command, Effect, Reply,
         view::{self, MessageView, Span, WriterView},
@@ -270,6 +270,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
                 shell.output.talk("Another command needed the vault; this one has ended.");
                 report
             }
+            Ended::Interrupted => Report::default(),
         };
         if let Some(error) = failed {
             return Err(error);

@@ -43,7 +43,9 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Sos(command) => sos::run(shell, command).await,
         CommandLine::Trust(command) => trust::run(shell, command).await,
         CommandLine::Alert(command) => alert::run(shell, command).await,
-        CommandLine::Passphrase(PassphraseCommand::Change { weak }) => vault::change_passphrase(shell, weak).await,
+        CommandLine::Passphrase(PassphraseCommand::Change { weak }) => {
+            vault::change_passphrase(shell, weak).await
+        }
         CommandLine::Demo(args) => demo::run(shell, &args).await,
     }
 }

@@ -46,7 +46,9 @@ pub(super) async fn run(shell: &mut Shell, command: SosCommand) -> Result<Exit, 
             client.remove_plan(&name)?;
             shell.settle(&mut client).await;
             client.close().await;
-            shell.output.emit(&Done::new(format!("{name} is removed; its passphrase opens nothing any more")))?;
+            shell
+                .output
+                .emit(&Done::new(format!("{name} is removed; its passphrase opens nothing any more")))?;
             Ok(Exit::Done)
         }
     }
@@ -103,8 +105,7 @@ fn shown(shell: &mut Shell, client: &mut Client, given: Vec<String>) -> Result<V
     }
     let names: Vec<String> = client.compartments().iter().map(|one| one.name.clone()).collect();
     let options: Vec<&str> = names.iter().map(String::as_str).collect();
-    let chosen =
-        shell.prompt.choose(Question::new("which compartment stays visible", "--show"), &options)?;
+    let chosen = shell.prompt.choose(Question::new("which compartment stays visible", "--show"), &options)?;
     Ok(names.into_iter().skip(chosen).take(1).collect())
 }
 
@@ -128,10 +129,12 @@ fn chosen_action(shell: &mut Shell, given: Option<ActionArg>) -> Result<ActionAr
 /// The plan itself must lie where its passphrase does not lead.
 fn offer_compartment(shell: &mut Shell, client: &mut Client, yes: bool) -> Result<(), Error> {
     shell.output.talk("The plan has to lie in a compartment that the duress passphrase does not open.");
-    let agreed = yes
-        || shell.prompt.confirm(Question::new("make one, called private", "--yes"))?;
+    let agreed = yes || shell.prompt.confirm(Question::new("make one, called private", "--yes"))?;
     if !agreed {
-        return Err(Error::negative("no plan was set up", "leave a compartment out, or make one: lapwing compartment create NAME"));
+        return Err(Error::negative(
+            "no plan was set up",
+            "leave a compartment out, or make one: lapwing compartment create NAME",
+        ));
     }
     client.create_compartment("private")
 }

@@ -7,15 +7,7 @@ use serde::Serialize;
 
 use super::done::Done;
 use crate::{
-    cli::{
-        args::InitArgs,
-        exit::Exit,
-        output::Record,
-        progress::Progress,
-        shell::Shell,
-        size,
-        table::Table,
-    },
+    cli::{args::InitArgs, exit::Exit, output::Record, progress::Progress, shell::Shell, size, table::Table},
     client::{Client, require_distinct},
     engine::view,
     error::Error,
@@ -91,7 +83,8 @@ struct CompartmentStatus {
 impl Record for Status {
     const TYPE: &'static str = "status";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(&["compartment", "relays", "chats", "unread", "waiting", "alerts", "used"]);
+        let mut table =
+            Table::new(&["compartment", "relays", "chats", "unread", "waiting", "alerts", "used"]);
         for one in &self.compartments {
             let percent = one.used_bytes.saturating_mul(100) / one.limit_bytes.max(1);
             table.row([
@@ -143,7 +136,10 @@ pub(super) async fn change_passphrase(shell: &mut Shell, weak: bool) -> Result<E
     let (mut client, old) = shell.unlock_with().await?;
     let new = shell.new_passphrase("new passphrase", weak)?;
     if new.expose() == old.expose() {
-        return Err(Error::refused("that is the passphrase you have", "choose another one; nothing was changed"));
+        return Err(Error::refused(
+            "that is the passphrase you have",
+            "choose another one; nothing was changed",
+        ));
     }
     // Both open nothing but this: being alike is only unwise where one of them does something else.
     let alike = require_distinct(&old, &new).is_err();

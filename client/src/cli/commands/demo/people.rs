@@ -140,7 +140,8 @@ impl Person {
         words: &[&str],
     ) -> Result<Outcome, Error> {
         let line = std::iter::once("lapwing").chain(words.iter().copied());
-        let cli = Cli::try_parse_from(line).map_err(|_| Error::bug("the demo gave a command that does not exist"))?;
+        let cli = Cli::try_parse_from(line)
+            .map_err(|_| Error::bug("the demo gave a command that does not exist"))?;
         let (output, captured) = Output::captured(Format::Json, true);
         let mut shell = Shell {
             output,

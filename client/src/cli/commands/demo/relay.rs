@@ -62,7 +62,10 @@ impl Drop for DemoRelay {
 }
 
 fn not_started() -> Error {
-    Error::refused("the relay's program did not start", "build it with: cargo build --release -p lapwing-relay")
+    Error::refused(
+        "the relay's program did not start",
+        "build it with: cargo build --release -p lapwing-relay",
+    )
 }
 
 /// The relay's program beside this one.
@@ -78,5 +81,7 @@ fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
 
 fn free_port() -> Result<u16, Error> {
     let socket = UdpSocket::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
-    socket.map(|address| address.port()).map_err(|_| Error::refused("no local port is free", "close other programs"))
+    socket
+        .map(|address| address.port())
+        .map_err(|_| Error::refused("no local port is free", "close other programs"))
 }

@@ -39,8 +39,11 @@ pub(super) async fn tell(shell: &mut Shell, args: &DemoArgs, folder: &Path) -> R
 
     // The police make an image of the disk before they ask for anything.
     let image = folder.join("image-of-bo");
-    std::fs::copy(&bo.vault, &image).map_err(|_| Error::refused("the vault cannot be copied", "check the disk"))?;
-    stage.say("Bo is arrested. The police copy the disk, then force bo to unlock. Bo types the SOS passphrase.");
+    std::fs::copy(&bo.vault, &image)
+        .map_err(|_| Error::refused("the vault cannot be copied", "check the disk"))?;
+    stage.say(
+        "Bo is arrested. The police copy the disk, then force bo to unlock. Bo types the SOS passphrase.",
+    );
 
     arrest(&mut stage, &bo).await?;
     answer(&mut stage, &ana, &cy).await?;
@@ -85,7 +88,10 @@ impl Stage<'_> {
             return Ok(outcome);
         }
         let said = outcome.text("message").unwrap_or_default();
-        Err(Error::refused(format!("the demo failed: {} could not do that: {said}", who.name), "run: lapwing doctor"))
+        Err(Error::refused(
+            format!("the demo failed: {} could not do that: {said}", who.name),
+            "run: lapwing doctor",
+        ))
     }
 
     /// A command that may fail.
@@ -114,7 +120,13 @@ async fn vaults(stage: &mut Stage<'_>, relay: &DemoRelay, people: [&Person; 3]) 
     stage.step("three vaults, one relay", true)
 }
 
-async fn contacts(stage: &mut Stage<'_>, ana: &Person, other: &Person, theirs: &str, ours: &str) -> Result<(), Error> {
+async fn contacts(
+    stage: &mut Stage<'_>,
+    ana: &Person,
+    other: &Person,
+    theirs: &str,
+    ours: &str,
+) -> Result<(), Error> {
     stage.say(&format!("Ana gives {} a ticket.", other.name));
     let ticket = stage.types(ana, &["invite", theirs]).await?.text("ticket").unwrap_or_default();
     stage.types(other, &["join", &ticket, "--name", ours]).await?;
@@ -156,8 +168,8 @@ async fn plan(stage: &mut Stage<'_>, ana: &Person, bo: &Person) -> Result<(), Er
     stage.types(ana, &["trust", "accept", "bo"]).await?;
     let alert = "Bo was forced to unlock. Close the groups to Bo and call the lawyer.";
     let words = [
-        "sos", "add", "--name", "arrest", "--show", "family", "--do", "destroy", "--alert", "ana", "--text", alert,
-        "--yes",
+        "sos", "add", "--name", "arrest", "--show", "family", "--do", "destroy", "--alert", "ana", "--text",
+        alert, "--yes",
     ];
     stage.sets(bo, Some(BO_SOS), &words).await?;
     let list = stage.types(bo, &["sos", "list"]).await?;
@@ -174,7 +186,8 @@ async fn arrest(stage: &mut Stage<'_>, bo: &Person) -> Result<(), Error> {
 async fn answer(stage: &mut Stage<'_>, ana: &Person, cy: &Person) -> Result<(), Error> {
     let begun = clock::now();
     let alerts = stage.types(ana, &["alert", "list"]).await?;
-    let arrived = alerts.text("chat").as_deref() == Some("bo") && alerts.text("cause").as_deref() == Some("token");
+    let arrived =
+        alerts.text("chat").as_deref() == Some("bo") && alerts.text("cause").as_deref() == Some("token");
     let took = clock::now().since(begun).as_millis();
     stage.step(&format!("ana's program shows the alert ({took} ms, unlocking included)"), arrived)?;
     stage.say("Ana closes the group to bo and writes on.");

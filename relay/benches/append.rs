@@ -35,8 +35,8 @@ use lapwing_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 const PRODUCERS: u64 = 64;
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(1);
 const REQUIRED: f64 = 0.8;
 const ENVELOPE: usize = 1024;
@@ -175,14 +175,16 @@ async fn store(path: &Path) -> f64 {
         let (keys, kind, charge) = (keys(producer), MailboxKind::Queue, Charge::Open);
         assert!(matches!(apply(Mutation::Create { keys, kind, charge, born }).await, Outcome::Done));
     }
+    let ids: Arc<[MailboxId]> =
+        (0..PRODUCERS).map(|producer| MailboxId::of_admin(&keys(producer).admin)).collect();
     let rate = produce({
         let apply = apply.clone();
         move |producer, number| {
             let apply = apply.clone();
+            let mailbox = ids[usize::try_from(producer).unwrap()];
             async move {
                 let envelope = envelope(producer, number);
                 let id = EnvelopeId::of(&envelope);
-                let mailbox = MailboxId::of_admin(&keys(producer).admin);
                 let append = Mutation::Append { mailbox, born, id, envelope, limit: u64::MAX, charged: true };
                 let Outcome::Stored { place, is_new: true } = apply(append).await else {
                     panic!("each envelope is new and stored")

@@ -193,7 +193,10 @@ async fn hold_back(begun: Instant) {
 
 /// Waits for bytes; for ever between frames, bounded inside one.
 async fn fill(frames: &mut Frames, stall_timeout: Duration) -> Option<Result<(), FrameError>> {
-    if frames.is_partial() { within(stall_timeout, frames.fill()).await } else { Some(frames.fill().await) }
+    match frames.deadline(stall_timeout) {
+        Some(deadline) => tokio::time::timeout_at(deadline, frames.fill()).await.ok(),
+        None => Some(frames.fill().await),
+    }
 }
 
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {

@@ -6,6 +6,7 @@ use lapwing_wire::{
     limits::{FRAME_PREFIX, MAX_FRAME},
 };
 use quinn::{ReadError, RecvStream};
+use tokio::time::{Duration, Instant};
 
 /// Largest piece that is taken from the transport at once.
 const PIECE: usize = 64 << 10;
@@ -18,6 +19,8 @@ pub(super) struct Frames {
     buffer: Vec<u8>,
     taken: usize,
     is_ended: bool,
+    /// Since when the rest of the frame that has begun is awaited.
+    waits_since: Option<Instant>,
 }
 
 /// A frame that does not hold a request.
@@ -38,7 +41,7 @@ pub(super) struct Taken {
 
 impl Frames {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, buffer: Vec::new(), taken: 0, is_ended: false }
+        Self { stream, buffer: Vec::new(), taken: 0, is_ended: false, waits_since: None }
     }
 
     /// Whether the client has finished its side.
@@ -46,9 +49,12 @@ impl Frames {
         self.is_ended
     }
 
-    /// Whether a frame has begun and not ended.
-    pub(super) fn is_partial(&self) -> bool {
-        self.taken < self.buffer.len()
+    /// When a frame that has begun must be whole; bytes that trickle in move it no further.
+    pub(super) fn deadline(&mut self, limit: Duration) -> Option<Instant> {
+        if self.taken == self.buffer.len() {
+            return None;
+        }
+        Some(*self.waits_since.get_or_insert_with(Instant::now) + limit)
     }
 
     /// Bytes of the next frame if all of it is here.
@@ -66,6 +72,7 @@ impl Frames {
         let body = self.buffer.get(start..start + length).unwrap_or_default();
         let request = decode_request(body).map_err(|_: DecodeError| FrameError::Broken)?;
         self.taken = start + length;
+        self.waits_since = None;
         if self.taken == self.buffer.len() {
             self.taken = 0;
             self.buffer.clear();

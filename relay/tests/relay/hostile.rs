@@ -86,6 +86,26 @@ async fn half_a_frame_ends_the_connection_after_the_stall_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_trickles_in_ends_the_connection_too() {
+    let options = ServerOptions { stall_timeout: Duration::from_secs(1), ..local() };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let mut client = relay.client().await;
+    let frame = encode_frame(&Request { id: 1, body: append(MailboxId::from_bytes([0; 32]), envelope(1)) });
+    let trickle = async {
+        // A thousand steps of 50 ms: far longer than the relay may wait.
+        for byte in frame.unwrap() {
+            if client.requests.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(trickle).await;
+    assert_eq!(ended(&client).await, 2);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_a_frame_at_the_end_of_a_stream_is_nothing() {
     let relay = Relay::in_memory(Limits::default(), local()).await;
     let mut client = relay.client().await;

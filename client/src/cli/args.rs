@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::error::Error;
+
 /// End-to-end encrypted coordination messenger with duress features.
 ///
 /// Everything lies in one file, the vault. Each command asks for a passphrase, does its work and locks the vault again.
@@ -32,7 +34,7 @@ pub struct Global {
     /// Write results as JSON Lines, for scripts
     #[arg(long, global = true)]
     pub json: bool,
-    /// Read the passphrase from this file descriptor, one line
+    /// Read the passphrase from this file descriptor, one line; with 0 and -, what follows the line is the input
     #[arg(long, global = true, value_name = "N")]
     pub passphrase_fd: Option<u32>,
     /// Read a passphrase that is to be set from this file descriptor, one line
@@ -406,4 +408,38 @@ pub struct DemoArgs {
     /// The relay's program [default: lapwing-relay beside this one]
     #[arg(long, value_name = "PATH")]
     pub relay: Option<PathBuf>,
+}
+
+/// What is wrong with a command line, for a script that asked for `--json`: the first line of what a person is told.
+#[must_use]
+pub fn misused(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let told = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
+    let message = if told.is_empty() { "the command line cannot be understood" } else { told };
+    Error::usage(message.to_owned(), "see: lapwing --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_misused_command_line_is_told_in_one_line() {
+        let told = |words: &[&str]| {
+            let error = misused(&Cli::try_parse_from(words).unwrap_err());
+            assert_eq!((error.code(), error.hint()), ("usage", "see: lapwing --help"));
+            error.message().to_owned()
+        };
+        assert_eq!(told(&["lapwing", "frobnicate"]), "unrecognized subcommand 'frobnicate'");
+        let missing = told(&["lapwing", "send"]);
+        assert!(missing.starts_with("the following required arguments were not provided"), "{missing}");
+        assert!(!missing.contains('\n') && !told(&["lapwing", "init", "--size", "a lot"]).is_empty());
+    }
 }

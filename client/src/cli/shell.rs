@@ -17,6 +17,7 @@ use crate::{
     driver::Report,
     engine::{Effect, view},
     error::Error,
+    store::TrustSide,
 };
 
 /// How long a command sends and fetches before it answers. What is not done by then is kept.
@@ -112,6 +113,37 @@ impl Shell {
                 Effect::Inconsistent => self.output.warn(
                     "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
                 ),
+                Effect::Contact { chat } => {
+                    let name = client.read(*compartment, |unit| view::chat_name(unit, chat)).unwrap_or_default();
+                    let state = client.read(*compartment, |unit| view::chat(unit, &name)).map(|chat| chat.state);
+                    match state {
+                        Ok(view::ChatState::Open) => self.output.talk(format_args!("{name} is a contact now")),
+                        Ok(view::ChatState::Failed) => self.output.warn(format_args!(
+                            "{name} came to nothing: the ticket was used by somebody else, withdrawn or has expired"
+                        )),
+                        _ => {}
+                    }
+                }
+                Effect::Trust { .. } => {
+                    for trust in client.read(*compartment, view::trusts).unwrap_or_default() {
+                        if trust.side == TrustSide::Theirs && !trust.accepted {
+                            let chat = trust.chat;
+                            self.output.talk(format_args!(
+                                "{chat} asks you to be a trusted contact; agree with: lapwing trust accept {chat}"
+                            ));
+                        }
+                    }
+                }
+                Effect::Invitation { invitation } => {
+                    let waiting = client.read(*compartment, view::invitations).unwrap_or_default();
+                    if let Some(found) = waiting.iter().find(|waits| waits.id == *invitation) {
+                        let (group, through) = (found.group.line(), &found.through);
+                        let what = if found.ours { "asks to be let into" } else { "invites you to" };
+                        self.output.talk(format_args!(
+                            "{through} {what} the group {group}; answer with: lapwing group approve {through}"
+                        ));
+                    }
+                }
                 _ => {}
             }
         }
@@ -141,14 +173,15 @@ impl Shell {
         }
     }
 
-    /// The argument itself, or standard input for `-`.
+    /// The argument itself, or standard input for `-`: all of it, or with `--passphrase-fd 0` all but its first line.
     ///
     /// # Errors
-    /// Standard input is no text or too long.
-    pub fn argument(&self, argument: &str) -> Result<String, Error> {
+    /// Standard input is no text or too long; its first line was to be the passphrase and is not.
+    pub fn argument(&mut self, argument: &str) -> Result<String, Error> {
         if argument != "-" {
             return Ok(argument.to_owned());
         }
+        self.prompt.before_input()?;
         let mut text = Vec::new();
         std::io::stdin()
             .lock()

@@ -15,6 +15,9 @@ use super::{MAX_PASSPHRASE, PassphraseError, Prompt, PromptError, Question, Type
 const CURRENT: &str = "--passphrase-fd";
 const NEW: &str = "--new-passphrase-fd";
 
+/// The descriptor that commands with `-` read the rest of.
+const STDIN: u32 = 0;
+
 /// Which descriptors the command line named.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Descriptors {
@@ -29,13 +32,15 @@ pub struct FromDescriptors<P> {
     descriptors: Descriptors,
     /// Opened at the first question and kept, so that the next line is the next one.
     open: Vec<(u32, Lines)>,
+    /// Taken before its question came, because the rest of standard input is something else.
+    early: Option<TypedPassphrase>,
     others: P,
 }
 
 impl<P: Prompt> FromDescriptors<P> {
     /// Descriptors first, `others` for what they do not answer.
     pub const fn new(descriptors: Descriptors, others: P) -> Self {
-        Self { descriptors, open: Vec::new(), others }
+        Self { descriptors, open: Vec::new(), early: None, others }
     }
 
     /// The prompt for everything else.
@@ -60,6 +65,9 @@ impl<P: Prompt> FromDescriptors<P> {
 
 impl<P: Prompt> Prompt for FromDescriptors<P> {
     fn passphrase(&mut self, what: &str) -> Result<TypedPassphrase, PromptError> {
+        if let Some(early) = self.early.take() {
+            return Ok(early);
+        }
         match self.descriptors.passphrase {
             Some(number) => self.line(number, CURRENT),
             None => self.others.passphrase(what),
@@ -81,6 +89,13 @@ impl<P: Prompt> Prompt for FromDescriptors<P> {
         self.others.choose(question, options)
     }
 
+    fn before_input(&mut self) -> Result<(), PromptError> {
+        if self.descriptors.passphrase == Some(STDIN) && self.early.is_none() {
+            self.early = Some(self.line(STDIN, CURRENT)?);
+        }
+        self.others.before_input()
+    }
+
     fn text(&mut self, question: Question<'_>) -> Result<String, PromptError> {
         self.others.text(question)
     }
@@ -95,7 +110,7 @@ enum Lines {
 impl Lines {
     fn open(number: u32, flag: &'static str) -> Result<Self, PromptError> {
         let lines = match number {
-            0 => Self::Stdin,
+            STDIN => Self::Stdin,
             // What the program writes to is nothing to read from.
             1 | 2 => return Err(PromptError::Descriptor { flag }),
             _ => Self::File(

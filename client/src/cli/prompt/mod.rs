@@ -72,6 +72,15 @@ pub trait Prompt: Send {
     /// See [`PromptError`].
     fn choose(&mut self, question: Question<'_>, options: &[&str]) -> Result<usize, PromptError>;
 
+    /// Standard input is about to be read to its end by something else: what of it answers a later question is taken
+    /// now, so that a passphrase on its first line is never mistaken for a part of what follows.
+    ///
+    /// # Errors
+    /// See [`PromptError`].
+    fn before_input(&mut self) -> Result<(), PromptError> {
+        Ok(())
+    }
+
     /// A line of text, without the white space around it; it may be empty.
     ///
     /// # Errors

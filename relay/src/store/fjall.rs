@@ -269,6 +269,15 @@ struct Writer {
     shared: Arc<Shared>,
 }
 
+/// A writer that ends by a defect must not leave a relay behind that looks alive.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.has_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl Writer {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);

@@ -21,21 +21,29 @@ use crate::{
 };
 
 const WHAT_IT_IS: &str = "\
-A duress passphrase opens this vault like any other, but shows only the compartments that you choose now. Typed at any \
-prompt, it tells your relay at once; the relay sends the alert that you prepare here to the people you trust.";
+A duress passphrase opens this vault like any other, but shows only the
+compartments that you choose now. Typed at any prompt, it tells your relay
+at once; the relay sends the alert that you prepare here to the people you
+trust.";
 
 const ABOUT_HIDE: &str = "\
-hide: what it does not show stays in the file, unseen. Somebody who makes you give up this passphrase cannot tell that \
-there is more. Risk: whoever later learns your real passphrase opens everything, from this file or from any copy.";
+hide: what it does not show stays in the file, unseen. Somebody who makes
+you give up this passphrase cannot tell that there is more. Risk: whoever
+later learns your real passphrase opens everything, from this file or from
+any copy.";
 
 const ABOUT_DESTROY: &str = "\
-destroy: in the moment it is typed, the keys to everything that it does not show are destroyed, in this file, for good, \
-for you too. Risk: a copy of the file made before still opens with your real passphrase. And in some countries \
-destroying what an authority asks for is an offence of its own; ask a lawyer before you choose this.";
+destroy: in the moment it is typed, the keys to everything that it does not
+show are destroyed, in this file, for good, for you too. Risk: a copy of the
+file made before still opens with your real passphrase. And in some
+countries destroying what an authority asks for is an offence of its own;
+ask a lawyer before you choose this.";
 
 const ABOUT_SPACE: &str = "\
-Inside the cover everything works. What is created there cannot know of what is hidden and may take its room: with \
-hide, make no compartment and no passphrase while the cover is open unless you accept to lose something hidden.";
+Inside the cover everything works. What is created there cannot know of what
+is hidden and may take its room: with hide, make no compartment and no
+passphrase while the cover is open unless you accept to lose something
+hidden.";
 
 pub(super) async fn run(shell: &mut Shell, command: SosCommand) -> Result<Exit, Error> {
     match command {

@@ -23,7 +23,7 @@ pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Err
         ));
     }
     shell.output.talk(
-        "A vault is one file of fixed size. There is no way back to it without its passphrase: nobody can reset it.",
+        "A vault is one file of fixed size. There is no way back to it without its\npassphrase: nobody can reset it.",
     );
     let passphrase = shell.new_passphrase("new passphrase", args.weak)?;
     if let Some(folder) = shell.vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {

@@ -123,7 +123,7 @@ async fn numbers(store: &dyn MailboxStore, owner: &Owner, after: u64) -> Result<
         mailbox: owner.id(),
         born: owner.born(),
         after: Seq::new(after),
-        count: 1000,
+        count: 1_000_000,
         bytes: 1 << 30,
     };
     let window = store.window(query).await?.ok_or(Violation("the mailbox is there".into()))?;
@@ -397,7 +397,7 @@ async fn retention(store: &dyn MailboxStore) -> Result<(), Violation> {
         }
     }
     sweep(store, 10).await?;
-    ensure(numbers(store, &owner, 0).await?.len() == 1000, "nothing young is deleted")?;
+    ensure(numbers(store, &owner, 0).await?.len() == 3000, "nothing young is deleted")?;
     sweep(store, 11).await?;
     ensure(numbers(store, &owner, 0).await?.first() == Some(&2501), "what is too old is deleted")?;
     let bytes = store.mailbox(owner.id()).await?.map(|there| there.bytes);
@@ -583,6 +583,50 @@ mod tests {
         store.set_reserve(1);
         place(&store, owner.append(envelope(2, 1024))).await.unwrap();
         store.close().await;
+    }
+
+    /// `mount -t tmpfs -o size=160m tmpfs DIR`, then
+    /// `LAPWING_SMALL_DISK=DIR cargo test -p lapwing-relay --lib really_full -- --ignored`.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a small file system of its own"]
+    #[expect(clippy::disallowed_methods, reason = "fills a disk")]
+    async fn a_really_full_disk_loses_nothing_and_recovers() {
+        let disk = std::path::PathBuf::from(std::env::var_os("LAPWING_SMALL_DISK").unwrap());
+        for reserve in [40 << 20, 0] {
+            let dir = tempfile::tempdir_in(&disk).unwrap();
+            let ballast = dir.path().join("ballast");
+            std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
+            let options = FjallOptions { reserve, ..FjallOptions::at(dir.path().join("store")) };
+            let store = FjallStore::open(&options).unwrap();
+            let owner = Owner::new(9);
+            done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            let append = |number| {
+                let envelope = envelope(number, 65_536);
+                let (id, mailbox, born) = (EnvelopeId::of(&envelope), owner.id(), owner.born());
+                Mutation::Append { mailbox, born, id, envelope, limit: u64::MAX, charged: true }
+            };
+            let mut stored = 0;
+            loop {
+                match apply(&store, append(stored + 1), 1).await {
+                    Ok(Outcome::Stored { .. }) => stored += 1,
+                    Ok(Outcome::Refused(Refusal::Busy)) if reserve > 0 => break,
+                    Err(StoreError::Disk) if reserve == 0 => break,
+                    other => panic!("{other:?}"),
+                }
+                assert!(stored < 10_000, "the disk is small");
+            }
+            assert_eq!(store.has_failed(), reserve == 0);
+            assert_eq!(numbers(&store, &owner, 0).await.unwrap().len(), usize::try_from(stored).unwrap());
+            store.close().await;
+            drop(store);
+            std::fs::remove_file(&ballast).unwrap();
+            let store = FjallStore::open(&FjallOptions { reserve: 0, ..options }).unwrap();
+            let there = numbers(&store, &owner, 0).await.unwrap().len();
+            println!("reserve {reserve}: {stored} stored, {there} after opening again");
+            assert!(there >= usize::try_from(stored).unwrap());
+            apply(&store, append(1_000_000), 1).await.unwrap();
+            store.close().await;
+        }
     }
 
     /// A store that forgets numbers would pass a suite that cannot fail.

@@ -585,6 +585,23 @@ mod tests {
         store.close().await;
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn trp_05_every_token_waits_for_a_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let extra_flush = Duration::from_millis(40);
+        let options = FjallOptions { extra_flush, ..FjallOptions::at(dir.path().join("store")) };
+        let store = FjallStore::open(&options).unwrap();
+        for byte in 0..3 {
+            let token = Mutation::Token { token: Token::from_bytes([byte; 32]), filler: [byte; 32] };
+            // The flush sleeps at least this long, so a token that answered without one would be quicker.
+            let begun = tokio::time::Instant::now();
+            let outcome = apply(&store, token, 1).await.unwrap();
+            assert!(matches!(outcome, Outcome::Token { status: None, .. }));
+            assert!(begun.elapsed() >= extra_flush);
+        }
+        store.close().await;
+    }
+
     /// `mount -t tmpfs -o size=160m tmpfs DIR`, then
     /// `LAPWING_SMALL_DISK=DIR cargo test -p lapwing-relay --lib really_full -- --ignored`.
     #[tokio::test(flavor = "multi_thread")]

@@ -188,6 +188,28 @@ async fn cap_03_a_proof_from_another_connection_or_exporter_is_worth_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cap_05_closing_ends_every_right_also_if_the_mailbox_is_created_again() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut owner = relay.client().await;
+    let keys = owner.mailbox(&relay.access, MailboxKind::Queue).await;
+    let mut other = relay.client().await;
+    other.prove_all(&keys).await;
+    assert_eq!(owner.ask(RequestBody::Close(Close { mailbox: keys.id() })).await, ResponseBody::Done);
+    assert_eq!(
+        owner.ask(RequestBody::Close(Close { mailbox: keys.id() })).await,
+        ResponseBody::Done,
+        "again"
+    );
+    let create = keys.create(MailboxKind::Queue, Some(relay.access.public()), &owner.binding);
+    assert_eq!(owner.ask(RequestBody::Create(create)).await, ResponseBody::Done);
+    assert_eq!(other.append(keys.id(), envelope(1)).await, NOT_ALLOWED);
+    assert_eq!(other.read(keys.id(), 0, 1).await, NOT_ALLOWED);
+    other.prove_all(&keys).await;
+    assert_eq!(stored(&other.append(keys.id(), envelope(1)).await).seq, Seq::new(1));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cap_02_each_right_opens_its_own_door_only() {
     let relay = Relay::in_memory(Limits::default(), local()).await;
     let mut owner = relay.client().await;

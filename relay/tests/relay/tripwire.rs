@@ -292,3 +292,16 @@ async fn a_sink_fills_up_and_is_purged_like_any_mailbox() {
     stored(&writer.append(doomed.id(), envelope(65)).await);
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trp_08_no_answer_leaves_before_its_step() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut client = relay.client().await;
+    for _ in 0..5 {
+        // The client's clock starts before the relay's: never less, however slow the machine is.
+        let begun = tokio::time::Instant::now();
+        present(&mut client, &Token::generate(&mut rand::rng())).await;
+        assert!(begun.elapsed() >= lapwing_relay::service::TOKEN_ANSWER_STEP);
+    }
+    relay.stop().await;
+}

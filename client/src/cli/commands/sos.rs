@@ -254,7 +254,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
         .map(|(number, plan)| Plan {
             state: match (plan.state, plan.fired, plan.armed) {
                 (PlanState::Pending, _, _) => "not set up",
-                (PlanState::Armed, true, _) => "was set off",
+                (PlanState::Armed, true, _) => "gone: set off, or lost by its relay",
                 (PlanState::Armed, false, true) => "armed",
                 (PlanState::Armed, false, false) => "to be armed anew",
             },

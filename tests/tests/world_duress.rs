@@ -70,11 +70,11 @@ async fn arm(
 }
 
 fn shown(person: &Person) -> Vec<view::AlertView> {
-    person.look(|unit| view::alerts(unit)).unwrap()
+    person.look(view::alerts).unwrap()
 }
 
 fn plan(person: &Person) -> view::PlanView {
-    person.look(|unit| view::plans(unit)).unwrap().pop().unwrap()
+    person.look(view::plans).unwrap().pop().unwrap()
 }
 
 fn told_alerts(person: &mut Person) -> usize {
@@ -201,7 +201,11 @@ async fn a_token_whose_link_dies_is_presented_again_at_once() {
     let mut cover = world.person("cover", &[]);
     let mut first = true;
     world.net.set_script(Some(Box::new(move |_, _| {
-        if std::mem::take(&mut first) { lapwing_tests::world::Fate::Lost } else { lapwing_tests::world::Fate::Answered }
+        if std::mem::take(&mut first) {
+            lapwing_tests::world::Fate::Lost
+        } else {
+            lapwing_tests::world::Fate::Answered
+        }
     })));
     assert_eq!(cover.present(&armed.fire).await.len(), 1);
     world.net.set_script(None);
@@ -217,7 +221,7 @@ async fn sinks_swallow_what_comes_after_the_firing_and_answer_as_before() {
     let mut ben = world.person("ben", &[b]);
     introduce(&mut olga, &mut ben).await;
     trust(&mut olga, &mut ben).await;
-    let sinks = olga.look(|unit| view::sinks(unit)).unwrap();
+    let sinks = olga.look(view::sinks).unwrap();
     let inbox = olga.mailboxes_for(|purpose| matches!(purpose, Purpose::Direct(_)))[0];
     assert!(sinks.iter().any(|sink| sink.mailbox == inbox));
     let outbox = olga.mailboxes_for(|purpose| matches!(purpose, Purpose::AlertOutbox(_)))[0];
@@ -250,7 +254,7 @@ async fn after_a_change_the_tripwire_is_armed_anew_and_only_then() {
     olga.must(Command::PlanRefresh { plan: armed.plan, sinks: Vec::new() });
     assert!(olga.rows::<OpRow>().is_empty(), "nothing changed");
     // In the same millisecond: serials collide, and are jumped over.
-    let sinks = olga.look(|unit| view::sinks(unit)).unwrap();
+    let sinks = olga.look(view::sinks).unwrap();
     olga.must(Command::PlanRefresh { plan: armed.plan, sinks });
     assert!(!plan(&olga).armed);
     for _ in 0..3 {
@@ -359,7 +363,7 @@ async fn trust_goes_one_way_and_each_side_can_end_it() {
     trust(&mut alice, &mut bob).await;
     assert!(matches!(alice.command(Command::TrustAdd { chat: "bob".into() }), Err(Fault::AlreadyTrusted)));
     let sides = |person: &Person| {
-        let trusts = person.look(|unit| view::trusts(unit)).unwrap();
+        let trusts = person.look(view::trusts).unwrap();
         trusts.into_iter().map(|trust| (trust.side, trust.accepted)).collect::<Vec<_>>()
     };
     assert_eq!(sides(&alice), [(TrustSide::Ours, true)]);
@@ -453,7 +457,8 @@ async fn a_plan_that_cannot_be_armed_is_refused_and_not_recorded() {
     let mut rng = world.rng();
     let sinks = (0..2_000u16)
         .map(|n| {
-            let admin = lapwing_wire::capability::SecretKey::<lapwing_wire::capability::Admin>::generate(&mut rng);
+            let admin =
+                lapwing_wire::capability::SecretKey::<lapwing_wire::capability::Admin>::generate(&mut rng);
             let seed = admin.expose_seed().to_vec();
             let mailbox = lapwing_wire::ids::MailboxId::of_admin(&admin.public());
             let _ = n;
@@ -467,4 +472,42 @@ async fn a_plan_that_cannot_be_armed_is_refused_and_not_recorded() {
         Err(Fault::PlanTooLarge)
     ));
     assert!(olga.rows::<PlanRow>().is_empty() && olga.rows::<OpRow>().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_answers_anything_for_ever_does_not_keep_a_client_busy() {
+    use lapwing_wire::frame::{Refusal, ResponseBody};
+    let answers = [
+        ResponseBody::Refused(Refusal::Conflict),
+        ResponseBody::Refused(Refusal::NotAllowed),
+        ResponseBody::BlobProgress(1),
+        ResponseBody::BlobProgress(u64::MAX),
+        ResponseBody::Done,
+    ];
+    for (number, forged) in answers.into_iter().enumerate() {
+        let mut world = World::new(21_400 + number as u64);
+        let a = world.relay().await;
+        let mut olga = world.person("olga", &[a]);
+        let mut ben = world.person("ben", &[a]);
+        introduce(&mut olga, &mut ben).await;
+        trust(&mut olga, &mut ben).await;
+        let client = olga.client;
+        world.net.set_tamper(Some(Box::new(move |who, body, answer| match body {
+            lapwing_wire::frame::RequestBody::Prove(_) => answer,
+            _ if who == client => forged.clone(),
+            _ => answer,
+        })));
+        olga.invite("carol");
+        let before = world.net.requests(client);
+        arm(&mut world, &mut olga, &[a], &["ben"], Vec::new()).await;
+        for _ in 0..3 {
+            olga.settle().await;
+        }
+        let made = world.net.requests(client) - before;
+        assert!(made < 400, "{made} requests");
+        world.net.set_tamper(None);
+        olga.restart();
+        world.clock.advance(Duration::from_secs(7200));
+        calm(&mut [&mut olga, &mut ben]).await;
+    }
 }

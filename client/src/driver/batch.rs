@@ -8,12 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lapwing_wire::{
-    address::RelayKey,
-    capability::ChannelBinding,
-    ids::MailboxId,
-    time::Timestamp,
-};
+use lapwing_wire::{address::RelayKey, capability::ChannelBinding, ids::MailboxId, time::Timestamp};
 use rand_core::CryptoRng;
 
 use super::{Compartment, line::Work};
@@ -128,7 +123,7 @@ pub(super) fn next(standing: &Standing<'_>, rng: &mut dyn CryptoRng) -> Result<B
                     if let Some((place, Some(now_leaving))) = next {
                         leaving.insert(place, now_leaving);
                     }
-                    batch.work.push(Work { op, proofs, body });
+                    batch.work.push(Work { op, proofs, body: *body });
                 }
                 // What waits for a mailbox of ours holds up nothing else: whatever must not overtake it waits for
                 // the same mailbox.

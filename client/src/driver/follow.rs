@@ -9,12 +9,11 @@ use futures_util::{FutureExt, future::select_all};
 use lapwing_wire::{address::RelayKey, frame::Notice};
 
 use super::{
-    Compartment, Driver, Report,
+    Compartment, Driver, Report, Told,
     line::Ask,
     pass::{Lost, Shared, Taken},
 };
 use crate::{
-    engine::Effect,
     net::Backoff,
     store::{OpRow, Unit},
 };
@@ -43,7 +42,7 @@ impl Driver {
     pub async fn follow(
         &mut self,
         compartments: &[Compartment],
-        decide: &mut dyn FnMut(&[(usize, Effect)]) -> Next,
+        decide: &mut dyn FnMut(&[Told]) -> Next,
     ) -> Report {
         let mut total = Report::default();
         let mut backoff = Backoff::default();
@@ -109,11 +108,17 @@ impl Driver {
         let Self { transport: _, clock, rng, lines } = self;
         let Some(line) = lines.get(relay).cloned() else { return Ok(()) };
         let ask = Ask::Read;
-        let shared =
-            Shared { compartments, clock: &*clock, rng: Mutex::new(&mut **rng), report: Mutex::new(report), ask };
+        let shared = Shared {
+            compartments,
+            clock: &*clock,
+            rng: Mutex::new(&mut **rng),
+            report: Mutex::new(report),
+            ask,
+        };
         let mailbox = window.mailbox;
         for number in 0..compartments.len() {
-            let Some(row) = shared.mailbox_row(number, &mailbox).filter(|row| row.relay.key() == relay) else {
+            let Some(row) = shared.mailbox_row(number, &mailbox).filter(|row| row.relay.key() == relay)
+            else {
                 continue;
             };
             shared.read_older(&line, number, &mailbox, &row).await?;

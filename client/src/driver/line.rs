@@ -68,10 +68,7 @@ impl Line {
 
     /// Sends all operations at once and answers what became of each, in order. An operation whose right was refused
     /// gets that refusal as its answer.
-    pub(super) async fn carry_out(
-        &self,
-        batch: Vec<Work>,
-    ) -> Vec<(OpId, Result<ResponseBody, LinkError>)> {
+    pub(super) async fn carry_out(&self, batch: Vec<Work>) -> Vec<(OpId, Result<ResponseBody, LinkError>)> {
         let proofs: Vec<&Proof> = batch.iter().flat_map(|work| &work.proofs).collect();
         let refused = self.prove(&proofs).await;
         let answers = batch.into_iter().map(|Work { op, proofs, body }| {
@@ -96,9 +93,9 @@ impl Line {
             }
         }
         let binding = self.link.binding();
-        let answers = missing
-            .into_iter()
-            .map(|(subject, proof)| async move { (subject, self.link.request(proof.request(&binding)).await) });
+        let answers = missing.into_iter().map(|(subject, proof)| async move {
+            (subject, self.link.request(proof.request(&binding)).await)
+        });
         let mut failed = HashMap::new();
         for (subject, answer) in join_all(answers).await {
             match answer {

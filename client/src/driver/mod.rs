@@ -68,11 +68,14 @@ pub struct Trouble {
     pub error: ConnectError,
 }
 
+/// The number of a compartment, and what is to be told of it.
+pub type Told = (usize, Effect);
+
 /// What a round of settling came to.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is to be told, with the number of the compartment.
-    pub effects: Vec<(usize, Effect)>,
+    /// What is to be told.
+    pub effects: Vec<Told>,
     /// Relays that could not be reached, or went away again and again.
     pub trouble: Vec<Trouble>,
     /// Events that the engine refused: defects, counted for `doctor`, or a compartment that is full.
@@ -151,7 +154,8 @@ impl Driver {
         let deadline = tokio::time::Instant::now() + wait;
         let (transport, lines) = (&self.transport, Mutex::new(&mut self.lines));
         let asked = tokens.iter().map(|(relay, token)| async {
-            let answer = tokio::time::timeout_at(deadline, present_one(transport, &lines, relay, token)).await;
+            let answer =
+                tokio::time::timeout_at(deadline, present_one(transport, &lines, relay, token)).await;
             answer.ok().map(|status| (*relay.key(), status))
         });
         join_all(asked).await.into_iter().flatten().collect()

@@ -9,6 +9,7 @@ use lapwing_wire::{
     address::RelayKey,
     frame::{Refusal, ResponseBody, Seq, Window},
     ids::MailboxId,
+    limits::MIN_BLOB_PART,
     time::Timestamp,
 };
 use rand_core::CryptoRng;
@@ -173,8 +174,14 @@ impl<'a> Shared<'a> {
     fn answered(&self, number: usize, op: OpId, body: ResponseBody, progress: &mut Progress) {
         progress.tried.insert((number, op));
         let before = self.stage_of(number, op);
-        // DRV-05: one that takes several requests goes on only if it got on.
-        if self.handle(number, Event::Answer { op, body }) && self.stage_of(number, op) > before {
+        if !self.handle(number, Event::Answer { op, body }) {
+            return;
+        }
+        // DRV-05: one that takes several requests goes on only if it got on by the least that a part may be.
+        let least = u64::try_from(MIN_BLOB_PART).unwrap_or(u64::MAX);
+        if let (Some(before), Some(after)) = (before, self.stage_of(number, op))
+            && after >= before.saturating_add(least)
+        {
             progress.tried.remove(&(number, op));
         }
     }
@@ -420,9 +427,11 @@ fn is_due(unit: &Unit<'_>, row: &MailboxRow, now: Timestamp) -> bool {
 /// The mailboxes that were left for this one, oldest first.
 fn older_than(unit: &Unit<'_>, mailbox: &MailboxId, row: &MailboxRow) -> Result<Vec<MailboxId>, Fault> {
     Ok(match row.purpose {
-        Purpose::Direct(chat) => {
-            unit.get::<crate::store::ContactRow>(&chat)?.and_then(|contact| contact.ticket_mailbox).into_iter().collect()
-        }
+        Purpose::Direct(chat) => unit
+            .get::<crate::store::ContactRow>(&chat)?
+            .and_then(|contact| contact.ticket_mailbox)
+            .into_iter()
+            .collect(),
         Purpose::Group(chat) => {
             let older = unit.get::<GroupRow>(&chat)?.map(|group| group.older).unwrap_or_default();
             older.into_iter().map(|epoch| epoch.mailbox).take_while(|older| older != mailbox).collect()

@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt, StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     ids::MailboxId,
@@ -61,8 +57,13 @@ impl Driver {
 
     async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
         let Self { transport, clock, rng, lines } = self;
-        let shared =
-            Shared { compartments, clock: &*clock, rng: Mutex::new(&mut **rng), report: Mutex::new(report), ask };
+        let shared = Shared {
+            compartments,
+            clock: &*clock,
+            rng: Mutex::new(&mut **rng),
+            report: Mutex::new(report),
+            ask,
+        };
         let shared = &shared;
         for number in 0..compartments.len() {
             shared.handle(number, Event::Tick);

@@ -81,11 +81,20 @@ fn refused(cx: &mut Cx<'_, '_, '_>, op: OpId, mut row: OpRow, refusal: Refusal) 
         cx.unit.put(&op, &row);
         return Ok(());
     }
-    cx.unit.delete::<OpRow>(&op);
     if let (OpKind::Arm { plan }, Refusal::Conflict) = (&row.kind, refusal) {
         plan::conflicted(cx, plan, row.relay.key())?;
-        outgoing::push(cx, &row.relay, OpKind::Arm { plan: *plan }, None)?;
+        // Tried again at once after the first conflict; a relay that sees nothing but conflicts waits.
+        let again = if row.refused == Some(Refusal::Conflict) {
+            op
+        } else {
+            cx.unit.delete::<OpRow>(&op);
+            outgoing::push(cx, &row.relay, OpKind::Arm { plan: *plan }, None)?
+        };
+        row.refused = Some(Refusal::Conflict);
+        cx.unit.put(&again, &row);
+        return Ok(());
     }
+    cx.unit.delete::<OpRow>(&op);
     if let OpKind::Append { chat, .. } = &row.kind {
         conversation::undelivered(cx, &row.kind)?;
         unreachable_contact(cx, *chat, &row.kind)?;

@@ -1,11 +1,11 @@
 //! What a person asks for, and the answers.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     capability::{Access, SecretKey},
-    tripwire::Status,
+    tripwire::{Status, Token},
 };
 
 use super::{
@@ -16,7 +16,6 @@ use super::{
 use crate::store::{ChatId, ContactRow, Order, PendingToken, SettingsRow, Sink};
 
 /// Something a person, or the program in his name, asks of one compartment.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Command {
     /// Gives the compartment its name.
@@ -136,6 +135,15 @@ pub enum Command {
         /// Which.
         relays: Vec<RelayKey>,
     },
+    /// A relay answered a token of our payload. Shows also that a tripwire is gone, which no status says.
+    TokenPresented {
+        /// Which relay.
+        relay: RelayKey,
+        /// The token.
+        token: Token,
+        /// What.
+        status: Status,
+    },
     /// A relay answered a token.
     TokenAnswered {
         /// Which.
@@ -148,7 +156,6 @@ pub enum Command {
 }
 
 /// The answer to a command.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Reply {
     /// It is done.
@@ -177,6 +184,20 @@ pub enum Reply {
     Plan([u8; 16]),
     /// What a group answered.
     Group(group::GroupReply),
+}
+
+/// Commands hold texts, tickets and tokens.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Command(..)")
+    }
+}
+
+/// Answers hold tickets.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply(..)")
+    }
 }
 
 pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fault> {
@@ -237,7 +258,12 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         }
         Command::TokenAnswered { relay, status } => {
             cx.unit.delete::<PendingToken>(relay.as_bytes());
-            plan::token_answer(cx, &relay, &status)?;
+            plan::token_answer(cx, &relay, None, &status)?;
+            Ok(Reply::Done)
+        }
+        Command::TokenPresented { relay, token, status } => {
+            cx.unit.delete::<PendingToken>(relay.as_bytes());
+            plan::token_answer(cx, &relay, Some(&token), &status)?;
             Ok(Reply::Done)
         }
         Command::Group(command) => group::run(cx, command).map(Reply::Group),

@@ -38,8 +38,8 @@ use super::{
     relays,
 };
 use crate::store::{
-    ChatId, ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MailboxRow, NameRow, OpId, OpKind, OpRow,
-    Purpose, TakenTicketRow, Unit,
+    ChatId, ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MailboxRow, NameRow, OpId, OpKind,
+    OpRow, Purpose, TakenTicketRow, Unit,
 };
 
 /// How long a ticket can be used unless its maker says otherwise: long enough to meet, short enough to be forgotten.

@@ -81,12 +81,7 @@ fn take_alone(
     Ok(())
 }
 
-fn take(
-    cx: &mut Cx<'_, '_, '_>,
-    mailbox: &MailboxId,
-    row: &MailboxRow,
-    item: &Item,
-) -> Result<bool, Fault> {
+fn take(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, row: &MailboxRow, item: &Item) -> Result<bool, Fault> {
     let key = contact::envelope_key(row)?;
     let Ok(message) = envelope::open(&key, mailbox, &item.envelope) else { return Ok(false) };
     match row.purpose {

@@ -187,7 +187,7 @@ pub enum OpStep {
         /// Rights, each with what signs its proof.
         proofs: Vec<Proof>,
         /// The request.
-        body: RequestBody,
+        body: Box<RequestBody>,
     },
     /// A mailbox of ours has to exist first.
     Wait,
@@ -262,7 +262,7 @@ pub fn request_of(
             return Ok(OpStep::Wait);
         }
     }
-    let send = |proofs, body| Ok(OpStep::Send { proofs, body });
+    let send = |proofs, body| Ok(OpStep::Send { proofs, body: Box::new(body) });
     match &row.kind {
         OpKind::Create { mailbox } => {
             let Some(keys) = unit.get::<MailboxRow>(mailbox)? else { return Ok(OpStep::Obsolete) };

@@ -41,7 +41,6 @@ const RECORDS: usize = 8;
 const SERIAL_JUMP_MS: u64 = 24 * 3600 * 1000;
 
 /// What the owner decided.
-#[derive(Debug)]
 pub struct PlanSpec {
     /// The owner's name for it.
     pub name: String,
@@ -64,7 +63,6 @@ pub struct PlanSpec {
 }
 
 /// Tokens of one relay.
-#[derive(Debug)]
 pub struct PlanTokens {
     /// The relay.
     pub relay: RelayAddress,
@@ -237,19 +235,27 @@ pub(super) fn conflicted(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &Relay
 }
 
 /// Reads the status in the answer to our own token. What was set off is marked, and not armed again.
+///
+/// TRP-06: of a tripwire that was set off the relay keeps nothing that a token finds. So an answer to the token that
+/// renews it, which its status key does not open, says that it is gone: set off, or lost by its relay. Either way it
+/// protects no more and its owner is told.
 pub(super) fn token_answer(
     cx: &mut Cx<'_, '_, '_>,
     relay: &RelayKey,
+    token: Option<&Token>,
     status: &TokenStatus,
 ) -> Result<(), Fault> {
     for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
             let key = StatusKey::from_bytes(seed(&tripwire.status)?);
-            if let Some(OpenStatus { serial: _, fired: true }) = status.open(&key) {
-                changed |= !tripwire.fired;
-                tripwire.fired = true;
-            }
+            let renews = token.is_some_and(|token| token.expose().as_slice() == tripwire.renew.as_slice());
+            let gone = match status.open(&key) {
+                Some(OpenStatus { serial: _, fired }) => fired,
+                None => renews && tripwire.armed.is_some(),
+            };
+            changed |= gone && !tripwire.fired;
+            tripwire.fired |= gone;
         }
         if changed {
             cx.unit.put(&plan, &row);

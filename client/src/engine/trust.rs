@@ -241,8 +241,7 @@ pub(super) fn open_with(
     trust: &[u8; 16],
     sealed: &[u8],
 ) -> Result<Option<VerifiedAlert>, Fault> {
-    let request =
-        TrustRequest::import(request).map_err(|_| Fault::Inconsistent("a trust cannot be read"))?;
+    let request = TrustRequest::import(request).map_err(|_| Fault::Inconsistent("a trust cannot be read"))?;
     let Ok(alert) = Alert::open(sealed, &request.seal, &request.signer) else { return Ok(None) };
     Ok((alert.alert().trust.as_bytes() == trust).then_some(alert))
 }

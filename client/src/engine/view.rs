@@ -13,8 +13,8 @@ use super::{Fault, contact, conversation, group, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, InvitationRow, MailboxRow, MessageRow,
-        MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow,
-        TrustRow, TrustSide, Unit, Writer,
+        MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow, TrustRow,
+        TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };

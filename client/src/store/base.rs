@@ -12,6 +12,9 @@ use super::unit::Changes;
 /// Name of a key that seals message bodies: one per chat and day, so that old bodies can be made unreadable.
 pub type BodyKeyName = [u8; 16];
 
+/// A record: its key and its value.
+pub type Record = (Vec<u8>, Zeroizing<Vec<u8>>);
+
 /// Storage failed. Nothing of the unit of work was kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,7 +52,7 @@ pub trait Base {
         to: &[u8],
         limit: usize,
         backwards: bool,
-    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError>;
+    ) -> Result<Vec<Record>, StoreError>;
 
     /// The key for bodies of that name, if it was made and not destroyed.
     ///
@@ -112,7 +115,7 @@ impl Base for MemoryBase {
         to: &[u8],
         limit: usize,
         backwards: bool,
-    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<Record>, StoreError> {
         let records = self.records();
         let range = records.range(from.to_vec()..to.to_vec()).map(|(k, v)| (k.clone(), v.clone()));
         Ok(if backwards { range.rev().take(limit).collect() } else { range.take(limit).collect() })

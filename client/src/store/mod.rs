@@ -14,12 +14,12 @@ mod rows;
 mod unit;
 mod volume;
 
-pub use base::{Base, BodyKeyName, MemoryBase, StoreError};
+pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError};
 pub use rows::{
     AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
-    InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    PeerRow, PendingToken, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow, Sink,
-    TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,
+    OpKind, OpRow, Order, PeerRow, PendingToken, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow,
+    SettingsRow, Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

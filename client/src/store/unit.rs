@@ -305,7 +305,8 @@ mod tests {
         unit.delete::<ChatRow>(&id(1));
         unit.next(Counter::Op).unwrap();
         unit.roll_back();
-        let names: Vec<String> = unit.scan::<ChatRow>(&[]).unwrap().into_iter().map(|(_, c)| c.name).collect();
+        let names: Vec<String> =
+            unit.scan::<ChatRow>(&[]).unwrap().into_iter().map(|(_, c)| c.name).collect();
         assert_eq!(names, ["committed", "before"]);
         assert_eq!(unit.next(Counter::Op).unwrap(), 1);
         unit.roll_back();

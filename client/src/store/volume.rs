@@ -7,7 +7,7 @@ use lapwing_vault::{
 use zeroize::Zeroizing;
 
 use super::{
-    base::{Base, BodyKeyName, StoreError},
+    base::{Base, BodyKeyName, Record, StoreError},
     unit::Changes,
 };
 
@@ -43,6 +43,19 @@ fn of_redb(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Vault(error.into().to_string())
 }
 
+type Found<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
+
+fn copied<'a>(
+    found: impl Iterator<Item = Result<Found<'a>, redb::StorageError>>,
+) -> Result<Vec<Record>, StoreError> {
+    found
+        .map(|pair| {
+            let (key, value) = pair.map_err(of_redb)?;
+            Ok((key.value().to_vec(), Zeroizing::new(value.value().to_vec())))
+        })
+        .collect()
+}
+
 impl Base for VolumeBase {
     fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let read = self.volume.begin_read().map_err(of_volume)?;
@@ -61,7 +74,7 @@ impl Base for VolumeBase {
         to: &[u8],
         limit: usize,
         backwards: bool,
-    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<Record>, StoreError> {
         let read = self.volume.begin_read().map_err(of_volume)?;
         let table = match read.open_table(RECORDS) {
             Ok(table) => table,
@@ -69,15 +82,7 @@ impl Base for VolumeBase {
             Err(error) => return Err(of_redb(error)),
         };
         let found = table.range(from..to).map_err(of_redb)?;
-        let copy = |pair: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-            let (key, value) = pair.map_err(|error: redb::StorageError| of_redb(error))?;
-            Ok((key.value().to_vec(), Zeroizing::new(value.value().to_vec())))
-        };
-        if backwards {
-            found.rev().take(limit).map(copy).collect()
-        } else {
-            found.take(limit).map(copy).collect()
-        }
+        if backwards { copied(found.rev().take(limit)) } else { copied(found.take(limit)) }
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lapwing::store::{Base, BodyKeyName, Changes, MemoryBase, StoreError};
+use lapwing::store::{Base, BodyKeyName, Changes, MemoryBase, Record, StoreError};
 use zeroize::Zeroizing;
 
 /// When the process dies.
@@ -87,7 +87,7 @@ impl Base for CrashBase {
         to: &[u8],
         limit: usize,
         backwards: bool,
-    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<Record>, StoreError> {
         self.alive()?.range(from, to, limit, backwards)
     }
 

@@ -131,9 +131,10 @@ impl Network {
 
     /// Takes a relay out, lets it be changed by something that waits, and puts it back.
     pub async fn change_relay(&self, relay: RelayNumber, change: impl AsyncFnOnce(&mut Relay, Timestamp)) {
-        let mut rng = ChaCha20Rng::seed_from_u64(self.state().rng.next_u64());
+        let rng = ChaCha20Rng::seed_from_u64(self.state().rng.next_u64());
         let now = self.clock.now();
-        let stand_in = Relay::start(usize::MAX - usize::from(rng.next_u32() as u8), rng, now).await;
+        // Found by nobody: a relay of no world.
+        let stand_in = Relay::start(usize::MAX, rng, now).await;
         let mut taken = std::mem::replace(&mut self.state().relays[relay.0], stand_in);
         change(&mut taken, now).await;
         self.state().relays[relay.0] = taken;
@@ -197,8 +198,12 @@ impl Network {
         }
         let Faults { twice, lost, reply_lost, timed_out, delay: _ } = state.faults;
         let drawn = state.rng.next_u32() % 1000;
-        let fates =
-            [(twice, Fate::Twice), (lost, Fate::Lost), (reply_lost, Fate::ReplyLost), (timed_out, Fate::TimedOut)];
+        let fates = [
+            (twice, Fate::Twice),
+            (lost, Fate::Lost),
+            (reply_lost, Fate::ReplyLost),
+            (timed_out, Fate::TimedOut),
+        ];
         let mut bound = 0;
         for (chance, fate) in fates {
             bound += chance;
@@ -262,7 +267,8 @@ impl SimLink {
             Err(_) => return Err(LinkError::Closed),
         };
         let answer = encode_frame(&Response { id, body }).expect("an answer fits");
-        let answer: Response = codec::decode(&answer[FRAME_PREFIX..], MAX_FRAME).map_err(|_| LinkError::Malformed)?;
+        let answer: Response =
+            codec::decode(&answer[FRAME_PREFIX..], MAX_FRAME).map_err(|_| LinkError::Malformed)?;
         Ok(answer.body)
     }
 }

@@ -19,12 +19,7 @@ use lapwing_wire::{
 };
 use rand_chacha::ChaCha20Rng;
 
-use super::{
-    ManualClock, World,
-    crash::CrashBase,
-    network::Network,
-    relay::RelayNumber,
-};
+use super::{ManualClock, World, crash::CrashBase, network::Network, relay::RelayNumber};
 
 /// Longest that one settling may take, in paused time.
 const BUDGET: Duration = Duration::from_secs(600);
@@ -200,7 +195,8 @@ impl Person {
     /// A chat in the list.
     #[must_use]
     pub fn chat(&self, name: &str) -> view::ChatView {
-        self.look(|unit| view::chat(unit, name)).unwrap_or_else(|fault| panic!("{}: {name}: {fault}", self.name))
+        self.look(|unit| view::chat(unit, name))
+            .unwrap_or_else(|fault| panic!("{}: {name}: {fault}", self.name))
     }
 
     /// All lines of a chat, oldest first.
@@ -240,7 +236,10 @@ impl Person {
     #[must_use]
     pub fn unsent(&self, chat: &str) -> Vec<String> {
         let lines = self.lines(chat).into_iter();
-        lines.filter(|line| line.writer == "me" && line.state != MessageState::Sent).map(|line| line.text).collect()
+        lines
+            .filter(|line| line.writer == "me" && line.state != MessageState::Sent)
+            .map(|line| line.text)
+            .collect()
     }
 
     /// Mailboxes and what they are for.
@@ -258,7 +257,8 @@ impl Person {
     #[must_use]
     pub fn log(&self, chat: &str) -> MailboxId {
         let id = self.chat(chat).id;
-        let row = self.look(|unit| unit.get::<lapwing::store::GroupRow>(&id)).expect("records").expect("a group");
+        let row =
+            self.look(|unit| unit.get::<lapwing::store::GroupRow>(&id)).expect("records").expect("a group");
         row.epoch.expect("an epoch").mailbox
     }
 
@@ -268,13 +268,21 @@ impl Person {
             tokens.iter().map(|(relay, token)| (self.net.address(*relay), token.clone())).collect();
         let answers = self.driver.present(&tokens, Duration::from_secs(4)).await;
         for (relay, status) in &answers {
-            self.must(Command::TokenAnswered { relay: *relay, status: status.clone() });
+            let sent =
+                tokens.iter().find(|(address, _)| address.key() == relay).map(|(_, token)| token.clone());
+            let token = sent.unwrap();
+            self.must(Command::TokenPresented { relay: *relay, token, status: status.clone() });
         }
         answers.into_iter().collect()
     }
 }
 
-fn driver(transport: &Arc<dyn Transport>, clock: &ManualClock, rng: &ChaCha20Rng, incarnation: u64) -> Driver {
+fn driver(
+    transport: &Arc<dyn Transport>,
+    clock: &ManualClock,
+    rng: &ChaCha20Rng,
+    incarnation: u64,
+) -> Driver {
     let clock = clock.clone();
     let clock: Clock = Arc::new(move || clock.now());
     let mut rng = rng.clone();

@@ -46,7 +46,10 @@ impl Relay {
         let limits = Limits::default();
         let store = Arc::new(RememberedStore::default());
         let service = serve(&store, &limits, &mut rng, now).await;
-        service.issue_access(Ticket::new(access.public(), 1 << 32, 100_000, None), now).await.expect("a store");
+        service
+            .issue_access(Ticket::new(access.public(), 1 << 32, 100_000, None), now)
+            .await
+            .expect("a store");
         Self { address, access, limits, rng, store, service, alive: CancellationToken::new() }
     }
 

@@ -178,14 +178,11 @@ fn accept_sender_key(
 ) -> Result<bool, Fault> {
     let Ok(key) = PeerSenderKey::accept(identity, distribution) else { return Ok(false) };
     let place = (loaded.chat, *from);
-    let mut row = cx
-        .unit
-        .get::<AuthorRow>(&place)?
-        .unwrap_or_else(|| AuthorRow {
-            keys: Vec::new(),
-            track: ByteBuf::from(AuthorTrack::new().export()),
-            epoch: 0,
-        });
+    let mut row = cx.unit.get::<AuthorRow>(&place)?.unwrap_or_else(|| AuthorRow {
+        keys: Vec::new(),
+        track: ByteBuf::from(AuthorTrack::new().export()),
+        epoch: 0,
+    });
     let known = row.keys.iter().any(|kept| {
         PeerSenderKey::import(kept).is_ok_and(|kept| kept.distribution_id() == key.distribution_id())
     });

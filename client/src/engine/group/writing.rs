@@ -27,7 +27,9 @@ use super::{
     },
     state::Loaded,
 };
-use crate::store::{ChatId, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer};
+use crate::store::{
+    ChatId, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer,
+};
 
 /// GRW-04: messages under one sender key.
 const SENDER_KEY_MESSAGES: u32 = 100;

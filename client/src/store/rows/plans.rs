@@ -1,0 +1,154 @@
+//! Trusts, alerts, plans and their tripwires.
+
+use lapwing_wire::{
+    address::{RelayAddress, RelayKey},
+    ids::{MailboxId, TripwireId},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{super::unit::Row, ChatId, redacted, row};
+
+/// One of the two roles in a trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustSide {
+    /// The contact gets our alerts.
+    Ours,
+    /// We get the contact's alerts.
+    Theirs,
+}
+
+/// A trust between us and a contact.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TrustRow {
+    /// Who gets whose alerts.
+    pub side: TrustSide,
+    /// The chat with the contact.
+    pub chat: ChatId,
+    /// The contact said yes (ours), or we did (theirs).
+    pub accepted: bool,
+    /// Mailbox, keys and signer, as the request carried them.
+    pub request: ByteBuf,
+    /// Seed of the key that signs alerts (ours).
+    pub signer: Option<ByteBuf>,
+}
+row!(0x08, TrustRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
+
+/// An alert that reached us.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// Through which trust.
+    #[serde(with = "serde_bytes")]
+    pub trust: [u8; 16],
+    /// The chat with the person.
+    pub chat: ChatId,
+    /// What the trust was when it came: the alert stays readable after the trust has ended.
+    pub request: ByteBuf,
+    /// The alert as it was signed.
+    pub alert: ByteBuf,
+    /// When it came.
+    pub received: Timestamp,
+    /// When we acknowledged it.
+    pub acknowledged: Option<Timestamp>,
+}
+row!(0x09, AlertRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
+
+/// What becomes of what the cover does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanAction {
+    /// It stays, unseen.
+    Hide,
+    /// Its keys die.
+    Destroy,
+}
+
+/// How far the setting up of a plan has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanState {
+    /// Begun; the next session that finds it so undoes it.
+    Pending,
+    /// In force.
+    Armed,
+}
+
+/// A plan that a duress passphrase sets off. Lies in a compartment that its cover does not show.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// The owner's name for it.
+    pub name: String,
+    /// How far it has come.
+    pub state: PlanState,
+    /// What becomes of the rest.
+    pub action: PlanAction,
+    /// Names of the compartments that its cover shows.
+    pub shows: Vec<String>,
+    /// Trusts whose contacts are alerted.
+    pub alerts: Vec<[u8; 16]>,
+    /// What the alert says.
+    pub text: String,
+    /// Last known place.
+    pub place: Option<String>,
+    /// What the contacts are asked to do.
+    pub instructions: Option<String>,
+    /// One tripwire per relay.
+    pub tripwires: Vec<TripwireRecord>,
+    /// Mailboxes of what `destroy` ends: from the firing on they answer as before and discard.
+    pub sinks: Vec<Sink>,
+    /// Id of the alert, the same at each arming, so that recipients show it once.
+    #[serde(with = "serde_bytes")]
+    pub alert: [u8; 16],
+    /// When it was made.
+    pub made: Timestamp,
+}
+row!(0x0a, PlanRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
+
+/// A mailbox that a firing turns into a sink.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sink {
+    /// Its relay.
+    pub relay: RelayKey,
+    /// Which.
+    pub mailbox: MailboxId,
+    /// Seed of its admin key.
+    pub admin: ByteBuf,
+}
+
+/// A tripwire of a plan at one relay.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TripwireRecord {
+    /// At this relay.
+    pub relay: RelayAddress,
+    /// Its id.
+    pub id: TripwireId,
+    /// Seed of the owner key.
+    pub owner: ByteBuf,
+    /// The token that the cover's unlock sends.
+    pub fire: ByteBuf,
+    /// The token that our own unlock sends.
+    pub renew: ByteBuf,
+    /// Reads the status in the answers to our own token.
+    pub status: ByteBuf,
+    /// No lower serial is sent from now on.
+    pub floor: u64,
+    /// Hash of what is to be armed.
+    #[serde(with = "serde_bytes")]
+    pub wanted: [u8; 32],
+    /// Hash of what the relay confirmed.
+    pub armed: Option<ByteBuf>,
+    /// It was set off: the relay said so, or does not have it any more.
+    pub fired: bool,
+}
+
+/// Tokens of this payload that a relay has not answered yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PendingToken {
+    /// When the unlock was.
+    pub since: Timestamp,
+}
+row!(0x0b, PendingToken, [u8; 32], |k| k.to_vec(), |b| b.try_into().ok());
+
+redacted!(TrustRow, AlertRow, PlanRow, Sink, TripwireRecord);

@@ -545,3 +545,30 @@ async fn what_waits_for_a_group_that_ends_is_told_as_not_delivered() {
     assert_eq!(line.state, MessageState::Failed);
     assert_eq!(all[2].chat(GROUP).waiting, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_to_a_group_with_a_long_history_fetches_it_from_the_relay() {
+    let mut world = World::new(115);
+    let mut all = people(&mut world, ["ana", "ben", "cem", "dia"]).await;
+    all[0].group(GroupCommand::Create { name: GROUP.into(), alias: "ana".into(), relay: None });
+    add(&mut all, 1).await;
+    for round in 0..20 {
+        add(&mut all, 2).await;
+        remove(&mut all, 0, 2);
+        calm_all(&mut all).await;
+        all[2].must(Command::Rename { chat: GROUP.into(), name: format!("before {round}") });
+    }
+    let id = all[0].chat(GROUP).id;
+    let chain = all[0].look(|unit| unit.get::<lapwing::store::ChainRow>(&id)).unwrap().unwrap();
+    assert!(chain.state.len() > lapwing_protocol::group::MAX_INLINE_CHAIN);
+    add(&mut all, 3).await;
+    for who in [0, 1, 3] {
+        let text = format!("{} in epoch 20", all[who].name);
+        all[who].say(GROUP, &text);
+    }
+    calm_all(&mut all).await;
+    assert_eq!(view(&all[3]).epoch, 20);
+    assert_eq!(view(&all[3]).head, view(&all[0]).head);
+    assert_eq!(all[3].heard(GROUP), ["ana in epoch 20", "ben in epoch 20"]);
+    assert_eq!(all[1].heard(GROUP).len(), 2);
+}

@@ -8,12 +8,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`command`] | what a person asks for, and the answers |
-//! | [`contact`] | tickets, first messages, moving to fresh mailboxes |
-//! | [`conversation`] | messages of a chat |
-//! | [`inbox`] | what a relay delivers |
-//! | [`answer`] | what a relay answers |
-//! | [`outgoing`] | operations for relays |
-//! | [`trust`] | trusted contacts and alerts |
+//! | `contact` | tickets, first messages, moving to fresh mailboxes |
+//! | `conversation` | messages of a chat |
+//! | `inbox` | what a relay delivers |
+//! | `answer` | what a relay answers |
+//! | `outgoing` | operations for relays |
+//! | `trust` | trusted contacts and alerts |
 //! | [`plan`] | what a duress passphrase sets off |
 //! | [`group`] | groups |
 //! | [`view`] | what is shown of all this |

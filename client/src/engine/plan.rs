@@ -199,7 +199,12 @@ pub(super) fn rearm(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Faul
 
 /// A relay turned out to have forgotten something: its tripwires are armed anew.
 pub(super) fn forgotten(cx: &mut Cx<'_, '_, '_>, relay: &RelayKey) -> Result<(), Fault> {
-    for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
+    let plans = cx.unit.scan::<PlanRow>(&[])?;
+    let mut is_about_one = false;
+    for tripwire in plans.iter().flat_map(|(_, row)| &row.tripwires).filter(|t| t.relay.key() == relay) {
+        is_about_one |= status.open(&StatusKey::from_bytes(seed(&tripwire.status)?)).is_some();
+    }
+    for (plan, mut row) in plans {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay && !t.fired) {
             tripwire.wanted = [0; 32];
@@ -238,7 +243,8 @@ pub(super) fn conflicted(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &Relay
 ///
 /// TRP-06: of a tripwire that was set off the relay keeps nothing that a token finds. So an answer to the token that
 /// renews it, which its status key does not open, says that it is gone: set off, or lost by its relay. Either way it
-/// protects no more and its owner is told.
+/// protects no more and its owner is told. One answer speaks of one tripwire: where several plans of a vault are armed
+/// at a relay and the answer is about one of them, nothing is known of the others.
 pub(super) fn token_answer(
     cx: &mut Cx<'_, '_, '_>,
     relay: &RelayKey,
@@ -252,7 +258,7 @@ pub(super) fn token_answer(
             let renews = token.is_some_and(|token| token.expose().as_slice() == tripwire.renew.as_slice());
             let gone = match status.open(&key) {
                 Some(OpenStatus { serial: _, fired }) => fired,
-                None => renews && tripwire.armed.is_some(),
+                None => renews && tripwire.armed.is_some() && !is_about_one,
             };
             changed |= gone && !tripwire.fired;
             tripwire.fired |= gone;

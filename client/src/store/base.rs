@@ -46,13 +46,8 @@ pub trait Base {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn range(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-        backwards: bool,
-    ) -> Result<Vec<Record>, StoreError>;
+    fn range(&self, from: &[u8], to: &[u8], limit: usize, backwards: bool)
+    -> Result<Vec<Record>, StoreError>;
 
     /// The key for bodies of that name, if it was made and not destroyed.
     ///

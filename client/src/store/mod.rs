@@ -2,9 +2,9 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`base`] | what a compartment's storage must offer: a vault volume, or memory in tests |
-//! | [`unit`] | reads through to the base, keeps changes until they are committed together |
-//! | [`rows`] | every record's shape |
+//! | `base` | what a compartment's storage must offer: a vault volume, or memory in tests |
+//! | `unit` | reads through to the base, keeps changes until they are committed together |
+//! | `rows` | every record's shape |
 //!
 //! One commit holds the message, the advanced ratchet state and the read cursor (design 4.3): the engine stages all
 //! of them in one [`Unit`], and only a committed unit is acknowledged to a relay.

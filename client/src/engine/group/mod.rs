@@ -2,12 +2,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`state`] | loading and storing what a member holds |
-//! | [`joining`] | invitations, requests, welcomes |
-//! | [`members`] | adding, removing, leaving; new epochs |
-//! | [`entries`] | what the log delivers |
-//! | [`writing`] | sealing what waits, once the log was read to its end |
-//! | [`shown`] | read models |
+//! | `state` | loading and storing what a member holds |
+//! | `joining` | invitations, requests, welcomes |
+//! | `members` | adding, removing, leaving; new epochs |
+//! | `entries` | what the log delivers |
+//! | `writing` | sealing what waits, once the log was read to its end |
+//! | `shown` | read models |
 
 mod entries;
 mod joining;

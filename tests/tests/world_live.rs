@@ -1,0 +1,224 @@
+//! Staying connected in the World: what comes is shown as it comes, whatever changes meanwhile.
+
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use lapwing::{
+    driver::{Next, Report},
+    engine::{Command, Effect, group::GroupCommand},
+};
+use lapwing_tests::world::{Fate, Person, RelayNumber, World, calm, introduce};
+
+const GROUP: &str = "the march";
+
+/// Follows until that many messages were told, while something else happens. Fails after a minute.
+async fn follow_until(person: &mut Person, messages: usize, meanwhile: impl Future<Output = ()>) -> Report {
+    let (driver, compartment) = person.driver();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let mut decide = move |told: &[(usize, Effect)]| {
+        let new = told.iter().filter(|(_, effect)| matches!(effect, Effect::Message { .. })).count();
+        let all = count.fetch_add(new, Ordering::Relaxed) + new;
+        if all >= messages { Next::End } else { Next::On }
+    };
+    let all = [compartment];
+    let both = futures_util::future::join(driver.follow(&all, &mut decide), meanwhile);
+    let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
+    assert!(ended.is_ok(), "{} of {messages} messages were told", seen.load(Ordering::Relaxed));
+    ended.unwrap().0
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_told_within_a_second_without_asking_again() {
+    let mut world = World::new(301);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let net = Arc::clone(&world.net);
+    let client = bob.client;
+    let begin = tokio::time::Instant::now();
+    let mut asked = 0;
+    let mut told_after = Duration::ZERO;
+    follow_until(&mut bob, 1, async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        asked = net.requests(client);
+        alice.say("bob", "now");
+        alice.sync().await;
+        told_after = begin.elapsed();
+    })
+    .await;
+    assert_eq!(bob.heard("alice"), ["now"]);
+    assert!(begin.elapsed() - told_after <= Duration::from_secs(1));
+    // One acknowledgement; no reading.
+    assert!(net.requests(client) - asked <= 2, "{} requests", net.requests(client) - asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_goes_on_through_a_restart_of_the_relay() {
+    let mut world = World::new(302);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let net = Arc::clone(&world.net);
+    let report = follow_until(&mut bob, 2, async {
+        pause().await;
+        alice.say("bob", "before");
+        alice.sync().await;
+        net.take_down(RelayNumber(1)).await;
+        pause().await;
+        net.bring_back(RelayNumber(1));
+        alice.say("bob", "after");
+        alice.settle().await;
+        alice.settle().await;
+    })
+    .await;
+    assert!(report.faults.is_empty());
+    assert_eq!(bob.heard("alice"), ["before", "after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_introduction_completes_while_one_side_only_follows() {
+    let mut world = World::new(303);
+    let (a, b) = (world.relay().await, world.relay().await);
+    let (mut alice, mut bob) = (world.person("alice", &[a]), world.person("bob", &[b]));
+    let ticket = alice.invite("bob");
+    follow_until(&mut alice, 2, async {
+        pause().await;
+        bob.join(&ticket, "alice");
+        bob.sync().await;
+        bob.say("alice", "one");
+        bob.sync().await;
+        pause().await;
+        bob.sync().await;
+        bob.say("alice", "two");
+        bob.sync().await;
+    })
+    .await;
+    assert_eq!(alice.heard("bob"), ["one", "two"]);
+    alice.sync().await;
+    let tickets = alice.mailboxes_for(|purpose| matches!(purpose, lapwing::store::Purpose::Ticket(_)));
+    assert!(tickets.is_empty(), "closed as soon as the fresh mailbox was used");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_moves_on_to_the_next_epochs_log() {
+    let mut world = World::new(304);
+    let relay = world.relay().await;
+    let mut ana = world.person("ana", &[relay]);
+    let mut ben = world.person("ben", &[relay]);
+    let mut cem = world.person("cem", &[relay]);
+    ana.group(GroupCommand::Create { name: GROUP.into(), alias: "ana".into(), relay: None });
+    for other in [&mut ben, &mut cem] {
+        introduce(&mut ana, other).await;
+        ana.group(GroupCommand::Invite { group: GROUP.into(), chat: other.name.clone() });
+        calm(&mut [&mut ana, other]).await;
+        let alias = other.name.clone();
+        other.group(GroupCommand::Approve { what: GROUP.into(), alias, name: None });
+        calm(&mut [&mut ana, other]).await;
+    }
+    calm(&mut [&mut ana, &mut ben, &mut cem]).await;
+    // Two messages, and the note that says who is gone.
+    follow_until(&mut ben, 3, async {
+        pause().await;
+        ana.say(GROUP, "with cem");
+        ana.sync().await;
+        pause().await;
+        ana.group(GroupCommand::Remove { group: GROUP.into(), member: "cem".into() });
+        ana.sync().await;
+        pause().await;
+        ana.say(GROUP, "without");
+        ana.sync().await;
+    })
+    .await;
+    assert_eq!(ben.heard(GROUP), ["with cem", "without"]);
+    cem.sync().await;
+    assert_eq!(cem.heard(GROUP), ["with cem"]);
+    // What a follower had written before leaves with the next look at the log.
+    ben.say(GROUP, "and me");
+    ben.sync().await;
+    ana.sync().await;
+    assert_eq!(ana.heard(GROUP), ["and me"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_ends_every_link_is_not_asked_without_pause() {
+    let mut world = World::new(305);
+    let (_alice, mut bob) = world.acquainted().await;
+    let client = bob.client;
+    let net = Arc::clone(&world.net);
+    net.set_script(Some(Box::new(move |who, _| if who == client { Fate::Lost } else { Fate::Answered })));
+    let before = net.requests(client);
+    let (driver, compartment) = bob.driver();
+    let begin = tokio::time::Instant::now();
+    let mut decide = |_: &[(usize, Effect)]| {
+        if begin.elapsed() > Duration::from_secs(600) { Next::End } else { Next::On }
+    };
+    let report = driver.follow(&[compartment], &mut decide).await;
+    assert!(!report.trouble.is_empty());
+    let asked = net.requests(client) - before;
+    assert!(asked < 300, "{asked} requests in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_contacts_cost_a_few_round_trips_and_not_one_each() {
+    let mut world = World::new(306);
+    let relay = world.relay().await;
+    let mut alice = world.person("alice", &[relay]);
+    let mut others: Vec<Person> =
+        (0..40).map(|number| world.person(&format!("contact {number}"), &[relay])).collect();
+    for other in &mut others {
+        introduce(&mut alice, other).await;
+        other.say("alice", "hello");
+        other.sync().await;
+    }
+    alice.restart();
+    world.net.set_faults(lapwing_tests::world::Faults {
+        delay: Duration::from_millis(200),
+        ..lapwing_tests::world::Faults::default()
+    });
+    let begin = tokio::time::Instant::now();
+    alice.sync().await;
+    for number in 0..40 {
+        assert_eq!(alice.heard(&format!("contact {number}")), ["hello"]);
+    }
+    // Proofs, windows, acknowledgements, and windows again for nothing new.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // To all of them at once.
+    for number in 0..40 {
+        alice.say(&format!("contact {number}"), "hello to you");
+    }
+    let begin = tokio::time::Instant::now();
+    alice.sync().await;
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_refusal_is_shown_and_ends_with_a_new_access_ticket() {
+    let mut world = World::new(307);
+    let relay = world.relay().await;
+    let service = world.net.with_relay(relay, |relay| relay.service());
+    let key = world.net.with_relay(relay, |relay| relay.access_key());
+    let now = world.clock.now();
+    assert!(service.revoke_access(key, now).await.unwrap());
+    let mut alice = world.person("alice", &[relay]);
+    alice.sync().await;
+    let shown = alice.look(lapwing::engine::view::relays).unwrap();
+    assert_eq!(shown[0].refused, Some(lapwing_wire::frame::Refusal::NoAccess));
+    assert!(shown[0].waiting > 0);
+    let mut rng = world.rng();
+    let fresh = lapwing_wire::capability::SecretKey::generate(&mut rng);
+    let issued = lapwing_relay::store::Ticket::new(fresh.public(), 1 << 30, 100, None);
+    service.issue_access(issued, now).await.unwrap();
+    let text = lapwing_wire::address::AccessTicket::new(world.net.address(relay), fresh).to_text();
+    alice.must(Command::AddRelay { ticket: text });
+    alice.sync().await;
+    let shown = alice.look(lapwing::engine::view::relays).unwrap();
+    assert_eq!((shown[0].refused, shown[0].waiting), (None, 0));
+}

@@ -199,12 +199,7 @@ pub(super) fn rearm(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Faul
 
 /// A relay turned out to have forgotten something: its tripwires are armed anew.
 pub(super) fn forgotten(cx: &mut Cx<'_, '_, '_>, relay: &RelayKey) -> Result<(), Fault> {
-    let plans = cx.unit.scan::<PlanRow>(&[])?;
-    let mut is_about_one = false;
-    for tripwire in plans.iter().flat_map(|(_, row)| &row.tripwires).filter(|t| t.relay.key() == relay) {
-        is_about_one |= status.open(&StatusKey::from_bytes(seed(&tripwire.status)?)).is_some();
-    }
-    for (plan, mut row) in plans {
+    for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay && !t.fired) {
             tripwire.wanted = [0; 32];
@@ -251,7 +246,12 @@ pub(super) fn token_answer(
     token: Option<&Token>,
     status: &TokenStatus,
 ) -> Result<(), Fault> {
-    for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
+    let plans = cx.unit.scan::<PlanRow>(&[])?;
+    let mut is_about_one = false;
+    for tripwire in plans.iter().flat_map(|(_, row)| &row.tripwires).filter(|t| t.relay.key() == relay) {
+        is_about_one |= status.open(&StatusKey::from_bytes(seed(&tripwire.status)?)).is_some();
+    }
+    for (plan, mut row) in plans {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
             let key = StatusKey::from_bytes(seed(&tripwire.status)?);

@@ -6,7 +6,7 @@ use clap::Parser;
 use lapwing::{
     cli::{
         self,
-        args::Cli,
+        args::{self, Cli},
         exit::Exit,
         output::{Format, Output},
         prompt::{Descriptors, FromDescriptors, Terminal},
@@ -27,10 +27,17 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are results, everything else is talk. A closed pipe is no failure.
-            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            let _ = error.print();
-            return code.into();
+            // Help and version are results. A closed pipe is no failure.
+            if !error.use_stderr() {
+                let _ = error.print();
+                return Exit::Done.into();
+            }
+            if std::env::args_os().any(|argument| argument == "--json") {
+                Output::process(Format::Json, false).fail(&args::misused(&error));
+            } else {
+                let _ = error.print();
+            }
+            return Exit::Usage.into();
         }
     };
     let format = if cli.global.json { Format::Json } else { Format::Human };
@@ -50,15 +57,18 @@ fn main() -> ExitCode {
 fn carry_out(cli: Cli, output: Output) -> Result<Exit, (Output, Error)> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(_) => return Err((output, Error::refused("this system has no resources left", "close other programs"))),
+        Err(_) => {
+            return Err((output, Error::refused("this system has no resources left", "close other programs")));
+        }
     };
     let Some(vault) = cli.global.vault.or_else(default_vault) else {
-        return Err((output, Error::usage("there is no home folder", "say where the vault is with --vault PATH")));
+        return Err((
+            output,
+            Error::usage("there is no home folder", "say where the vault is with --vault PATH"),
+        ));
     };
-    let descriptors = Descriptors {
-        passphrase: cli.global.passphrase_fd,
-        new_passphrase: cli.global.new_passphrase_fd,
-    };
+    let descriptors =
+        Descriptors { passphrase: cli.global.passphrase_fd, new_passphrase: cli.global.new_passphrase_fd };
     let mut shell = Shell {
         output,
         prompt: Box::new(FromDescriptors::new(descriptors, Terminal::new())),

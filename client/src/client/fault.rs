@@ -94,6 +94,23 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
     match fault {
         Fault::Inconsistent(what) => Error::bug(what),
         Fault::Store(StoreError::Record) => Error::refused(message, "update lapwing"),
+        // Asked for something that is not there: the answer is no.
+        Fault::UnknownChat => Error::negative(message, fault.hint()).with_code("unknown_chat"),
+        Fault::UnknownRelay => Error::negative(message, fault.hint()).with_code("unknown_relay"),
+        Fault::UnknownMember => Error::negative(message, fault.hint()).with_code("unknown_member"),
+        Fault::UnknownPlan => Error::negative(message, fault.hint()).with_code("unknown_plan"),
+        Fault::UnknownAlert => Error::negative(message, fault.hint()).with_code("unknown_alert"),
+        Fault::NoInvitation => Error::negative(message, fault.hint()).with_code("no_invitation"),
+        // The other side's answer is on its way.
+        Fault::GroupNotReady | Fault::NotEstablished => {
+            Error::refused(message, fault.hint()).with_code("not_ready").with_retry(Retry::Later)
+        }
+        // What a script may want to tell apart.
+        Fault::NotATicket => Error::refused(message, fault.hint()).with_code("not_a_ticket"),
+        Fault::DamagedTicket => Error::refused(message, fault.hint()).with_code("damaged_ticket"),
+        Fault::ExpiredTicket => Error::refused(message, fault.hint()).with_code("expired_ticket"),
+        Fault::TicketUsedHere => Error::refused(message, fault.hint()).with_code("used_ticket"),
+        Fault::OwnTicket => Error::refused(message, fault.hint()).with_code("own_ticket"),
         other => Error::refused(message, other.hint()),
     }
 }

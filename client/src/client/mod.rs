@@ -170,7 +170,8 @@ impl Client {
     pub fn compartment(&self, name: Option<&str>) -> Result<usize, Error> {
         let Some(name) = name else { return Ok(0) };
         self.compartments.iter().position(|compartment| compartment.name == name.trim()).ok_or_else(|| {
-            Error::refused("there is no compartment of that name", "see: lapwing compartment list")
+            Error::negative("there is no compartment of that name", "see: lapwing compartment list")
+                .with_code("unknown_compartment")
         })
     }
 

@@ -19,6 +19,7 @@ use crate::{
         view::{self, MessageView, Span, WriterView},
     },
     error::{Error, Retry},
+    net::ConnectError,
     store::{ChatId, MessageState, Order, Unit},
 };
 
@@ -55,8 +56,16 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     let text = shell.argument(&args.text)?;
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
-    let command = Command::Send { chat: args.chat.clone(), text };
-    let Reply::Message { chat, order } = client.command(number, command)? else {
+    let command = || Command::Send { chat: args.chat.clone(), text: text.clone() };
+    let replied = match client.command(number, command()) {
+        // What is missing may lie at the relay already: the group's history, the other side's answer.
+        Err(error) if error.retry() == Retry::Later => {
+            shell.settle(&mut client).await;
+            client.command(number, command())
+        }
+        replied => replied,
+    };
+    let Reply::Message { chat, order } = replied? else {
         return Err(Error::bug("another reply was expected"));
     };
     shell.settle(&mut client).await;
@@ -278,15 +287,21 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     }
     let mut waiting = 0;
     for number in 0..client.compartments().len() {
-        waiting += client.read(number, view::waiting)?.len();
-        waiting += client.read(number, view::chats)?.iter().map(|chat| chat.waiting).sum::<usize>();
+        // Messages, and what else waits: a mailbox to be made, a member's removal.
+        let messages: usize = client.read(number, view::chats)?.iter().map(|chat| chat.waiting).sum();
+        waiting += messages.max(client.read(number, view::waiting)?.len());
     }
     client.close().await;
     let unreachable: Vec<String> = report.trouble.iter().map(|trouble| trouble.relay.to_string()).collect();
-    let nothing_reached = !unreachable.is_empty();
+    // Somebody in between is worth more words than a relay that sleeps.
+    let impostor =
+        report.trouble.iter().map(|trouble| trouble.error).find(|error| *error != ConnectError::Unreachable);
     let Counts { messages, alerts, delivered } = counts;
     shell.output.emit(&Synced { messages, alerts, delivered, waiting, unreachable })?;
-    if nothing_reached {
+    if let Some(error) = impostor {
+        return Err(error.into());
+    }
+    if !report.trouble.is_empty() {
         return Err(Error::unreachable(
             "a relay cannot be reached",
             "what waits is kept and sent when it answers; see: lapwing relay list",

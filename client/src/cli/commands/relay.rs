@@ -10,6 +10,7 @@ use crate::{
     cli::{args::RelayCommand, exit::Exit, output::Record, shell::Shell, table::Table},
     engine::{Command, view},
     error::{Error, Retry},
+    net::ConnectError,
 };
 
 pub(super) async fn run(shell: &mut Shell, command: RelayCommand) -> Result<Exit, Error> {
@@ -39,7 +40,11 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
             "ask its operator for a new one and run: lapwing relay add -",
         ));
     }
-    if !report.trouble.is_empty() {
+    let trouble = report.trouble.iter().find(|trouble| trouble.relay.key() == relay.key());
+    if let Some(trouble) = trouble {
+        if trouble.error != ConnectError::Unreachable {
+            return Err(trouble.error.into());
+        }
         return Err(Error::unreachable(
             "the relay is added, but cannot be reached now",
             "it will be used as soon as it answers; check with: lapwing sync",

@@ -248,8 +248,9 @@ impl Record for Plans {
 async fn list(shell: &mut Shell) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     shell.settle(&mut client).await;
-    let plans = client
-        .plans()?
+    let mut plans = client.plans()?;
+    plans.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+    let plans = plans
         .into_iter()
         .map(|(number, plan)| Plan {
             state: match (plan.state, plan.fired, plan.armed) {

@@ -511,3 +511,34 @@ async fn a_relay_that_answers_anything_for_ever_does_not_keep_a_client_busy() {
         calm(&mut [&mut olga, &mut ben]).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_says_nothing_of_another_plan_at_the_same_relay() {
+    let mut world = World::new(215);
+    let a = world.relay().await;
+    let mut olga = world.person("olga", &[a]);
+    let mut ben = world.person("ben", &[a]);
+    introduce(&mut olga, &mut ben).await;
+    trust(&mut olga, &mut ben).await;
+    let first = arm(&mut world, &mut olga, &[a], &["ben"], Vec::new()).await;
+    // The owner's payload has one token for a relay, whatever the number of plans.
+    let (fire, renew) = (Token::generate(&mut world.rng()), first.renew[0].1.clone());
+    let tokens = vec![PlanTokens { relay: world.net.address(a), fire: fire.clone(), renew }];
+    let mut second = spec(&["ben"], Vec::new(), tokens);
+    second.name = "home".into();
+    olga.must(Command::PlanBegin(second));
+    olga.sync().await;
+    olga.present(&first.renew).await;
+    let plans = olga.look(view::plans).unwrap();
+    assert!(plans.len() == 2 && plans.iter().all(|plan| plan.armed && !plan.fired));
+    // Each fires for itself.
+    let mut cover = world.person("cover", &[]);
+    cover.present(&[(a, fire)]).await;
+    ben.sync().await;
+    assert_eq!(shown(&ben).len(), 1);
+    cover.present(&first.fire).await;
+    ben.sync().await;
+    assert_eq!(shown(&ben).len(), 2);
+    olga.present(&first.renew).await;
+    assert!(olga.look(view::plans).unwrap().iter().all(|plan| plan.fired), "nothing is left at the relay");
+}

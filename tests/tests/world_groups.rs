@@ -15,7 +15,7 @@ use lapwing_protocol::group::{Entry, EpochKeys};
 use lapwing_tests::world::{Person, RelayNumber, World, calm, introduce};
 use lapwing_wire::{
     capability::{ChannelBinding, Right, Subject, Write},
-    frame::{Append, Prove, RequestBody, ResponseBody},
+    frame::{Append, Prove, Refusal, RequestBody, ResponseBody},
     ids::MailboxId,
 };
 
@@ -235,6 +235,16 @@ async fn a_message_sealed_before_a_removal_and_not_sent_is_sealed_anew_after_it(
     world.net.set_script(None);
     let old_log = all[2].log(GROUP);
     let before = appends(&world, &old_log);
+    // As long as the log cannot be read, nothing that was sealed for it leaves.
+    world.net.set_tamper(Some(Box::new(move |who, body, answer| match body {
+        RequestBody::Read(read) if who == ben && read.mailbox == old_log => {
+            ResponseBody::Refused(Refusal::Busy)
+        }
+        _ => answer,
+    })));
+    all[1].settle().await;
+    assert_eq!(all[1].unsent(GROUP), ["sealed for three"]);
+    world.net.set_tamper(None);
     calm_all(&mut all).await;
     assert_eq!(appends(&world, &old_log), before, "nothing more is written to the old log");
     assert_eq!(all[0].heard(GROUP), ["first", "sealed for three"]);

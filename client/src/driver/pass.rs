@@ -48,10 +48,20 @@ pub(super) struct Lost;
 pub(super) struct Progress {
     /// Operations that had their try, per compartment.
     pub(super) tried: HashSet<(usize, OpId)>,
-    /// Mailboxes that were read to their end, per compartment.
+    /// Mailboxes that were asked for, per compartment.
     pub(super) read: HashSet<(usize, MailboxId)>,
+    /// Those that were read to their end.
+    fresh: HashSet<(usize, MailboxId)>,
     /// Mailboxes that the relay said it does not have.
     gone: HashSet<MailboxId>,
+}
+
+impl Progress {
+    /// Whatever was read is read again.
+    pub(super) fn begin_again(&mut self) {
+        self.read.clear();
+        self.fresh.clear();
+    }
 }
 
 /// What all passes of one settling share.
@@ -128,8 +138,8 @@ impl<'a> Shared<'a> {
         loop {
             let of_compartment = |(of, op): &(usize, OpId)| (*of == number).then_some(*op);
             let tried: HashSet<OpId> = progress.tried.iter().filter_map(of_compartment).collect();
-            let read = progress.read.iter().filter(|(of, _)| *of == number);
-            let fresh: HashSet<MailboxId> = read.map(|(_, mailbox)| *mailbox).collect();
+            let fresh = progress.fresh.iter().filter(|(of, _)| *of == number);
+            let fresh: HashSet<MailboxId> = fresh.map(|(_, mailbox)| *mailbox).collect();
             let binding = line.link.binding();
             let standing =
                 Standing { relay, compartment, binding, now: self.now(), tried: &tried, fresh: &fresh };
@@ -271,7 +281,7 @@ impl<'a> Shared<'a> {
             progress.read.insert((number, *mailbox));
             match answer {
                 Ok(ResponseBody::Window(window)) if window.mailbox == *mailbox => {
-                    came |= self.drain(line, number, window).await?;
+                    came |= self.drain(line, number, window, progress).await?;
                 }
                 Ok(ResponseBody::Refused(Refusal::NotAllowed)) if progress.gone.insert(*mailbox) => {
                     self.handle(number, Event::Gone { mailbox: *mailbox });
@@ -285,7 +295,13 @@ impl<'a> Shared<'a> {
     }
 
     /// Takes a window and all that lies behind it. Answers whether anything came.
-    async fn drain(&self, line: &Line, number: usize, first: Window) -> Result<bool, Lost> {
+    async fn drain(
+        &self,
+        line: &Line,
+        number: usize,
+        first: Window,
+        progress: &mut Progress,
+    ) -> Result<bool, Lost> {
         let mailbox = first.mailbox;
         let mut window = first;
         let mut came = false;
@@ -293,7 +309,11 @@ impl<'a> Shared<'a> {
         for _ in 0..MAX_WINDOWS {
             came |= !window.items.is_empty();
             match self.take(number, window) {
-                Taken::All => break,
+                Taken::All => {
+                    progress.fresh.insert((number, mailbox));
+                    break;
+                }
+                Taken::Stuck => break,
                 Taken::More => {}
                 Taken::Reset if resets == 0 => {
                     resets += 1;
@@ -318,17 +338,18 @@ impl<'a> Shared<'a> {
     /// Gives a window to the engine.
     pub(super) fn take(&self, number: usize, window: Window) -> Taken {
         let mailbox = window.mailbox;
-        let Some(before) = self.mailbox_row(number, &mailbox) else { return Taken::All };
+        let Some(before) = self.mailbox_row(number, &mailbox) else { return Taken::Stuck };
         let last = window.items.last().map(|item| item.place.seq);
         let caught_up = last.unwrap_or(before.cursor) >= window.newest;
         if !self.handle(number, Event::Window { window, caught_up }) {
             // Not acknowledged: it comes again. A full disk must not make us lose a message.
-            return Taken::All;
+            return Taken::Stuck;
         }
         match self.mailbox_row(number, &mailbox) {
             Some(after) if after.cursor < before.cursor => Taken::Reset,
             Some(after) if !caught_up && after.cursor > before.cursor => Taken::More,
-            _ => Taken::All,
+            _ if caught_up => Taken::All,
+            _ => Taken::Stuck,
         }
     }
 
@@ -364,8 +385,10 @@ impl<'a> Shared<'a> {
 /// What became of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// Nothing lies behind it, or nothing can be taken now.
+    /// Nothing lies behind it.
     All,
+    /// Nothing more can be taken now.
+    Stuck,
     /// More lies behind it.
     More,
     /// The relay was rolled back: it is read from the beginning.

@@ -122,7 +122,7 @@ impl Driver {
                     if end.is_err() {
                         lines.remove(relay.key());
                         // On another link what was read must be read again: it may not be all.
-                        known.read.clear();
+                        known.begin_again();
                         let count = ends.entry(*relay.key()).or_default();
                         *count += 1;
                         if *count > RECONNECTS {

@@ -1,0 +1,170 @@
+//! Bad input of every sort: a clear error, the documented exit code, and nothing changed.
+
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
+
+use std::{
+    io::pipe,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+    process::Command,
+    thread::sleep,
+    time::Duration,
+};
+
+use lapwing_tests::scenario::{Folder, Outcome, Person, Relay, Running, programs};
+use serde_json::json;
+
+/// The ticket with the letter at `at` changed into another of its alphabet.
+fn flipped(ticket: &str, at: usize) -> String {
+    let mut letters: Vec<char> = ticket.chars().collect();
+    letters[at] = if letters[at] == 'q' { 'w' } else { 'q' };
+    letters.into_iter().collect()
+}
+
+#[test]
+fn tickets_that_are_no_good_are_refused_and_change_nothing() {
+    let folder = Folder::new();
+    let relay = Relay::start(&folder.join("relay"));
+    let (ana, bo) = (Person::at(&folder, "ana", &relay), Person::at(&folder, "bo", &relay));
+    let ticket = ana.runs(&["invite", "bo"]).done().text("ticket", "ticket");
+    let short = ana.runs(&["invite", "late", "--valid", "1s"]).done().text("ticket", "ticket");
+    assert_eq!(ana.runs(&["join", &ticket, "--name", "myself"]).failed(5), "own_ticket");
+    let chats = ana.chats();
+    assert_eq!(chats.as_array().unwrap().len(), 2, "{chats}");
+
+    let end = ticket.chars().count() - 1;
+    let joins = |ticket: &str| bo.runs(&["--offline", "join", ticket, "--name", "ana"]);
+    assert_eq!(joins("a word").failed(5), "not_a_ticket");
+    assert_eq!(joins(&relay.access).failed(5), "not_a_ticket");
+    assert_eq!(joins("lapwing:").failed(5), "damaged_ticket");
+    for bad in
+        [flipped(&ticket, 9), flipped(&ticket, end / 2), flipped(&ticket, end), ticket[..end - 40].to_owned()]
+    {
+        assert_eq!(joins(&bad).failed(5), "damaged_ticket", "{bad}");
+    }
+    // The second that the ticket was valid for is over.
+    sleep(Duration::from_millis(1100));
+    assert_eq!(joins(&short).failed(5), "expired_ticket");
+    bo.reads(&["join", &short, "--name", "ana"]).failed_for_a_person(5);
+    let nobody = bo.pipes(&[0xff, 0xfe, b'\n'], &["join", "-", "--name", "ana"]);
+    assert_eq!(nobody.failed(2), "usage");
+    assert_eq!(bo.chats(), json!([]), "nothing of all that left anything behind");
+
+    let _ = bo.runs(&["join", &ticket, "--name", "ana"]).done();
+    assert_eq!(bo.runs(&["join", &ticket, "--name", "again"]).failed(5), "used_ticket");
+    let _ = ana.runs(&["sync"]).done();
+    let _ = bo.runs(&["send", "ana", "hello"]).done();
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), ["hello"]);
+    assert_eq!(ana.chats().as_array().unwrap().len(), 2);
+    // Somebody who found the ticket afterwards.
+    let cy = Person::at(&folder, "cy", &relay);
+    let late = cy.runs(&["join", &ticket, "--name", "ana"]);
+    assert_eq!(late.failed(5), "refused");
+    assert_eq!(ana.chats().as_array().unwrap().len(), 2);
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), ["hello"]);
+}
+
+#[test]
+fn files_that_are_no_vault_and_wrong_passphrases_are_refused_and_left_alone() {
+    let folder = Folder::new();
+    let ana = Person::named(&folder, "ana");
+    let _ = ana.init().done();
+    let whole = ana.bytes();
+    let wrong = ana.typing("not the passphrase of anybody");
+    assert_eq!(wrong.runs(&["chat", "list"]).failed(3), "not_unlocked");
+    wrong.reads(&["chat", "list"]).failed_for_a_person(3);
+    assert!(ana.bytes() == whole, "a wrong passphrase writes nothing");
+
+    let at = |vault: PathBuf| Person { vault, passphrase: ana.passphrase.clone() };
+    let cases: [(&str, Vec<u8>, i32); 4] = [
+        ("truncated", whole[..whole.len() - 5000].to_vec(), 5),
+        ("empty", Vec::new(), 5),
+        ("text", b"dear diary\n".repeat(1000), 5),
+        // Of a vault's size, and nothing that could be told from one whose passphrase is another.
+        ("foreign", whole.iter().map(|byte| byte ^ 0x5a).collect(), 3),
+    ];
+    for (name, bytes, code) in cases {
+        let person = at(folder.put(name, &bytes));
+        let refused = person.runs(&["status"]);
+        let _ = refused.failed(code);
+        assert!(person.bytes() == bytes, "{name} was changed");
+    }
+    let _ = at(folder.path().to_owned()).runs(&["status"]).failed(5);
+    at(folder.join("nowhere")).reads(&["status"]).failed_for_a_person(5);
+    assert!(!folder.join("nowhere").exists());
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(&ana.vault, &link).unwrap();
+    let _ = at(link).runs(&["status"]).failed(5);
+    let forbidden = without_rights(&ana);
+    let _ = forbidden.failed(5);
+    assert!(ana.bytes() == whole);
+
+    // Standard input that is no passphrase.
+    let vault = ana.vault.to_str().unwrap();
+    for input in [b"".as_slice(), b"\n", b"\xff\xfe\n", &[b'x'; 5000]] {
+        let words = ["--json", "--vault", vault, "status", "--passphrase-fd", "0"];
+        assert_eq!(Running::start(&programs::lapwing(), &words, input).end().failed(2), "usage");
+    }
+    // A descriptor of the shell's, as documented.
+    let secret = folder.put("secret", format!("{}\n", ana.passphrase).as_bytes());
+    let script = format!("exec \"$0\" --json --vault \"$1\" status --passphrase-fd 3 3<{}", secret.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).arg(programs::lapwing()).arg(vault);
+    let _ = Running::spawn(&mut shell, "status".to_owned(), Vec::new()).end().done().one("status");
+    // A pipe whose reader has gone is an end like any other.
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    assert_eq!(ana.starts_into(writer, &["status"]).end().code, Some(0));
+}
+
+/// Opens the vault as somebody who may not.
+fn without_rights(person: &Person) -> Outcome {
+    let metadata = std::fs::metadata(&person.vault).unwrap();
+    let mut command = if metadata.uid() == 0 {
+        // Rights mean nothing to the superuser: somebody else is needed.
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups"]).arg(programs::lapwing());
+        command
+    } else {
+        std::fs::set_permissions(&person.vault, PermissionsExt::from_mode(0o000)).unwrap();
+        Command::new(programs::lapwing())
+    };
+    command.arg("--json").arg("--vault").arg(&person.vault).args(["status", "--passphrase-fd", "0"]);
+    let input = format!("{}\n", person.passphrase).into_bytes();
+    let outcome = Running::spawn(&mut command, "status".to_owned(), input).end();
+    std::fs::set_permissions(&person.vault, metadata.permissions()).unwrap();
+    outcome
+}
+
+#[test]
+fn init_takes_any_name_refuses_what_exists_and_leaves_nothing_half_made() {
+    let folder = Folder::new();
+    let odd = Person {
+        vault: folder.join("new folder/Großmutters Rezepte.jpg"),
+        passphrase: "heron orbit velvet candle morning".into(),
+    };
+    let _ = odd.init().done();
+    let metadata = std::fs::metadata(&odd.vault).unwrap();
+    assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, 8 << 20));
+    assert_eq!(std::fs::metadata(folder.join("new folder")).unwrap().mode() & 0o777, 0o700);
+    let bytes = odd.bytes();
+    let _ = odd.init().failed(5);
+    assert!(odd.bytes() == bytes);
+    let exists = Person { vault: folder.path().to_owned(), passphrase: odd.passphrase.clone() };
+    let _ = exists.init().failed(5);
+    let weak = Person { vault: folder.join("weak"), passphrase: "secret".into() };
+    let _ = weak.init().failed(5);
+
+    // A disk that is full after a megabyte.
+    let script = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    let mut full = Command::new("sh");
+    full.args(["-c", script, "sh"])
+        .arg(programs::lapwing())
+        .arg("--json")
+        .arg("--vault")
+        .arg(folder.join("full"));
+    full.args(["init", "--size", "8MiB", "--new-passphrase-fd", "0"]);
+    let input = format!("{}\n", odd.passphrase).into_bytes();
+    let _ = Running::spawn(&mut full, "init".to_owned(), input).end().failed(5);
+    assert_eq!(folder.names(), ["new folder"], "neither refusal left anything behind");
+}

@@ -1,0 +1,81 @@
+//! Several commands on one vault, and commands that stay: nobody loses anything, nobody waits for ever.
+
+use std::time::Duration;
+
+use lapwing_tests::scenario::{
+    Pair,
+    wait::{PATIENCE, timed, until},
+};
+use serde_json::json;
+
+/// How fast a message has to be on the screen of somebody who follows, on loopback, beside a busy test suite.
+const LIVE: Duration = Duration::from_secs(20);
+
+#[test]
+fn two_commands_at_once_wait_for_each_other_and_lose_nothing() {
+    let Pair { relay: _relay, ana, bo, folder: _folder } = Pair::meet();
+    let texts = ["one", "two", "three"];
+    let running: Vec<_> = texts.iter().map(|text| bo.starts(&["send", "ana", text])).collect();
+    let listing = bo.starts(&["chat", "list"]);
+    let mut taken = Vec::new();
+    for (sending, text) in running.into_iter().zip(texts) {
+        let sent = sending.end();
+        if sent.code == Some(0) {
+            taken.push(text.to_owned());
+        } else {
+            // Waited long enough, and said so.
+            let _ = sent.failed(5);
+        }
+    }
+    let listed = listing.end();
+    assert!(listed.code == Some(0) || listed.failed(5) == "refused", "{listed:?}");
+    assert!(!taken.is_empty());
+    let mut read = ana.runs(&["read", "bo"]).done().messages_from("bo");
+    read.sort();
+    taken.sort();
+    assert_eq!(read, taken);
+}
+
+#[test]
+fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
+    let Pair { relay, ana, bo, folder: _folder } = Pair::meet();
+    let mut following = bo.starts(&["read", "ana", "--follow"]);
+    let _ = ana.runs(&["send", "bo", "the first"]).done();
+    let _ = following.line(PATIENCE, |line| line.contains("the first"));
+    // Now it is connected: this one comes live.
+    let sent = ana.runs(&["send", "bo", "the second"]).done();
+    assert_eq!(sent.text("sent", "state"), "sent");
+    let (took, _) = timed(|| following.line(LIVE, |line| line.contains("the second")));
+    assert!(took < LIVE);
+    assert!(following.is_running());
+
+    // Another command on the same vault ends it; nothing of it is lost or unread.
+    let chats = bo.chats();
+    assert_eq!((&chats[0]["unread"], &chats[0]["name"]), (&json!(0), &json!("ana")));
+    let followed = following.end();
+    assert_eq!(followed.code, Some(0), "{followed:?}");
+    assert!(followed.stderr.contains("Another command needed the vault"), "{followed:?}");
+    assert_eq!(followed.messages_from("ana"), ["the first", "the second"]);
+    assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), ["the first", "the second"]);
+
+    // Killed without a word, a follower leaves what it showed in the vault, once.
+    let mut following = bo.starts(&["read", "ana", "--follow", "--last", "1"]);
+    let _ = ana.runs(&["send", "bo", "the third"]).done();
+    let _ = following.line(PATIENCE, |line| line.contains("the third"));
+    following.kill();
+    let all = ["the first", "the second", "the third"];
+    assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), all);
+
+    // `sync --wait` receives live too: the relay is rid of the message while it still waits.
+    let mut syncing = bo.starts(&["sync", "--wait", "120"]);
+    assert_eq!(ana.runs(&["send", "bo", "the fourth"]).done().text("sent", "state"), "sent");
+    let taken = until(PATIENCE, || relay.status()["envelope_bytes"] == json!(0));
+    assert!(taken, "the message stayed at the relay: {}", relay.status());
+    assert!(syncing.is_running());
+    syncing.signal("INT");
+    let synced = syncing.end();
+    assert!([Some(0), Some(130)].contains(&synced.code), "{synced:?}");
+    let read = bo.runs(&["read", "ana", "--last", "10"]).done().messages_from("ana");
+    assert_eq!(read.iter().filter(|text| *text == "the fourth").count(), 1);
+    assert_eq!(read.last().unwrap(), "the fourth");
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lapwing_wire::address::RelayAddress;
+use lapwing_wire::address::{AccessTicket, RelayAddress};
 use serde::Serialize;
 
 use super::done::Done;
@@ -25,6 +25,9 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
     let ticket = shell.argument(ticket)?;
     let mut client = shell.unlock().await?;
     let number = client.compartment(shell.compartment.as_deref())?;
+    if !shell.offline {
+        refuse_impostor(shell, &ticket).await?;
+    }
     let relay = client.add_relay(number, &ticket)?;
     let report = shell.settle(&mut client).await;
     let refused = client
@@ -40,11 +43,7 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
             "ask its operator for a new one and run: lapwing relay add -",
         ));
     }
-    let trouble = report.trouble.iter().find(|trouble| trouble.relay.key() == relay.key());
-    if let Some(trouble) = trouble {
-        if trouble.error != ConnectError::Unreachable {
-            return Err(trouble.error.into());
-        }
+    if report.trouble.iter().any(|trouble| trouble.relay.key() == relay.key()) {
         return Err(Error::unreachable(
             "the relay is added, but cannot be reached now",
             "it will be used as soon as it answers; check with: lapwing sync",
@@ -52,6 +51,21 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
         .with_retry(Retry::Later));
     }
     Ok(Exit::Done)
+}
+
+/// A relay that is somebody else is not added: every later unlock would try it. One that sleeps is.
+async fn refuse_impostor(shell: &Shell, ticket: &str) -> Result<(), Error> {
+    // What is wrong with a ticket is told by whoever takes it in.
+    let Ok(ticket) = AccessTicket::from_text(ticket) else { return Ok(()) };
+    match shell.world.transport.connect(ticket.relay()).await {
+        Ok(link) => {
+            link.close();
+            link.closed().await;
+            Ok(())
+        }
+        Err(ConnectError::Unreachable) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn state(refused: bool) -> &'static str {

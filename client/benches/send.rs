@@ -22,8 +22,8 @@ use criterion::Criterion;
 use lapwing::{
     engine::{self, Command, DEFAULT_VALIDITY, Effect, Event, Reply},
     store::{
-        Base, Changes, ChatId, ChatKind, ChatRow, MailboxRow, MemoryBase, MessageRow, MessageState, OpKind, OpRow,
-        Unit, VolumeBase, Writer,
+        Base, Changes, ChatId, ChatKind, ChatRow, MailboxRow, MemoryBase, MessageRow, MessageState, OpKind,
+        OpRow, Unit, VolumeBase, Writer,
     },
 };
 use lapwing_protocol::content::MessageId;
@@ -282,7 +282,11 @@ fn main() {
     let (sent, floor) = (median(sends), median(floors));
     let beyond = sent.saturating_sub(floor);
     let mut out = io::stdout().lock();
-    writeln!(out, "one send: {sent:?}, {per_send} syncs; {per_send} plain syncs: {floor:?}; beyond: {beyond:?}").unwrap();
+    writeln!(
+        out,
+        "one send: {sent:?}, {per_send} syncs; {per_send} plain syncs: {floor:?}; beyond: {beyond:?}"
+    )
+    .unwrap();
     assert!(beyond < BOUND, "a send takes {beyond:?} beyond the disk's syncs");
     drop(out);
 

@@ -58,7 +58,10 @@ fn carry_out(cli: Cli, output: Output) -> Result<Exit, (Output, Error)> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(_) => {
-            return Err((output, Error::refused("this system has no resources left", "close other programs")));
+            return Err((
+                output,
+                Error::refused("this system has no resources left", "close other programs"),
+            ));
         }
     };
     let Some(vault) = cli.global.vault.or_else(default_vault) else {

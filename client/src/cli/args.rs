@@ -297,6 +297,13 @@ pub enum CompartmentCommand {
     },
     /// List the compartments that this passphrase opens
     List,
+    /// Give a compartment another name
+    Rename {
+        /// The compartment
+        compartment: String,
+        /// Its new name
+        name: String,
+    },
 }
 
 /// What becomes of what the duress passphrase does not show.
@@ -337,6 +344,9 @@ pub struct SosAddArgs {
     /// A trusted contact to alert, by chat; may be given several times
     #[arg(long, value_name = "CHAT")]
     pub alert: Vec<String>,
+    /// Alert nobody
+    #[arg(long, conflicts_with = "alert")]
+    pub no_alert: bool,
     /// What the alert says
     #[arg(long)]
     pub text: Option<String>,

@@ -61,6 +61,11 @@ impl Shell {
         let spinner = Progress::spinner(&self.output, "unlocking");
         let client = Client::unlock(&self.world, &self.vault, &passphrase).await?;
         drop(spinner);
+        if client.damaged() > 0 {
+            self.output.warn(
+                "a compartment of this vault cannot be opened any more: it was overwritten or damaged; the others are whole",
+            );
+        }
         Ok((client, passphrase))
     }
 

@@ -42,7 +42,7 @@ pub(super) fn unlock(error: UnlockError) -> Error {
     let message = error.to_string();
     match error {
         UnlockError::NotUnlocked => Error::not_unlocked(),
-        UnlockError::Busy => {
+        UnlockError::Busy { .. } => {
             Error::refused(message, "end the other lapwing command, or try again in a moment")
                 .with_retry(Retry::Later)
         }

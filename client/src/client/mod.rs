@@ -11,7 +11,12 @@ mod tokens;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use lapwing_vault::{
-    Container, ContainerSize, Cost, FileBackend, Passphrase, Session, VolumeId, lock_memory,
+    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Session, UnlockError, Volume,
+    VolumeError, VolumeId, lock_memory,
+};
+use lapwing_wire::{
+    address::{RelayAddress, RelayKey},
+    tripwire::{Status, Token},
 };
 use rand_core::{OsRng, TryRngCore, UnwrapErr};
 
@@ -35,6 +40,12 @@ pub const FIRST_COMPARTMENT: &str = "main";
 /// How long the answer to an unlock's tokens is waited for before the first output; without network the tokens stay
 /// due and leave with the next connection.
 pub const TOKEN_WAIT: Duration = Duration::from_secs(4);
+
+/// How often a follower presents again what no relay has answered.
+const TOKEN_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a command waits for another one before it presents its tokens without holding the vault.
+const FIRST_LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a command waits for another one on the same vault.
 pub const LOCK_WAIT: Duration = Duration::from_secs(20);
@@ -62,6 +73,25 @@ pub struct Client {
     volumes: Vec<(VolumeId, Arc<VolumeBase>)>,
     driver: Driver,
     relays: PayloadRelays,
+    /// Tokens that no relay has answered yet. The next unlock presents all of them again; until then this process does.
+    due: Vec<(RelayAddress, Token)>,
+    /// Answers that came before the volumes were open.
+    answers: Vec<(RelayKey, Status)>,
+    damaged: usize,
+}
+
+enum UnlockFailure {
+    Busy(HeldField),
+    Other(Error),
+}
+
+impl UnlockFailure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Busy(application) => fault::unlock(UnlockError::Busy { application }),
+            Self::Other(error) => error,
+        }
+    }
 }
 
 impl Client {
@@ -98,24 +128,53 @@ impl Client {
     /// # Errors
     /// Nothing is opened by this passphrase; the file is no vault; another command holds it.
     pub async fn unlock(world: &World, path: &Path, passphrase: &TypedPassphrase) -> Result<Self, Error> {
-        let backend = FileBackend::open(path).map_err(fault::open)?;
-        let locked = Container::open(backend).map_err(fault::open)?;
-        let passphrase = Passphrase::new(passphrase.expose());
-        let session =
-            locked.unlock(&passphrase, world.cost, &mut generator(), LOCK_WAIT).map_err(fault::unlock)?;
-        drop(passphrase);
+        let session = match Self::session(world, path, passphrase, FIRST_LOCK_WAIT) {
+            Err(UnlockFailure::Busy(field)) => {
+                // Whoever holds the vault may be hung: the word leaves without waiting for it.
+                tokens::present_held(world, &field).await;
+                Self::session(world, path, passphrase, LOCK_WAIT)
+            }
+            other => other,
+        };
+        let session = session.map_err(UnlockFailure::into_error)?;
         // After the derivation, whose memory must not be counted; where the limit is too low, `doctor` says so.
         let _ = lock_memory();
-        let mut client = Self::open(world, session)?;
+        let mut client = Self::closed(world, session)?;
+        // Before any volume is opened: nothing that may be wrong with one keeps the word from leaving.
+        client.present_tokens().await;
+        client.open_volumes()?;
         client.name_compartments()?;
-        client.present_tokens().await?;
-        client.reconcile()?;
+        client.take_answers();
+        // What fails here is tried again by the next command.
+        let _ = client.reconcile();
         Ok(client)
     }
 
+    fn session(
+        world: &World,
+        path: &Path,
+        passphrase: &TypedPassphrase,
+        wait: Duration,
+    ) -> Result<Session, UnlockFailure> {
+        let backend = FileBackend::open(path).map_err(|e| UnlockFailure::Other(fault::open(e)))?;
+        let locked = Container::open(backend).map_err(|e| UnlockFailure::Other(fault::open(e)))?;
+        let passphrase = Passphrase::new(passphrase.expose());
+        locked.unlock(&passphrase, world.cost, &mut generator(), wait).map_err(|error| match error {
+            UnlockError::Busy { application } => UnlockFailure::Busy(application),
+            other => UnlockFailure::Other(fault::unlock(other)),
+        })
+    }
+
     fn open(world: &World, session: Session) -> Result<Self, Error> {
-        let relays = PayloadRelays::decode(session.application())?;
-        let mut client = Self {
+        let mut client = Self::closed(world, session)?;
+        client.open_volumes()?;
+        Ok(client)
+    }
+
+    /// A client whose volumes are not open yet.
+    fn closed(world: &World, session: Session) -> Result<Self, Error> {
+        Ok(Self {
+            relays: PayloadRelays::decode(session.application())?,
             driver: Driver::new(
                 Arc::clone(&world.transport),
                 Arc::clone(&world.clock),
@@ -124,22 +183,45 @@ impl Client {
             compartments: Vec::new(),
             volumes: Vec::new(),
             session,
-            relays,
-        };
-        let mut ids = client.session.volumes();
-        ids.extend(client.session.found_volumes());
+            due: Vec::new(),
+            answers: Vec::new(),
+            damaged: 0,
+        })
+    }
+
+    /// Opens every volume of the session. One that is damaged is left out: it must not close the others.
+    fn open_volumes(&mut self) -> Result<(), Error> {
+        let mut ids = self.session.volumes();
+        ids.extend(self.session.found_volumes());
         for id in ids {
-            client.open_volume(id)?;
+            match self.session.open_volume(id, &mut generator()) {
+                Ok(volume) => self.hold(id, volume),
+                Err(VolumeError::Damaged) => self.damaged += 1,
+                Err(error) => return Err(fault::volume(error)),
+            }
         }
-        Ok(client)
+        if self.compartments.is_empty() {
+            return Err(fault::volume(VolumeError::Damaged));
+        }
+        Ok(())
+    }
+
+    /// Compartments that cannot be opened any more: overwritten by what was made inside a cover, or damaged.
+    #[must_use]
+    pub const fn damaged(&self) -> usize {
+        self.damaged
     }
 
     fn open_volume(&mut self, id: VolumeId) -> Result<(), Error> {
         let volume = self.session.open_volume(id, &mut generator()).map_err(fault::volume)?;
+        self.hold(id, volume);
+        Ok(())
+    }
+
+    fn hold(&mut self, id: VolumeId, volume: Volume) {
         let base = Arc::new(VolumeBase::new(volume));
         self.compartments.push(Compartment { name: String::new(), base: Arc::clone(&base) as _ });
         self.volumes.push((id, base));
-        Ok(())
     }
 
     fn name_compartments(&mut self) -> Result<(), Error> {
@@ -237,23 +319,31 @@ impl Client {
 
     /// Stays connected until `decide` ends it, or another command wants the vault.
     pub async fn follow(&mut self, decide: &mut Decide<'_>) -> Ended {
-        let mut asked = false;
-        let (session, compartments) = (&self.session, &self.compartments);
-        let mut each = |effects: &[(usize, Effect)]| {
-            if session.lock_requested().unwrap_or(false) {
-                asked = true;
-                // What came is told before the vault is given up.
-                decide(compartments, effects);
-                return Next::End;
+        loop {
+            let (mut asked, mut retry) = (false, false);
+            let (session, compartments) = (&self.session, &self.compartments);
+            let retry_at = (!self.due.is_empty()).then(|| tokio::time::Instant::now() + TOKEN_RETRY);
+            let mut each = |effects: &[(usize, Effect)]| {
+                let next = decide(compartments, effects);
+                if session.lock_requested().unwrap_or(false) {
+                    // What came is told before the vault is given up.
+                    asked = true;
+                    return Next::End;
+                }
+                retry = next == Next::On && retry_at.is_some_and(|at| tokio::time::Instant::now() >= at);
+                if retry { Next::End } else { next }
+            };
+            // Dropping the driver's future between two of its awaits loses nothing: what counts is in the records.
+            let report = tokio::select! {
+                report = self.driver.follow(&self.compartments, &mut each) => report,
+                _ = tokio::signal::ctrl_c() => return Ended::Interrupted,
+            };
+            if retry {
+                self.retry_tokens().await;
+                continue;
             }
-            decide(compartments, effects)
-        };
-        // Dropping the driver's future between two of its awaits loses nothing: what counts is in the records.
-        let report = tokio::select! {
-            report = self.driver.follow(&self.compartments, &mut each) => report,
-            _ = tokio::signal::ctrl_c() => return Ended::Interrupted,
-        };
-        if asked { Ended::Asked(report) } else { Ended::Decided(report) }
+            return if asked { Ended::Asked(report) } else { Ended::Decided(report) };
+        }
     }
 
     /// Adds a relay to a compartment, and to what every unlock tells.
@@ -298,6 +388,28 @@ impl Client {
                 Err(error)
             }
         }
+    }
+
+    /// Gives a compartment another name.
+    ///
+    /// # Errors
+    /// There is no such compartment, or the name is taken.
+    pub fn rename_compartment(&mut self, from: &str, to: &str) -> Result<(), Error> {
+        let number = self.compartment(Some(from))?;
+        if self.compartments.iter().any(|compartment| compartment.name == to.trim()) {
+            return Err(Error::refused(
+                "there is already a compartment of that name",
+                "choose another name; see: lapwing compartment list",
+            ));
+        }
+        let old = self.compartments[number].name.clone();
+        self.command(number, Command::Name { name: to.to_owned() })?;
+        self.name_compartments()?;
+        let new = self.compartments[number].name.clone();
+        for home in 0..self.compartments.len() {
+            self.command(home, Command::PlansRename { from: old.clone(), to: new.clone() })?;
+        }
+        Ok(())
     }
 
     /// Space used and allowed in a compartment, in bytes.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lapwing_vault::{Others, Passphrase, PayloadId, Spec, VolumeId};
+use lapwing_vault::{Others, Passphrase, Spec, VolumeId};
 use lapwing_wire::{capability::SecretKey, tripwire::Token};
 
 use super::{Client, PayloadRelays, fault, generator, refused_by_engine};
@@ -103,7 +103,9 @@ impl Client {
             return Err(Error::bug("another reply was expected"));
         };
         let done = self.arm_and_seal(plan, home, &shows, action, &new, &field).await;
-        if done.is_err() {
+        let sealed = self.session.entries().iter().any(|entry| entry.label() == plan);
+        // A passphrase that is in the header keeps its plan: the next session finishes it.
+        if done.is_err() && !sealed {
             self.command(home, Command::PlanRemove { plan })?;
             self.settle(Duration::from_secs(5)).await;
         }
@@ -131,18 +133,14 @@ impl Client {
         }
         let volumes: Vec<VolumeId> =
             shows.iter().filter_map(|n| self.volumes.get(*n).map(|(id, _)| *id)).collect();
-        let own: PayloadId = self.session.id();
-        let spared = [own];
         let spec = Spec {
             volumes: &volumes,
             others: match action {
                 PlanAction::Hide => Others::Keep,
                 PlanAction::Destroy => Others::Refresh,
             },
-            spare: match action {
-                PlanAction::Hide => &spared,
-                PlanAction::Destroy => &[],
-            },
+            // Nothing in a payload may name another: who opens it reads all of it.
+            spare: &[],
             application: field,
             label: &plan,
             home: self.volumes[home].0,

@@ -1,5 +1,8 @@
 //! What every unlock of every vault tells the relays of its payload: one opaque token each (design 5.2).
 
+use std::sync::Arc;
+
+use lapwing_vault::{HeldField, Others, PayloadId, Spec, VolumeId};
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     codec,
@@ -7,8 +10,8 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Client, TOKEN_WAIT, fault, generator};
-use crate::{engine::Command, error::Error, store::PendingToken};
+use super::{Client, TOKEN_WAIT, World, fault, generator};
+use crate::{driver::Driver, engine::Command, error::Error};
 
 /// Longest encoded field: the vault's bound for what a payload may carry for us.
 const MAX_FIELD: usize = lapwing_vault::APPLICATION_MAX;
@@ -59,41 +62,56 @@ impl PayloadRelays {
     }
 }
 
+/// Presents the tokens of a payload that could be opened but not held.
+pub(super) async fn present_held(world: &World, field: &HeldField) {
+    let Ok(relays) = PayloadRelays::decode(field.expose()) else { return };
+    let mut driver =
+        Driver::new(Arc::clone(&world.transport), Arc::clone(&world.clock), Box::new(generator()));
+    let _ = driver.present(relays.pairs(), TOKEN_WAIT).await;
+    driver.close().await;
+}
+
 impl Client {
-    /// Records that every relay has to be told, tells them, and waits a bounded time for their answers. Before this
-    /// returns nothing has been shown.
-    pub(super) async fn present_tokens(&mut self) -> Result<(), Error> {
-        let relays: Vec<RelayKey> = self.relays.pairs().iter().map(|(relay, _)| *relay.key()).collect();
-        if relays.is_empty() {
-            return Ok(());
-        }
-        self.command(0, Command::TokensDue { relays })?;
-        self.tell(self.relays.pairs().to_vec()).await
+    /// Tells every relay of the payload and waits a bounded time for their answers. Before this returns nothing has been
+    /// shown, and nothing that this vault holds can keep it from happening.
+    ///
+    /// A token that no relay answered stays where every vault keeps its own: in the payload. This process presents it
+    /// again while it runs, and so does every unlock.
+    pub(super) async fn present_tokens(&mut self) {
+        self.due = self.relays.pairs().to_vec();
+        self.tell().await;
     }
 
-    /// Tells the relays that have not answered yet.
+    /// Tells the relays that have not answered yet, where there is a connection by now.
     pub(super) async fn retry_tokens(&mut self) {
-        let due = self.read(0, |unit| Ok(unit.scan::<PendingToken>(&[])?)).unwrap_or_default();
-        let pairs: Vec<_> = self
-            .relays
-            .pairs()
-            .iter()
-            .filter(|(relay, _)| due.iter().any(|(key, _)| key == relay.key().as_bytes()))
-            .cloned()
-            .collect();
-        if !pairs.is_empty() {
-            // It stays due where it fails.
-            let _ = self.tell(pairs).await;
+        let reachable = self.due.iter().any(|(relay, _)| self.driver.is_connected(relay.key()));
+        if reachable {
+            self.tell().await;
+            self.take_answers();
         }
     }
 
-    async fn tell(&mut self, pairs: Vec<(RelayAddress, Token)>) -> Result<(), Error> {
-        for (relay, status) in self.driver.present(&pairs, TOKEN_WAIT).await {
-            for number in 0..self.compartments.len() {
-                self.command(number, Command::TokenAnswered { relay, status: status.clone() })?;
+    async fn tell(&mut self) {
+        if self.due.is_empty() {
+            return;
+        }
+        for (relay, status) in self.driver.present(&self.due, TOKEN_WAIT).await {
+            if let Some(at) = self.due.iter().position(|(due, _)| *due.key() == relay) {
+                self.due.swap_remove(at);
+                self.answers.push((relay, status));
             }
         }
-        Ok(())
+    }
+
+    /// Shows the answers to the compartments: one of them may hold what they are about.
+    pub(super) fn take_answers(&mut self) {
+        for (relay, status) in std::mem::take(&mut self.answers) {
+            for number in 0..self.compartments.len() {
+                let status = status.clone();
+                // A compartment that cannot be written to learns it at the next unlock.
+                let _ = self.command(number, Command::TokenPresented { relay, status });
+            }
+        }
     }
 
     /// A relay that any compartment uses and the payload does not name gets a token: a random one, which means nothing.
@@ -114,7 +132,50 @@ impl Client {
             self.relays.add(relay, token);
         }
         let field = self.relays.encode();
-        self.session.set_application(&field, &mut generator()).map_err(|error| fault::change(&error))
+        self.session.set_application(&field, &mut generator()).map_err(|error| fault::change(&error))?;
+        self.adopt_for_entries()
+    }
+
+    /// Payloads of other passphrases that this session made get a token for each relay of what they show, now: otherwise
+    /// their next unlock would add it, with one header write more than others.
+    fn adopt_for_entries(&mut self) -> Result<(), Error> {
+        struct Change {
+            id: PayloadId,
+            volumes: Vec<VolumeId>,
+            others: Others,
+            label: Vec<u8>,
+            home: VolumeId,
+            field: Vec<u8>,
+        }
+        let mut changes = Vec::new();
+        for entry in self.session.entries() {
+            let mut relays = PayloadRelays::decode(entry.application())?;
+            let (volumes, before) = (entry.volumes(), relays.pairs().len());
+            for (number, (id, _)) in self.volumes.iter().enumerate() {
+                if !volumes.contains(id) {
+                    continue;
+                }
+                for row in self.relay_rows(number)? {
+                    relays.add(row.address, Token::generate(&mut generator()));
+                }
+            }
+            if relays.pairs().len() > before {
+                changes.push(Change {
+                    id: entry.id(),
+                    volumes,
+                    others: entry.others(),
+                    label: entry.label().to_vec(),
+                    home: entry.home(),
+                    field: relays.encode(),
+                });
+            }
+        }
+        for Change { id, volumes, others, label, home, field } in changes {
+            let spec =
+                Spec { volumes: &volumes, others, spare: &[], application: &field, label: &label, home };
+            self.session.reseal(id, &spec, &mut generator()).map_err(|error| fault::change(&error))?;
+        }
+        Ok(())
     }
 
     /// The relays of the payload.

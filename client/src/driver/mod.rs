@@ -144,6 +144,11 @@ impl Driver {
             .ok_or(Fault::Inconsistent("a command without reply"))
     }
 
+    /// Whether there is a link to this relay.
+    pub fn is_connected(&self, relay: &RelayKey) -> bool {
+        self.lines.contains_key(relay)
+    }
+
     /// Presents tokens, each to its relay, all at once, and answers what came back within `wait`. A relay that does
     /// not answer holds up no other; what fails is tried again while the wait lasts.
     pub async fn present(

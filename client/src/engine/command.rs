@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     capability::{Access, SecretKey},
-    tripwire::{Status, Token},
+    tripwire::Status,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     plan::{self, PlanSpec},
     relays, trust,
 };
-use crate::store::{ChatId, ContactRow, Order, PendingToken, SettingsRow, Sink};
+use crate::store::{ChatId, ContactRow, Order, PlanRow, SettingsRow, Sink};
 
 /// Something a person, or the program in his name, asks of one compartment.
 #[non_exhaustive]
@@ -125,28 +125,21 @@ pub enum Command {
         /// Mailboxes of what `destroy` ends.
         sinks: Vec<Sink>,
     },
+    /// A compartment has another name: plans that show it follow.
+    PlansRename {
+        /// The old name.
+        from: String,
+        /// The new one.
+        to: String,
+    },
     /// Removes a plan.
     PlanRemove {
         /// Which.
         plan: [u8; 16],
     },
-    /// Records that tokens have to reach these relays.
-    TokensDue {
-        /// Which.
-        relays: Vec<RelayKey>,
-    },
-    /// A relay answered a token of our payload. Shows also that a tripwire is gone, which no status says.
+    /// A relay answered a token of our payload.
     TokenPresented {
         /// Which relay.
-        relay: RelayKey,
-        /// The token.
-        token: Token,
-        /// What.
-        status: Status,
-    },
-    /// A relay answered a token.
-    TokenAnswered {
-        /// Which.
         relay: RelayKey,
         /// What.
         status: Status,
@@ -249,21 +242,18 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         Command::PlanBegin(spec) => plan::begin(cx, *spec).map(Reply::Plan),
         Command::PlanFinish { plan } => plan::finish(cx, &plan).map(|()| Reply::Done),
         Command::PlanRefresh { plan, sinks } => plan::refresh(cx, &plan, sinks).map(|()| Reply::Done),
-        Command::PlanRemove { plan } => plan::remove(cx, &plan).map(|()| Reply::Done),
-        Command::TokensDue { relays } => {
-            for relay in relays {
-                cx.unit.put(relay.as_bytes(), &PendingToken { since: cx.now });
+        Command::PlansRename { from, to } => {
+            for (id, mut row) in cx.unit.scan::<PlanRow>(&[])? {
+                if row.shows.contains(&from) {
+                    row.shows.iter_mut().filter(|name| **name == from).for_each(|name| name.clone_from(&to));
+                    cx.unit.put(&id, &row);
+                }
             }
             Ok(Reply::Done)
         }
-        Command::TokenAnswered { relay, status } => {
-            cx.unit.delete::<PendingToken>(relay.as_bytes());
-            plan::token_answer(cx, &relay, None, &status)?;
-            Ok(Reply::Done)
-        }
-        Command::TokenPresented { relay, token, status } => {
-            cx.unit.delete::<PendingToken>(relay.as_bytes());
-            plan::token_answer(cx, &relay, Some(&token), &status)?;
+        Command::PlanRemove { plan } => plan::remove(cx, &plan).map(|()| Reply::Done),
+        Command::TokenPresented { relay, status } => {
+            plan::token_answer(cx, &relay, &status)?;
             Ok(Reply::Done)
         }
         Command::Group(command) => group::run(cx, command).map(Reply::Group),

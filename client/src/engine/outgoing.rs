@@ -281,7 +281,13 @@ pub fn request_of(
             send(vec![proof], RequestBody::Close(Close { mailbox: *mailbox }))
         }
         OpKind::Append { mailbox, write, envelope, key: _, chat: _, order: _ } => {
-            let proof = Proof::Write(*mailbox, SecretKey::from_seed(seed(write)?));
+            // Who made a log appends with the admin key: the relay keeps room for that, so that no member can fill the log
+            // against his own removal.
+            let admin = unit.get::<MailboxRow>(mailbox)?.and_then(|row| row.admin);
+            let proof = match admin {
+                Some(admin) => Proof::Admin(*mailbox, SecretKey::from_seed(seed(&admin)?)),
+                None => Proof::Write(*mailbox, SecretKey::from_seed(seed(write)?)),
+            };
             let body = frame::Append { mailbox: *mailbox, envelope: envelope.clone() };
             send(vec![proof], RequestBody::Append(body))
         }

@@ -236,30 +236,19 @@ pub(super) fn conflicted(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &Relay
 
 /// Reads the status in the answer to our own token. What was set off is marked, and not armed again.
 ///
-/// TRP-06: of a tripwire that was set off the relay keeps nothing that a token finds. So an answer to the token that
-/// renews it, which its status key does not open, says that it is gone: set off, or lost by its relay. Either way it
-/// protects no more and its owner is told. One answer speaks of one tripwire: where several plans of a vault are armed
-/// at a relay and the answer is about one of them, nothing is known of the others.
+/// TRP-06: the relay keeps the renewing record of a tripwire that was set off, and answers its token with that. Only a
+/// status that a tripwire's own key opens says anything: one answer speaks of one tripwire, whatever else is armed there.
 pub(super) fn token_answer(
     cx: &mut Cx<'_, '_, '_>,
     relay: &RelayKey,
-    token: Option<&Token>,
     status: &TokenStatus,
 ) -> Result<(), Fault> {
     let plans = cx.unit.scan::<PlanRow>(&[])?;
-    let mut is_about_one = false;
-    for tripwire in plans.iter().flat_map(|(_, row)| &row.tripwires).filter(|t| t.relay.key() == relay) {
-        is_about_one |= status.open(&StatusKey::from_bytes(seed(&tripwire.status)?)).is_some();
-    }
     for (plan, mut row) in plans {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
             let key = StatusKey::from_bytes(seed(&tripwire.status)?);
-            let renews = token.is_some_and(|token| token.expose().as_slice() == tripwire.renew.as_slice());
-            let gone = match status.open(&key) {
-                Some(OpenStatus { serial: _, fired }) => fired,
-                None => renews && tripwire.armed.is_some() && !is_about_one,
-            };
+            let gone = matches!(status.open(&key), Some(OpenStatus { serial: _, fired: true }));
             changed |= gone && !tripwire.fired;
             tripwire.fired |= gone;
         }

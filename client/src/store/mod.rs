@@ -18,8 +18,8 @@ pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError};
 pub use rows::{
     AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
     InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,
-    OpKind, OpRow, Order, PeerRow, PendingToken, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow,
-    SettingsRow, Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    OpKind, OpRow, Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow,
+    Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

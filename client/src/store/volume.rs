@@ -8,8 +8,12 @@ use zeroize::Zeroizing;
 
 use super::{
     base::{Base, BodyKeyName, Record, StoreError},
-    unit::Changes,
+    rows::MessageRow,
+    unit::{Changes, Row},
 };
+
+/// Most bytes of a commit without messages that may go past the soft limit: a ratchet state and a few rows.
+const SMALL_COMMIT: usize = 32 << 10;
 
 const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
 
@@ -108,8 +112,14 @@ impl Base for VolumeBase {
                 None => removes.push(key),
             }
         }
-        // Deleting must work where there is no room for anything new.
-        let write = if puts.is_empty() { self.volume.begin_cleanup() } else { self.volume.begin_write() };
+        // Deleting must work where there is no room for anything new, and so must what keeps a vault usable: marks, acknowledgements,
+        // alerts. Only messages and what comes in bulk stop at the soft limit; the rest lives in the room above it.
+        let small = puts.iter().map(|(_, value)| value.len()).sum::<usize>() <= SMALL_COMMIT
+            && puts.iter().all(|(key, _)| key.first() != Some(&MessageRow::TABLE));
+        let write = match self.volume.begin_write() {
+            Err(VolumeError::Full) if small => self.volume.begin_cleanup(),
+            other => other,
+        };
         let write = write.map_err(of_volume)?;
         {
             let mut table = write.open_table(RECORDS).map_err(of_redb)?;

@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use crate::{
     allocation::{AllocationUnits, StoreError, StoredUnits},
     backend::Backend,
-    error::{CreateError, OpenError, UnlockError, VolumeError},
+    error::{CreateError, HeldField, OpenError, UnlockError, VolumeError},
     geometry::{COPY_LEN, ContainerSize, Geometry, RegionIndex, SALT_BLOCK_LEN, SLOT_COUNT},
     header::{CopyImage, Header, HeaderKeys, Trial, slot_index},
     kdf::{Cost, Passphrase, Root, SALT_LEN, TrialKeys},
@@ -217,8 +217,13 @@ impl Disk {
         if !self.backend.lock(wait)? {
             // A passphrase that is dead already must not be told apart by the lock.
             return Err(match before {
-                Examined::Stale { .. } => UnlockError::NotUnlocked,
-                _ => UnlockError::Busy,
+                Examined::Opened { payload, .. } => {
+                    UnlockError::Busy { application: HeldField(payload.application.clone()) }
+                }
+                Examined::Damaged => UnlockError::Damaged,
+                Examined::Stale { .. } | Examined::Nothing | Examined::NewerVersion => {
+                    UnlockError::NotUnlocked
+                }
             });
         }
         // Whoever had the lock may have changed everything.

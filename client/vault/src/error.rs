@@ -82,6 +82,23 @@ impl From<io::Error> for OpenError {
     }
 }
 
+/// The application field of a payload that could be opened and not yet held. Wiped when dropped, shown by nothing.
+pub struct HeldField(pub(crate) zeroize::Zeroizing<Vec<u8>>);
+
+impl HeldField {
+    /// The field's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for HeldField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeldField(..)")
+    }
+}
+
 /// Why a container was not unlocked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -96,7 +113,11 @@ pub enum UnlockError {
     Damaged,
     /// Another process has the container open and did not finish in time.
     #[error("the container is in use by another process")]
-    Busy,
+    Busy {
+        /// The application field of the payload that the passphrase opens: what has to be told to others can be told
+        /// while another process holds the container. Nothing was destroyed or written.
+        application: HeldField,
+    },
     /// What the passphrase opens was written by a newer version of this program.
     #[error("the container was written by a newer version")]
     NewerVersion,

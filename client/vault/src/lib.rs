@@ -78,7 +78,9 @@ pub use crate::{
     allocation::LABEL_MAX,
     backend::{Backend, FileBackend, MemoryBackend},
     container::{Container, Locked},
-    error::{ChangeError, CreateError, DerivationError, OpenError, SizeError, UnlockError, VolumeError},
+    error::{
+        ChangeError, CreateError, DerivationError, HeldField, OpenError, SizeError, UnlockError, VolumeError,
+    },
     geometry::ContainerSize,
     kdf::{Cost, Passphrase},
     keytable::{KeyName, KeyTable},

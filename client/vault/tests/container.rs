@@ -406,11 +406,11 @@ fn container_waits_for_its_lock_only_after_the_passphrase_opened_something() {
     let session = world.create("real");
     assert!(matches!(world.unlock("wrong"), Err(UnlockError::NotUnlocked)));
     assert!(!session.lock_requested().unwrap());
-    assert!(matches!(world.unlock("real"), Err(UnlockError::Busy)));
+    assert!(matches!(world.unlock("real"), Err(UnlockError::Busy { .. })));
     let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
     drop(session);
     // The volume still writes: the lock goes with the last of them.
-    assert!(matches!(world.unlock("real"), Err(UnlockError::Busy)));
+    assert!(matches!(world.unlock("real"), Err(UnlockError::Busy { .. })));
     drop(volume);
     assert!(world.unlock("real").is_ok());
 }

@@ -144,7 +144,7 @@ fn second_opener_gets_busy_and_the_holder_learns_that_somebody_waits() {
     drop(create(&path, &mut rng).unwrap());
     let holder = open(&path, &mut rng, Duration::ZERO).unwrap();
     assert!(!holder.lock_requested().unwrap());
-    assert!(matches!(open(&path, &mut rng, Duration::ZERO), Err(UnlockError::Busy)));
+    assert!(matches!(open(&path, &mut rng, Duration::ZERO), Err(UnlockError::Busy { .. })));
     assert!(!holder.lock_requested().unwrap());
     // A wrong passphrase never reaches the lock.
     let wrong = Container::open(FileBackend::open(&path).unwrap()).unwrap().unlock(

@@ -268,10 +268,7 @@ impl Person {
             tokens.iter().map(|(relay, token)| (self.net.address(*relay), token.clone())).collect();
         let answers = self.driver.present(&tokens, Duration::from_secs(4)).await;
         for (relay, status) in &answers {
-            let sent =
-                tokens.iter().find(|(address, _)| address.key() == relay).map(|(_, token)| token.clone());
-            let token = sent.unwrap();
-            self.must(Command::TokenPresented { relay: *relay, token, status: status.clone() });
+            self.must(Command::TokenPresented { relay: *relay, status: status.clone() });
         }
         answers.into_iter().collect()
     }

@@ -51,6 +51,11 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
                 "Work in it with --compartment {name}. It needs a relay of its own: lapwing relay add - --compartment {name}"
             ));
         }
+        CompartmentCommand::Rename { compartment, name } => {
+            client.rename_compartment(&compartment, &name)?;
+            client.close().await;
+            shell.output.emit(&Done::new(format!("{compartment} is called {name} now")))?;
+        }
         CompartmentCommand::List => {
             let mut compartments = Vec::new();
             for (number, compartment) in client.compartments().iter().enumerate() {

@@ -14,7 +14,7 @@ use crate::{
         shell::Shell,
         table::Table,
     },
-    client::{Client, PlanRequest, require_distinct},
+    client::{Client, FIRST_COMPARTMENT, PlanRequest, require_distinct},
     engine::view,
     error::Error,
     store::{PlanAction, PlanState, TrustSide},
@@ -71,14 +71,17 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
         Some(name) => name,
         None => shell.prompt.text(Question::new("a name for this plan", "--name"))?,
     };
+    if client.plans()?.iter().any(|(_, plan)| plan.name == name.trim()) {
+        return Err(Error::refused("there is already a plan of that name", "see: lapwing sos list"));
+    }
     let shows = shown(shell, &mut client, args.show)?;
     let action = chosen_action(shell, args.action)?;
     let numbers: Vec<usize> =
         shows.iter().map(|name| client.compartment(Some(name))).collect::<Result<_, _>>()?;
+    let alert = if args.no_alert { Vec::new() } else { alerted(shell, &client, &numbers, args.alert)? };
     if numbers.len() >= client.compartments().len() {
         offer_compartment(shell, &mut client, args.yes)?;
     }
-    let alert = alerted(shell, &client, &numbers, args.alert)?;
     let text = match args.text {
         Some(text) => text,
         None if alert.is_empty() => String::new(),
@@ -174,10 +177,14 @@ fn alerted(
         return Ok(given);
     }
     if candidates.is_empty() {
-        return Err(Error::refused(
-            "there is no trusted contact yet whom this plan could alert",
-            "ask one with: lapwing trust add CHAT; they agree with: lapwing trust accept CHAT",
-        ));
+        shell.output.talk(
+            "There is no trusted contact in a compartment that stays hidden, so nobody could be alerted.\n\
+             To have one: lapwing trust add CHAT; they agree with: lapwing trust accept CHAT.",
+        );
+        if shell.prompt.confirm(Question::new("set it up without an alert", "--no-alert"))? {
+            return Ok(Vec::new());
+        }
+        return Err(Error::negative("no plan was set up", "ask somebody first: lapwing trust add CHAT"));
     }
     let mut options: Vec<&str> = vec!["all of them"];
     options.extend(candidates.iter().map(String::as_str));
@@ -202,8 +209,14 @@ fn confirm(
     shell.output.talk(format_args!(
         "The passphrase you set next shows {}, {fate}, and alerts {}.",
         shows.join(", "),
-        alert.join(", ")
+        if alert.is_empty() { "nobody".to_owned() } else { alert.join(", ") }
     ));
+    if !shows.iter().any(|name| name == FIRST_COMPARTMENT) {
+        shell.output.talk(
+            "Every vault begins with a compartment called main. A cover without one may be asked about; rename what\n\
+             it shows with: lapwing compartment rename",
+        );
+    }
     if yes || shell.prompt.confirm(Question::new("set it up like this", "--yes"))? {
         return Ok(());
     }

@@ -27,9 +27,7 @@ pub use chats::{
     TakenTicketRow, Writer,
 };
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
-pub use plans::{
-    AlertRow, PendingToken, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide,
-};
+pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
 
 use super::unit::Row;
 

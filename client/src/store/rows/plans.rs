@@ -143,12 +143,4 @@ pub struct TripwireRecord {
     pub fired: bool,
 }
 
-/// Tokens of this payload that a relay has not answered yet.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PendingToken {
-    /// When the unlock was.
-    pub since: Timestamp,
-}
-row!(0x0b, PendingToken, [u8; 32], |k| k.to_vec(), |b| b.try_into().ok());
-
 redacted!(TrustRow, AlertRow, PlanRow, Sink, TripwireRecord);

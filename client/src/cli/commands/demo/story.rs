@@ -17,6 +17,7 @@ const ANA: &str = "heron orbit velvet candle morning";
 const BO: &str = "copper lantern seven rivers apart";
 const BO_SOS: &str = "granny bakes plum cake on sundays";
 const CY: &str = "tundra pencil whistle amber gate";
+const WORK: &str = "work";
 const BEFORE: &str = "the meeting is at the old mill";
 const AFTER: &str = "the meeting has moved to the boathouse";
 const HARMLESS: &str = "bring the plum jam on sunday";
@@ -117,6 +118,10 @@ async fn vaults(stage: &mut Stage<'_>, relay: &DemoRelay, people: [&Person; 3]) 
         stage.types(person, &["init", "--size", "16MiB"]).await?;
         stage.types(person, &["relay", "add", &relay.access]).await?;
     }
+    let bo = people[1];
+    stage.say("Bo keeps what matters in a compartment of its own; main holds the harmless rest.");
+    stage.types(bo, &["compartment", "create", WORK]).await?;
+    stage.types(bo, &["relay", "add", &relay.access, "--compartment", WORK]).await?;
     stage.step("three vaults, one relay", true)
 }
 
@@ -129,7 +134,11 @@ async fn contacts(
 ) -> Result<(), Error> {
     stage.say(&format!("Ana gives {} a ticket.", other.name));
     let ticket = stage.types(ana, &["invite", theirs]).await?.text("ticket").unwrap_or_default();
-    stage.types(other, &["join", &ticket, "--name", ours]).await?;
+    let mut join = vec!["join", &ticket, "--name", ours];
+    if other.name == "bo" {
+        join.extend(["--compartment", WORK]);
+    }
+    stage.types(other, &join).await?;
     stage.types(ana, &["sync"]).await?;
     stage.types(other, &["send", ours, HARMLESS]).await?;
     let read = stage.types(ana, &["read", theirs]).await?;
@@ -162,13 +171,12 @@ async fn group(stage: &mut Stage<'_>, ana: &Person, bo: &Person, cy: &Person) ->
 }
 
 async fn plan(stage: &mut Stage<'_>, ana: &Person, bo: &Person) -> Result<(), Error> {
-    stage.say("Bo prepares for an arrest: a harmless compartment, a trusted contact, an SOS passphrase.");
-    stage.types(bo, &["compartment", "create", "family"]).await?;
+    stage.say("Bo prepares for an arrest: a trusted contact, and an SOS passphrase that opens main only.");
     stage.types(bo, &["trust", "add", "ana"]).await?;
     stage.types(ana, &["trust", "accept", "bo"]).await?;
     let alert = "Bo was forced to unlock. Close the groups to Bo and call the lawyer.";
     let words = [
-        "sos", "add", "--name", "arrest", "--show", "family", "--do", "destroy", "--alert", "ana", "--text",
+        "sos", "add", "--name", "arrest", "--show", "main", "--do", "destroy", "--alert", "ana", "--text",
         alert, "--yes",
     ];
     stage.sets(bo, Some(BO_SOS), &words).await?;
@@ -179,7 +187,9 @@ async fn plan(stage: &mut Stage<'_>, ana: &Person, bo: &Person) -> Result<(), Er
 async fn arrest(stage: &mut Stage<'_>, bo: &Person) -> Result<(), Error> {
     let forced = bo.with(&bo.vault, BO_SOS);
     let shown = stage.types(&forced, &["chat", "list"]).await?;
-    let nothing = !shown.all().contains("march") && !shown.all().contains("ana");
+    let list = stage.types(&forced, &["compartment", "list"]).await?;
+    let all = shown.all() + &list.all();
+    let nothing = !all.contains("march") && !all.contains("ana") && !all.contains(WORK);
     stage.step("the police see an ordinary vault, and nothing of ana or the group", nothing)
 }
 

@@ -8,5 +8,5 @@
 pub mod audit;
 #[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]
 pub mod scenario;
-#[expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "code of tests only")]
+#[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]
 pub mod world;

@@ -192,6 +192,7 @@ fn crowd() -> MemoryBase {
             sent: NOW,
             stored: NOW,
             state: MessageState::Received,
+            key: [0; 16],
             body: body.into(),
         };
         let order = unit.next(lapwing::store::Counter::Order).unwrap();

@@ -421,6 +421,26 @@ async fn a_full_compartment_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_table_of_keys_takes_messages_all_the_same() {
+    let mut world = World::new(23);
+    let (mut alice, mut bob) = world.acquainted().await;
+    bob.say("alice", "today");
+    calm(&mut [&mut bob, &mut alice]).await;
+    alice.base().set_key_room(1);
+    for day in 0..4 {
+        world.clock.advance(Duration::from_secs(24 * 3600));
+        bob.say("alice", &format!("day {day}"));
+        alice.say("bob", "heard");
+        calm(&mut [&mut bob, &mut alice]).await;
+    }
+    assert_eq!(alice.heard("bob"), ["today", "day 0", "day 1", "day 2", "day 3"]);
+    assert_eq!(bob.heard("alice").len(), 4);
+    let keys: std::collections::BTreeSet<_> =
+        alice.rows::<lapwing::store::MessageRow>().into_iter().map(|(_, row)| row.key).collect();
+    assert_eq!(keys.len(), 3, "two days of their own, then the spare one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn forged_and_cut_answers_end_in_nothing_worse_than_waiting() {
     for seed in 0..8u64 {
         let mut world = World::new(20_000 + seed);

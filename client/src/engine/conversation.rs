@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Cx, Effect, Fault, contact, group, outgoing, trust};
 use crate::store::{
     BodyKeyName, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState,
-    OpKind, Order, Unit, Writer,
+    OpKind, Order, StoreError, Unit, Writer,
 };
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -22,13 +22,34 @@ const NONCE: usize = 24;
 const PAGE: usize = 256;
 use crate::labels::MESSAGE_BODY as BODY_LABEL;
 
-/// Name of the key that seals a chat's bodies of one day.
-pub(super) fn body_key_name(chat: &ChatId, stored: Timestamp) -> BodyKeyName {
+/// Name of the key that seals a chat's bodies of one day, so that they can be made unreadable together.
+fn body_key_name(chat: &ChatId, stored: Timestamp) -> BodyKeyName {
     let day = stored.as_millis() / DAY_MS;
     let hash = labelled_hash(BODY_LABEL, &[chat.as_bytes(), &day.to_be_bytes()]);
     let mut name = [0; 16];
     name.copy_from_slice(&hash[..16]);
     name
+}
+
+/// Name of the key for bodies of all chats, where the table has no room for another key. It is made with the first
+/// message, while there is room.
+fn spare_key_name() -> BodyKeyName {
+    let mut name = [0; 16];
+    name.copy_from_slice(&labelled_hash(BODY_LABEL, &[])[..16]);
+    name
+}
+
+/// The key for a body of today, and its name. The table of a volume holds some thousand keys; a message that cannot
+/// have one of its own day is worth more than none.
+fn body_key(cx: &Cx<'_, '_, '_>, chat: &ChatId) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
+    let spare = spare_key_name();
+    let spare_key = cx.unit.make_body_key(&spare)?;
+    let name = body_key_name(chat, cx.now);
+    match cx.unit.make_body_key(&name) {
+        Ok(key) => Ok((name, key)),
+        Err(StoreError::Full) => Ok((spare, spare_key)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn associated(chat: &ChatId, order: Order) -> Vec<u8> {
@@ -44,10 +65,10 @@ pub(super) struct NewMessage<'a> {
     pub(super) text: &'a str,
 }
 
-/// Stores a message; its text is sealed under the key of chat and day.
+/// Stores a message; its text is sealed.
 pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<'_>) -> Result<Order, Fault> {
     let order = cx.unit.next(Counter::Order)?;
-    let key = cx.unit.make_body_key(&body_key_name(&chat, cx.now))?;
+    let (name, key) = body_key(cx, &chat)?;
     let nonce: [u8; NONCE] = cx.random();
     let cipher = XChaCha20Poly1305::new((&*key).into());
     let payload = Payload { msg: message.text.as_bytes(), aad: &associated(&chat, order) };
@@ -60,6 +81,7 @@ pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<
         sent: message.sent,
         stored: cx.now,
         state: message.state,
+        key: name,
         body: ByteBuf::from([nonce.as_slice(), &sealed].concat()),
     };
     cx.unit.put(&(chat, order), &row);
@@ -99,7 +121,7 @@ pub(super) fn text_of(
     order: Order,
     row: &MessageRow,
 ) -> Result<Option<Zeroizing<String>>, Fault> {
-    let Some(key) = unit.body_key(&body_key_name(chat, row.stored))? else { return Ok(None) };
+    let Some(key) = unit.body_key(&row.key)? else { return Ok(None) };
     let Some((nonce, sealed)) = row.body.split_at_checked(NONCE) else { return Ok(None) };
     let cipher = XChaCha20Poly1305::new((&*key).into());
     let payload = Payload { msg: sealed, aad: &associated(chat, order) };

@@ -20,6 +20,8 @@ struct State {
     crash: Option<Crash>,
     is_dead: bool,
     is_full: bool,
+    /// Keys that can still be made.
+    key_room: Option<usize>,
 }
 
 /// A process's view of records that outlive it.
@@ -49,6 +51,11 @@ impl CrashBase {
     /// Every commit fails for want of room from now on, or works again.
     pub fn set_full(&self, is_full: bool) {
         self.state().is_full = is_full;
+    }
+
+    /// So many more keys for bodies can be made.
+    pub fn set_key_room(&self, keys: usize) {
+        self.state().key_room = Some(keys);
     }
 
     /// Whether the process has died: from then on everything fails.
@@ -96,7 +103,16 @@ impl Base for CrashBase {
     }
 
     fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        self.alive()?.make_body_key(name)
+        let disk = self.alive()?;
+        let mut state = self.state();
+        if disk.body_key(name)?.is_none() {
+            match &mut state.key_room {
+                Some(0) => return Err(StoreError::Full),
+                Some(room) => *room -= 1,
+                None => {}
+            }
+        }
+        disk.make_body_key(name)
     }
 
     fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError> {

@@ -135,7 +135,7 @@ pub enum MessageState {
     Failed,
 }
 
-/// A message; its text is sealed under the key of its chat and day.
+/// A message; its text is sealed under a key of the volume's key table.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MessageRow {
     /// Chosen by its author.
@@ -144,10 +144,13 @@ pub struct MessageRow {
     pub writer: Writer,
     /// When its author says he wrote it.
     pub sent: Timestamp,
-    /// When it came into this vault; names the day of its key.
+    /// When it came into this vault.
     pub stored: Timestamp,
     /// Where it is.
     pub state: MessageState,
+    /// Name of the key that seals its text: as a rule that of its chat and day.
+    #[serde(with = "serde_bytes")]
+    pub key: [u8; 16],
     /// Nonce and sealed text.
     pub body: ByteBuf,
 }

@@ -150,7 +150,7 @@ async fn members(shell: &mut Shell, group: &str) -> Result<Exit, Error> {
     let chat = client.read(number, |unit| view::chat(unit, group))?.id;
     let shown = client.read(number, |unit| group_view(unit, &chat))?;
     client.close().await;
-    let members = shown
+    let mut members: Vec<Member> = shown
         .members
         .iter()
         .map(|member| Member {
@@ -160,6 +160,8 @@ async fn members(shell: &mut Shell, group: &str) -> Result<Exit, Error> {
             chat: member.chat.clone(),
         })
         .collect();
+    // The same order at every look: their ids, by which they are kept, say nothing to anybody.
+    members.sort_by(|one, other| (one.role != "owner", &one.name).cmp(&(other.role != "owner", &other.name)));
     shell.output.emit(&Members { group: group.to_owned(), members })?;
     Ok(Exit::Done)
 }

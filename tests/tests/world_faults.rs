@@ -221,6 +221,7 @@ async fn a_relay_that_hangs_delays_nobody_elses_messages() {
 async fn replayed_reordered_and_changed_envelopes_are_refused_in_silence() {
     let mut world = World::new(13);
     let (mut alice, mut bob) = world.acquainted().await;
+    alice.relays_lie = true;
     for n in 0..5 {
         bob.say("alice", &format!("n{n}"));
     }
@@ -350,6 +351,7 @@ async fn a_full_mailbox_is_told_to_the_sender_and_delivered_later_in_order() {
 async fn a_relay_that_comes_back_as_it_once_was_is_noticed_and_shows_nothing_twice() {
     let mut world = World::new(17);
     let (mut alice, mut bob) = world.acquainted().await;
+    alice.relays_lie = true;
     let relay = lapwing_tests::world::RelayNumber(0);
     bob.say("alice", "one");
     bob.sync().await;
@@ -379,6 +381,7 @@ async fn a_relay_that_forgot_a_mailbox_is_given_it_again() {
     let a = world.relay().await;
     let b = world.relay().await;
     let (mut alice, mut bob) = (world.person("alice", &[a]), world.person("bob", &[b]));
+    alice.relays_lie = true;
     let moment = world.net.with_relay(a, |relay| relay.moment());
     introduce(&mut alice, &mut bob).await;
     alice.must(Command::TrustAdd { chat: "bob".into() });

@@ -13,6 +13,7 @@ use std::{
 use lapwing::{
     driver::{Next, Report},
     engine::{Command, Effect, group::GroupCommand},
+    store::{AuthorRow, Base, Unit},
 };
 use lapwing_tests::world::{Fate, Person, RelayNumber, World, calm, introduce};
 
@@ -107,9 +108,8 @@ async fn an_introduction_completes_while_one_side_only_follows() {
     assert!(tickets.is_empty(), "closed as soon as the fresh mailbox was used");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_follower_moves_on_to_the_next_epochs_log() {
-    let mut world = World::new(304);
+/// Three people in a group, the first of whom owns it.
+async fn group_of_three(world: &mut World) -> (Person, Person, Person) {
     let relay = world.relay().await;
     let mut ana = world.person("ana", &[relay]);
     let mut ben = world.person("ben", &[relay]);
@@ -124,6 +124,41 @@ async fn a_follower_moves_on_to_the_next_epochs_log() {
         calm(&mut [&mut ana, other]).await;
     }
     calm(&mut [&mut ana, &mut ben, &mut cem]).await;
+    (ana, ben, cem)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_damaged_record_keeps_nobody_elses_messages_away() {
+    let mut world = World::new(308);
+    let (mut ana, mut ben, mut cem) = group_of_three(&mut world).await;
+    ben.say(GROUP, "first");
+    cem.say(GROUP, "first too");
+    calm(&mut [&mut ana, &mut ben, &mut cem]).await;
+    // What ana holds of one of the two cannot be read any more.
+    let (place, mut row) = ana.rows::<AuthorRow>().remove(0);
+    row.keys = vec![b"no sender key".to_vec().into()];
+    let base = ana.base();
+    let mut unit = Unit::new(&*base);
+    unit.put(&place, &row);
+    base.commit(unit.into_changes()).unwrap();
+    for text in ["second", "third"] {
+        ben.say(GROUP, text);
+        cem.say(GROUP, text);
+        ben.sync().await;
+        cem.sync().await;
+    }
+    let report = ana.settle().await;
+    assert_eq!(report.faults.len(), 2, "{:?}", report.faults);
+    assert_eq!(ana.heard(GROUP).len(), 4);
+    assert_eq!(ana.heard(GROUP)[2..], ["second", "third"]);
+    // Not asked for again.
+    assert!(ana.sync().await.faults.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_moves_on_to_the_next_epochs_log() {
+    let mut world = World::new(304);
+    let (mut ana, mut ben, mut cem) = group_of_three(&mut world).await;
     // Two messages, and the note that says who is gone.
     follow_until(&mut ben, 3, async {
         pause().await;

@@ -41,6 +41,8 @@ pub struct Person {
     pub name: String,
     /// The client's number in the network's scripts.
     pub client: usize,
+    /// Whether a test makes relays contradict themselves; where it does not, none may seem to.
+    pub relays_lie: bool,
     /// What the client told since it was last asked.
     pub effects: Vec<Effect>,
     base: Arc<CrashBase>,
@@ -66,6 +68,7 @@ impl Person {
         Self {
             name: name.to_owned(),
             client,
+            relays_lie: false,
             effects: Vec::new(),
             base: Arc::new(CrashBase::over(disk)),
             driver,
@@ -128,6 +131,8 @@ impl Person {
     pub async fn sync(&mut self) -> Report {
         let report = self.settle().await;
         assert!(report.faults.is_empty(), "{}: {:?}", self.name, report.faults);
+        let contradicted = self.effects.iter().any(|effect| matches!(effect, Effect::Inconsistent));
+        assert!(self.relays_lie || !contradicted, "{}: a relay contradicts itself", self.name);
         report
     }
 

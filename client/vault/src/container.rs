@@ -230,6 +230,7 @@ impl Disk {
         let (keys, newest_copy, mut header, payload) = match self.examine(&trial)? {
             Examined::Nothing => return Err(UnlockError::NotUnlocked),
             Examined::NewerVersion => return Err(UnlockError::NewerVersion),
+            // VLT-14: nothing is written over a damage.
             Examined::Damaged => return Err(UnlockError::Damaged),
             Examined::Stale { keys, newest_copy, mut header } => {
                 // VLT-26: the copy in which it still opened is overwritten before the answer.

@@ -60,6 +60,7 @@ impl ContainerSize {
     ///
     /// [`SizeError`] outside [`MIN`](Self::MIN) to [`MAX`](Self::MAX), or if not a multiple of 4,096.
     pub fn new(bytes: u64) -> Result<Self, SizeError> {
+        // VLT-02: all offsets follow from the size alone.
         if !(Self::MIN.0..=Self::MAX.0).contains(&bytes) || !bytes.is_multiple_of(BLOCK) {
             return Err(SizeError);
         }

@@ -189,7 +189,7 @@ impl Header {
         self.inner.get(usize::from(slot)).is_some_and(|inner| inner.open(slot, key).is_some())
     }
 
-    /// Makes the slots in `set` unopenable for ever, whatever was in them.
+    /// VLT-29: makes the slots in `set` unopenable for ever, whatever was in them.
     pub(crate) fn refresh(&mut self, set: SlotSet, rng: &mut dyn CryptoRng) {
         for slot in 0..SLOT_COUNT {
             if set.contains(slot_index(slot)) {

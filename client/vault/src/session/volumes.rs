@@ -88,6 +88,7 @@ impl Session {
         if free.is_empty() {
             return Err(ChangeError::NoFreeRegion);
         }
+        // VLT-44: any order but a random one would tell what was there before.
         let region = free[random_below(free.len(), rng)];
         let grant = Grant { region, key: VolumeKey(Secret::random(rng)) };
         let id = grant.key.id();

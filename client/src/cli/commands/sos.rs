@@ -76,12 +76,10 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
     }
     let shows = shown(shell, &mut client, args.show)?;
     let action = chosen_action(shell, args.action)?;
+    let shows = make_cover(shell, &mut client, shows, args.yes)?;
     let numbers: Vec<usize> =
         shows.iter().map(|name| client.compartment(Some(name))).collect::<Result<_, _>>()?;
     let alert = if args.no_alert { Vec::new() } else { alerted(shell, &client, &numbers, args.alert)? };
-    if numbers.len() >= client.compartments().len() {
-        offer_compartment(shell, &mut client, args.yes)?;
-    }
     let text = match args.text {
         Some(text) => text,
         None if alert.is_empty() => String::new(),
@@ -137,17 +135,38 @@ fn chosen_action(shell: &mut Shell, given: Option<ActionArg>) -> Result<ActionAr
     })
 }
 
-/// The plan itself must lie where its passphrase does not lead.
-fn offer_compartment(shell: &mut Shell, client: &mut Client, yes: bool) -> Result<(), Error> {
-    shell.output.talk("The plan has to lie in a compartment that the duress passphrase does not open.");
-    let agreed = yes || shell.prompt.confirm(Question::new("make one, called private", "--yes"))?;
-    if !agreed {
+/// The first compartment cannot be shown: the keys of all later ones were noted in it, and old blocks of a disk still
+/// hold those notes, for whoever has the duress passphrase. What lies in it keeps its place under another name, and a
+/// new compartment takes the old name.
+fn make_cover(
+    shell: &mut Shell,
+    client: &mut Client,
+    shows: Vec<String>,
+    yes: bool,
+) -> Result<Vec<String>, Error> {
+    let Some(first) = client.compartments().first().map(|one| one.name.clone()) else { return Ok(shows) };
+    if !shows.iter().any(|name| name.trim() == first) {
+        return Ok(shows);
+    }
+    let taken: Vec<String> = client.compartments().iter().map(|one| one.name.clone()).collect();
+    let hidden = (1..)
+        .map(|n| if n == 1 { "private".to_owned() } else { format!("private {n}") })
+        .find(|name| !taken.contains(name))
+        .unwrap_or_default();
+    shell.output.talk(format_args!(
+        "The first compartment of a vault cannot be shown: it has noted the keys of the others, and old copies\n\
+         of the disk may still hold that. Instead, what is in {first} now is called {hidden} from here on and\n\
+         stays hidden, and a new, empty {first} is made to be shown."
+    ));
+    if !(yes || shell.prompt.confirm(Question::new("do that", "--yes"))?) {
         return Err(Error::negative(
             "no plan was set up",
-            "leave a compartment out, or make one: lapwing compartment create NAME",
+            "make a compartment to show: lapwing compartment create NAME",
         ));
     }
-    client.create_compartment("private")
+    client.rename_compartment(&first, &hidden)?;
+    client.create_compartment(&first)?;
+    Ok(shows)
 }
 
 /// Whom to alert: trusted contacts of a compartment that stays hidden.

@@ -119,9 +119,12 @@ async fn vaults(stage: &mut Stage<'_>, relay: &DemoRelay, people: [&Person; 3]) 
         stage.types(person, &["relay", "add", &relay.access]).await?;
     }
     let bo = people[1];
-    stage.say("Bo keeps what matters in a compartment of its own; main holds the harmless rest.");
-    stage.types(bo, &["compartment", "create", WORK]).await?;
-    stage.types(bo, &["relay", "add", &relay.access, "--compartment", WORK]).await?;
+    stage.say(
+        "Bo keeps what matters in one compartment, called work, and makes a new main for the harmless rest.",
+    );
+    stage.types(bo, &["compartment", "rename", "main", WORK]).await?;
+    stage.types(bo, &["compartment", "create", "main"]).await?;
+    stage.types(bo, &["relay", "add", &relay.access, "--compartment", "main"]).await?;
     stage.step("three vaults, one relay", true)
 }
 
@@ -134,11 +137,7 @@ async fn contacts(
 ) -> Result<(), Error> {
     stage.say(&format!("Ana gives {} a ticket.", other.name));
     let ticket = stage.types(ana, &["invite", theirs]).await?.text("ticket").unwrap_or_default();
-    let mut join = vec!["join", &ticket, "--name", ours];
-    if other.name == "bo" {
-        join.extend(["--compartment", WORK]);
-    }
-    stage.types(other, &join).await?;
+    stage.types(other, &["join", &ticket, "--name", ours]).await?;
     stage.types(ana, &["sync"]).await?;
     stage.types(other, &["send", ours, HARMLESS]).await?;
     let read = stage.types(ana, &["read", theirs]).await?;

@@ -286,3 +286,23 @@ async fn a_relay_with_chats_cannot_be_removed_and_one_without_can() {
     let left = world.net.with_relay(c, |relay| relay.service());
     assert_eq!(left.totals(world.clock.now()).await.unwrap().mailboxes, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_that_was_used_in_time_stays_open_for_its_user_after_it_expired() {
+    let mut world = World::new(24);
+    let (a, b) = (world.relay().await, world.relay().await);
+    let (mut alice, mut bob) = (world.person("alice", &[a]), world.person("bob", &[b]));
+    let ticket = alice.invite("bob");
+    alice.sync().await;
+    bob.join(&ticket, "alice");
+    bob.sync().await;
+    alice.sync().await;
+    // Bob is away, and does not know of the fresh mailbox when he writes.
+    world.clock.advance(DEFAULT_VALIDITY + Duration::from_secs(1));
+    alice.sync().await;
+    bob.say("alice", "sorry for the delay");
+    calm(&mut [&mut bob, &mut alice]).await;
+    assert_eq!(alice.heard("bob"), ["sorry for the delay"]);
+    assert_eq!(bob.chat("alice").state, ChatState::Open);
+    assert!(alice.mailboxes_for(|purpose| matches!(purpose, Purpose::Ticket(_))).is_empty());
+}

@@ -336,7 +336,15 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
     let actions = [Action::append(alerts.id(), envelope(1, 1024), &alerts.write)];
     let list = SealedList::seal(&actions, &tripwire, &list_key, &mut rng)
         .map_err(|_| Violation("one action fits".into()))?;
-    let records = vec![TokenRecord::seal(&token, &record, &mut rng)];
+    let own = Token::generate(&mut rng);
+    let renew = OpenRecord {
+        tripwire,
+        meaning: Meaning::Renew,
+        list_key: ListKey::generate(&mut rng),
+        status_key: StatusKey::generate(&mut rng),
+    };
+    let records =
+        vec![TokenRecord::seal(&token, &record, &mut rng), TokenRecord::seal(&own, &renew, &mut rng)];
     let arm = || Mutation::Arm {
         owner,
         serial: 1,
@@ -349,16 +357,27 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
     let stranger = Mutation::Token { token: Token::generate(&mut rng), filler: [1; 32] };
     let outcome = apply(store, stranger, 1).await?;
     ensure(matches!(outcome, Outcome::Token { status: None, .. }), "a strange token means nothing")?;
+    ensure(renewed(store, &own).await? == Some((1, false)), "the owner's token tells what is armed")?;
     for expected in [1, 0] {
         let outcome = apply(store, Mutation::Token { token: token.clone(), filler: [2; 32] }, 1).await?;
         let Outcome::Token { status: _, appended } = outcome else {
             return Err(Violation("a token is answered as a token".into()));
         };
         ensure(appended.len() == expected, "a tripwire fires once")?;
+        ensure(renewed(store, &own).await? == Some((1, true)), "the owner's token tells that it fired")?;
     }
     ensure(numbers(store, &alerts, 0).await? == [1], "what it did is there")?;
     done(store, Mutation::Disarm { owner }, "disarmed").await?;
-    done(store, Mutation::Disarm { owner }, "disarmed again").await
+    done(store, Mutation::Disarm { owner }, "disarmed again").await?;
+    ensure(renewed(store, &own).await?.is_none(), "disarming leaves no record")
+}
+
+/// What the answer to a token tells under some key: serial, and whether it fired.
+async fn renewed(store: &dyn MailboxStore, token: &Token) -> Result<Option<(u64, bool)>, Violation> {
+    match apply(store, Mutation::Token { token: token.clone(), filler: [3; 32] }, 1).await? {
+        Outcome::Token { status, appended: _ } => Ok(status.map(|(said, _)| (said.serial, said.fired))),
+        _ => Err(Violation("a token is answered as a token".into())),
+    }
 }
 
 /// Sweeps to the end.

@@ -308,7 +308,8 @@ pub(crate) struct Tripwire {
     #[serde(with = "serde_bytes")]
     pub(crate) digest: [u8; 32],
     pub(crate) fired: bool,
-    pub(crate) records: Vec<Lookup>,
+    /// In the order of their keys; `None` once a record has fired and is deleted.
+    pub(crate) records: Vec<Option<Lookup>>,
     pub(crate) charged: u64,
     pub(crate) access: Option<PublicKey<Access>>,
 }

@@ -7,7 +7,7 @@ use lapwing_wire::{
     capability::{Right, Subject},
     frame::*,
     ids::{EnvelopeId, MailboxId, RunningHash},
-    tripwire::Action,
+    tripwire::{Action, OpenStatus},
 };
 
 use crate::{
@@ -173,6 +173,8 @@ async fn trp_06_a_tripwire_fires_whole_or_not_at_all_and_once_when_the_relay_is_
             assert_eq!(window.items[1].id(), EnvelopeId::of(&envelope(912)));
             assert!(client.window(doomed.id(), 0).await.items.is_empty());
         }
+        let said = present(&mut client, &plan.own).await.open(&plan.status);
+        assert_eq!(said, Some(OpenStatus { serial: 1, fired: true }), "the owner learns it");
     }
     relay.kill();
 }

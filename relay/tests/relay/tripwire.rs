@@ -107,7 +107,10 @@ async fn trp_06_a_token_fires_once_and_alerts_arrive_live() {
     assert_eq!(window.items[0].envelope.to_vec(), envelope(911));
     present(&mut stranger, &plan.duress).await;
     assert_eq!(contact.window(alerts.id(), 0).await.newest, Seq::new(1), "once");
-    assert_eq!(present(&mut stranger, &plan.own).await.open(&plan.status), None, "its records are gone");
+    let fired = Some(OpenStatus { serial: 1, fired: true });
+    for _ in 0..2 {
+        assert_eq!(present(&mut stranger, &plan.own).await.open(&plan.status), fired, "the owner learns it");
+    }
 
     // The sink answers as before: numbers and hashes go on, retries too; nothing is kept.
     let mut writer = relay.client().await;
@@ -147,6 +150,11 @@ async fn trp_04_serials_count_up_and_arming_replaces() {
 
     let again = plan.arm(&relay, 7, &[]);
     assert_eq!(owner.ask(RequestBody::Arm(again)).await, ResponseBody::Done, "armed again after firing");
+    let said = present(&mut owner, &plan.own).await.open(&plan.status);
+    assert_eq!(said, Some(OpenStatus { serial: 7, fired: false }), "and not fired any more");
+    present(&mut owner, &plan.duress).await;
+    let said = present(&mut owner, &plan.own).await.open(&plan.status);
+    assert_eq!(said, Some(OpenStatus { serial: 7, fired: true }));
     let disarm = || RequestBody::Disarm(Disarm { owner: plan.owner.public() });
     assert_eq!(owner.ask(disarm()).await, ResponseBody::Done);
     assert_eq!(owner.ask(disarm()).await, ResponseBody::Done, "whether it was there or not");
@@ -249,6 +257,57 @@ async fn one_token_runs_the_records_of_every_owner_and_nobody_else_can_fire() {
         let window = owner.window(alerts.id(), 0).await;
         assert_eq!(window.items[0].envelope.to_vec(), envelope(number));
     }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trp_06_with_one_renewing_token_for_several_plans_the_answer_speaks_of_those_that_fired() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let own = Token::generate(&mut rand::rng());
+    let plans: Vec<Plan> = (0..3).map(|_| Plan { own: own.clone(), ..Plan::new() }).collect();
+    for plan in &plans {
+        let mut owner = owner_client(&relay, plan).await;
+        assert_eq!(owner.ask(RequestBody::Arm(plan.arm(&relay, 1, &[]))).await, ResponseBody::Done);
+    }
+    let mut client = relay.client().await;
+    for fired in [&plans[1..2], &plans[1..3]] {
+        present(&mut client, &fired[fired.len() - 1].duress).await;
+        let mut told = vec![false; fired.len()];
+        // By lot: each is missed 256 times in a row once in 2^256.
+        for _ in 0..256 {
+            let status = present(&mut client, &own).await;
+            let about = fired
+                .iter()
+                .position(|plan| status.open(&plan.status) == Some(OpenStatus { serial: 1, fired: true }));
+            told[about.expect("one that fired")] = true;
+            if told.iter().all(|told| *told) {
+                break;
+            }
+        }
+        assert!(told.iter().all(|told| *told), "each is told sooner or later");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_learns_the_state_of_another_owners_tripwire() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let victim = Plan::new();
+    let mut owner = owner_client(&relay, &victim).await;
+    owner.ask(RequestBody::Arm(victim.arm(&relay, 9, &[]))).await;
+    let stranger = Plan::new();
+    let mut client = owner_client(&relay, &stranger).await;
+    let mut arm = stranger.arm(&relay, 1, &[]);
+    let mut rng = rand::rng();
+    let asking = OpenRecord {
+        tripwire: victim.id(),
+        meaning: Meaning::Renew,
+        list_key: ListKey::generate(&mut rng),
+        status_key: stranger.status.clone(),
+    };
+    arm.records = vec![TokenRecord::seal(&stranger.own, &asking, &mut rng)];
+    assert_eq!(client.ask(RequestBody::Arm(arm)).await, ResponseBody::Done);
+    assert_eq!(present(&mut client, &stranger.own).await.open(&stranger.status), None);
     relay.stop().await;
 }
 

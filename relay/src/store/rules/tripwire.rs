@@ -1,8 +1,8 @@
 //! Tripwires: arm, disarm, present a token.
 //!
 //! Invariants: TRP-04 arming replaces all of an owner's records at once and never looks at anybody else's; TRP-05
-//! a token writes and commits in any case; TRP-06 what a tripwire does and the deletion of its list and records
-//! are one change, so it fires once; TRP-07 an action is done only with the permission of the mailbox it names.
+//! a token writes and commits in any case; TRP-06 what a tripwire does and the deletion of its list and of the
+//! record that fired are one change, so it fires once, and the owner's own token learns of it; TRP-07 an action is done only with the permission of the mailbox it names.
 
 use lapwing_wire::{
     capability::{PublicKey, TripwireOwner},
@@ -11,7 +11,10 @@ use lapwing_wire::{
     ids::{EnvelopeId, MailboxId, TripwireId},
     padding::SizeClass,
     time::Timestamp,
-    tripwire::{Action, ListKey, Meaning, OpenRecord, OpenStatus, SealedList, Token, TokenRecord},
+    tripwire::{
+        Action, Lookup, Meaning, OpenRecord, OpenStatus, RECORD_LENGTH, SealedList, StatusKey, Token,
+        TokenRecord,
+    },
 };
 use sha2::{Digest, Sha256};
 
@@ -29,6 +32,9 @@ use super::{
 /// whoever fills a lookup beyond this has the token.
 const MAX_MATCHES: usize = 64;
 
+/// What a record costs beyond its sealed bytes: its key and its place in the tripwire.
+const RECORD_OVERHEAD: usize = 96;
+
 /// What an owner wants armed.
 pub(super) struct Armed<'a> {
     pub(super) owner: &'a PublicKey<TripwireOwner>,
@@ -43,7 +49,7 @@ impl Armed<'_> {
     }
 
     fn bytes(&self) -> u64 {
-        let records: usize = self.records.iter().map(|record| record.sealed.len() + 96).sum();
+        let records: usize = self.records.iter().map(|record| record.sealed.len() + RECORD_OVERHEAD).sum();
         u64::try_from(records + self.list.as_bytes().len()).unwrap_or(u64::MAX)
     }
 }
@@ -84,7 +90,7 @@ pub(super) fn arm<T: Tables>(
         serial: armed.serial,
         digest,
         fired: false,
-        records: armed.records.iter().map(|record| record.lookup).collect(),
+        records: armed.records.iter().map(|record| Some(record.lookup)).collect(),
         charged: cost.bytes,
         access: charge.key(),
     };
@@ -112,55 +118,107 @@ pub(super) fn present<T: Tables>(
 ) -> Result<Outcome, StoreError> {
     batch.put(Space::State, key::FILLER.to_vec(), filler.to_vec());
     let mut appended = Vec::new();
-    let mut status: Option<(u8, OpenStatus, OpenRecord)> = None;
-    for record in matches(batch, token)? {
-        let fired_now = record.meaning == Meaning::Fire
-            && fire(batch, &record.tripwire, &record.list_key, day, &mut appended)?;
+    let mut best = Rank::Fire;
+    let mut said: Vec<(OpenStatus, StatusKey)> = Vec::new();
+    for Match { record, index } in matches(batch, token)? {
+        if record.meaning == Meaning::Fire {
+            fire(batch, &record, index, &token.lookup(), day, &mut appended)?;
+        }
         let there: Option<Tripwire> = batch.load_as(Space::State, &key::tripwire(&record.tripwire))?;
-        let said = OpenStatus {
+        let status = OpenStatus {
             serial: there.as_ref().map_or(0, |there| there.serial),
-            fired: fired_now || there.is_some_and(|there| there.fired),
+            fired: there.is_some_and(|there| there.fired),
         };
-        // The owner's own record renews; the status keys of the others are random and nobody reads them.
-        let rank = match record.meaning {
-            Meaning::Renew => 2,
-            Meaning::Nothing => 1,
-            Meaning::Fire => 0,
-        };
-        if status.as_ref().is_none_or(|(best, _, _)| rank > *best) {
-            status = Some((rank, said, record));
+        let rank = Rank::of(record.meaning, status);
+        if said.is_empty() || rank > best {
+            best = rank;
+            said.clear();
+        }
+        if rank == best {
+            said.push((status, record.status_key));
         }
     }
-    Ok(Outcome::Token { status: status.map(|(_, said, record)| (said, record.status_key)), appended })
+    let chosen = match best {
+        // An owner of several plans has one token for all: each answer tells of one that was set off, by lot.
+        Rank::RenewFired => usize::from(filler[0]) % said.len().max(1),
+        Rank::Fire | Rank::Nothing | Rank::Renew => 0,
+    };
+    Ok(Outcome::Token { status: said.into_iter().nth(chosen), appended })
+}
+
+/// Which of several matching records the answer speaks of: the greatest. The owner's own records renew; the status keys
+/// of the others are random and nobody reads them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Fire,
+    Nothing,
+    Renew,
+    RenewFired,
+}
+
+impl Rank {
+    fn of(meaning: Meaning, status: OpenStatus) -> Self {
+        match meaning {
+            Meaning::Fire => Self::Fire,
+            Meaning::Nothing => Self::Nothing,
+            Meaning::Renew if status.fired => Self::RenewFired,
+            Meaning::Renew => Self::Renew,
+        }
+    }
+}
+
+/// A token's record, opened, and its place among its tripwire's.
+struct Match {
+    record: OpenRecord,
+    index: u8,
+}
+
+/// Where a record is kept after its lookup in its key.
+fn place_of(key: &[u8]) -> Option<(TripwireId, u8)> {
+    let (id, index) = key.get(33..)?.split_first_chunk::<32>()?;
+    Some((TripwireId::from_bytes(*id), *index.first()?))
 }
 
 /// The records of a token, opened.
-fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Vec<OpenRecord>, StoreError> {
+fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Vec<Match>, StoreError> {
     let lookup = token.lookup();
     let (first, last) = key::records(&lookup);
     let mut found = Vec::new();
-    batch.scan(Space::State, &first, &last, &mut |_, value| {
+    batch.scan(Space::State, &first, &last, &mut |key, value| {
+        let (owner, index) = place_of(key).ok_or(StoreError::Damaged)?;
         let record = TokenRecord { lookup, sealed: serde_bytes::ByteBuf::from(value) };
-        found.extend(record.open(token));
+        // One that names another owner's tripwire means nothing: else it would ask about what is not its own.
+        let own = record.open(token).filter(|record| record.tripwire == owner);
+        found.extend(own.map(|record| Match { record, index }));
         Ok(if found.len() < MAX_MATCHES { Scan::More } else { Scan::Stop })
     })?;
     Ok(found)
 }
 
-/// TRP-06: does what the list says and deletes list and records. `false` if there is nothing left to do.
+/// TRP-06: does what the list says and deletes the list and the record that fired; nothing if it has fired before.
+///
+/// The relay cannot read the tripwire's other records. Those that renew have to stay, for the owner's token. One of another
+/// firing token stays unread until that token comes or the owner arms anew: its list is gone.
 fn fire<T: Tables>(
     batch: &mut Batch<'_, T>,
-    id: &TripwireId,
-    list_key: &ListKey,
+    record: &OpenRecord,
+    index: u8,
+    lookup: &Lookup,
     day: Day,
     appended: &mut Vec<MailboxId>,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
+    let id = &record.tripwire;
     let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
-        return Ok(false);
+        return Ok(());
     };
-    let Some(sealed) = batch.load(Space::State, &key::list(id))? else { return Ok(false) };
-    // Somebody else's record may name this tripwire; only the list's own key opens it.
-    let Some(actions) = SealedList::from_bytes(sealed).open(id, list_key) else { return Ok(false) };
+    let actions = match batch.load(Space::State, &key::list(id))? {
+        Some(sealed) => match SealedList::from_bytes(sealed).open(id, &record.list_key) {
+            Some(actions) => actions,
+            None => return Ok(()),
+        },
+        None if tripwire.fired => Vec::new(),
+        None => return Ok(()),
+    };
     for action in &actions {
         match action {
             Action::Append { mailbox, envelope, permission } => {
@@ -192,19 +250,27 @@ fn fire<T: Tables>(
             }
         }
     }
-    remove(batch, id, &tripwire)?;
+    batch.delete(Space::State, key::list(id));
+    batch.delete(Space::State, key::record(lookup, id, index));
+    if let Some(own) = tripwire.records.get_mut(usize::from(index)) {
+        *own = None;
+    }
+    let left = tripwire.records.iter().flatten().count() * (RECORD_LENGTH + RECORD_OVERHEAD);
+    let left = u64::try_from(left).unwrap_or(u64::MAX).min(tripwire.charged);
+    access::give(batch, tripwire.access.as_ref(), Cost { bytes: tripwire.charged - left, mailboxes: 0 })?;
+    tripwire.charged = left;
     tripwire.fired = true;
-    tripwire.records.clear();
-    tripwire.charged = 0;
     batch.put_as(Space::State, key::tripwire(id), &tripwire);
-    Ok(true)
+    Ok(())
 }
 
 /// Deletes list and records and gives back what they were charged.
 fn remove<T: Tables>(batch: &mut Batch<'_, T>, id: &TripwireId, there: &Tripwire) -> Result<(), StoreError> {
     for (index, lookup) in there.records.iter().enumerate() {
         let index = u8::try_from(index).map_err(|_| StoreError::Damaged)?;
-        batch.delete(Space::State, key::record(lookup, id, index));
+        if let Some(lookup) = lookup {
+            batch.delete(Space::State, key::record(lookup, id, index));
+        }
     }
     batch.delete(Space::State, key::list(id));
     access::give(batch, there.access.as_ref(), Cost { bytes: there.charged, mailboxes: 0 })

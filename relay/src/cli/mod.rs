@@ -3,6 +3,7 @@
 mod access;
 mod error;
 mod init;
+mod log;
 mod output;
 mod serve;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, ServeArgs, init::open_store, output::Output};
+use super::{CliError, ServeArgs, init::open_store, log, output::Output};
 use crate::{
     clock::{Clock, SystemClock},
     config::Config,
@@ -22,7 +22,7 @@ use crate::{
 const WATCH: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
-    start_log();
+    log::start();
     // Before anything else: a signal during start-up ends it in order too.
     let mut signals = Signals::new().map_err(CliError::System)?;
     let secret = place.secret()?;
@@ -126,15 +126,4 @@ pub(super) fn load(place: &Place, output: &Output) -> Result<Config, CliError> {
         output.talk(&format!("warning: relay.toml has an unknown key: {}", key.escape_debug()));
     }
     Ok(config)
-}
-
-/// Warnings about the relay itself on standard error; nothing about users is ever logged.
-fn start_log() {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .try_init()
-        .ok();
 }

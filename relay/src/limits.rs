@@ -9,8 +9,8 @@ use lapwing_wire::limits::{DEFAULT_MAILBOX_BYTES, DEFAULT_RETENTION, MAX_BLOB};
 pub struct Limits {
     /// Bytes of envelopes in one mailbox; above, `append` is answered `full`.
     pub mailbox_bytes: u64,
-    /// Bytes beyond `mailbox_bytes` for whoever proved the admin right: members cannot fill a log against their
-    /// removal.
+    /// Bytes of each mailbox beyond `mailbox_bytes` and beyond its access ticket's quota for whoever proved the admin
+    /// right: members cannot fill a log against their removal.
     pub admin_reserve_bytes: u64,
     /// How long envelopes and complete blobs are kept, in whole days, rounded up.
     pub retention: Duration,

@@ -263,19 +263,19 @@ impl Service {
     ) -> Result<ResponseBody, Refusal> {
         let Append { mailbox, envelope } = append;
         let limits = self.limits();
-        let (born, limit, charged) = if let Some(born) = connection.proven(&mailbox, Right::Admin) {
-            (born, limits.mailbox_bytes.saturating_add(limits.admin_reserve_bytes), false)
+        let (born, reserve) = if let Some(born) = connection.proven(&mailbox, Right::Admin) {
+            (born, limits.admin_reserve_bytes)
         } else {
-            let born = connection.proven(&mailbox, Right::Write).ok_or(Refusal::NotAllowed)?;
-            (born, limits.mailbox_bytes, true)
+            (connection.proven(&mailbox, Right::Write).ok_or(Refusal::NotAllowed)?, 0)
         };
+        let limit = limits.mailbox_bytes;
         // ENV-02
         if SizeClass::of_sealed(envelope.len()).is_none() {
             return Err(Refusal::TooLarge);
         }
         let envelope = envelope.into_vec();
         let id = EnvelopeId::of(&envelope);
-        let mutation = Mutation::Append { mailbox, born, id, envelope, limit, charged };
+        let mutation = Mutation::Append { mailbox, born, id, envelope, limit, reserve };
         match self.apply(mutation, now).await.map_err(busy)? {
             Outcome::Stored { place, is_new } => {
                 if is_new {

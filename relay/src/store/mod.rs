@@ -102,10 +102,11 @@ pub enum Mutation {
         id: EnvelopeId,
         /// Its bytes.
         envelope: Vec<u8>,
-        /// The mailbox's bytes may not exceed this with it, else `full`.
+        /// The mailbox's bytes may not exceed this with it, nor its access ticket's bytes their quota, else `full`.
         limit: u64,
-        /// Whether the access ticket's quota counts too; an administrator's appends are free of it.
-        charged: bool,
+        /// Bytes of the mailbox that may lie beyond both; 0 unless the administrator appends. What leaves the
+        /// mailbox later is counted against them first.
+        reserve: u64,
     },
     /// Deletes what was taken from a queue; changes nothing in a log.
     Ack {

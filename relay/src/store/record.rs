@@ -5,7 +5,7 @@
 //! bulk   'e' born u64 | seq u64                     day u32 | running hash 32 | envelope
 //! bulk   'b' blob 32 | offset u64                   the part
 //! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | access key 0 or 32
-//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64
+//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
 //! state  's' born u64                               mailbox 32, for sinks only
 //! state  'a' access key 32                          CBOR Ticket
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 
 /// Written at creation, compared at opening.
-pub(crate) const VERSION: &[u8] = b"lapwing-relay store 1";
+pub(crate) const VERSION: &[u8] = b"lapwing-relay store 2";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -112,6 +112,8 @@ pub struct Mailbox {
     pub hash: RunningHash,
     /// Bytes of envelopes that are charged to it.
     pub bytes: u64,
+    /// Bytes of its reserve that are in use.
+    pub reserved: u64,
     /// The access ticket whose quota it uses.
     pub access: Option<PublicKey<Access>>,
 }
@@ -119,7 +121,8 @@ pub struct Mailbox {
 impl Mailbox {
     /// What is set at creation, and `sink`.
     pub(crate) fn encode_fixed(&self) -> Vec<u8> {
-        let Self { keys, kind, sink, born, access, head: _, newest: _, hash: _, bytes: _ } = self;
+        let Self { keys, kind, sink, born, access, head: _, newest: _, hash: _, bytes: _, reserved: _ } =
+            self;
         let MailboxKeys { admin, read, write } = keys;
         let mut out = Vec::with_capacity(139);
         out.extend_from_slice(admin.as_bytes());
@@ -140,12 +143,14 @@ impl Mailbox {
 
     /// What moves with every append.
     pub(crate) fn encode_moving(&self) -> Vec<u8> {
-        let Self { head, newest, hash, bytes, keys: _, kind: _, sink: _, born: _, access: _ } = self;
-        let mut out = Vec::with_capacity(56);
+        let Self { head, newest, hash, bytes, reserved, keys: _, kind: _, sink: _, born: _, access: _ } =
+            self;
+        let mut out = Vec::with_capacity(64);
         out.extend_from_slice(&head.value().to_be_bytes());
         out.extend_from_slice(&newest.value().to_be_bytes());
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(&bytes.to_be_bytes());
+        out.extend_from_slice(&reserved.to_be_bytes());
         out
     }
 
@@ -176,8 +181,9 @@ impl Mailbox {
         let newest = Seq::new(rest.number()?);
         let hash = RunningHash::from_bytes(rest.array()?);
         let bytes = rest.number()?;
+        let reserved = rest.number()?;
         rest.end()?;
-        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, access })
+        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, access })
     }
 
     /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
@@ -488,6 +494,7 @@ mod tests {
                 newest: Seq::new(6),
                 hash: RunningHash::from_bytes([8; 32]),
                 bytes: 9,
+                reserved: 10,
                 access,
             };
             let (fixed, moving) = (mailbox.encode_fixed(), mailbox.encode_moving());

@@ -403,3 +403,38 @@ async fn a_full_disk_refuses_the_new_keeps_the_old_and_recovers() {
     assert_eq!(stored(&client.append(keys.id(), envelope(2)).await).seq, Seq::new(2));
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cap_06_nobody_uses_up_the_reserve_with_which_an_admin_removes_a_member() {
+    let limits = Limits { admin_reserve_bytes: 2 << 10, ..Limits::default() };
+    let relay = Relay::start_with(limits).await;
+    let access = SecretKey::generate(&mut rand::rng());
+    let ticket = Ticket::new(access.public(), 8 << 10, 10, None);
+    relay.service.issue_access(ticket, NOW).await.unwrap();
+    let mut admin = relay.client().await;
+    let log = admin.mailbox(&access, MailboxKind::Log).await;
+    let other = admin.mailbox(&access, MailboxKind::Queue).await;
+    let mut member = relay.client().await;
+    member.prove(Subject::Mailbox(log.id(), Right::Write), &log.write).await;
+    for number in 1..=8 {
+        stored(&member.append(log.id(), envelope(number)).await);
+    }
+    let full = ResponseBody::Refused(Refusal::Full);
+    assert_eq!(member.append(log.id(), envelope(9)).await, full, "the ticket's quota");
+    // Another mailbox of the same ticket uses up its own reserve and nothing else.
+    for number in 1..=2 {
+        stored(&admin.append(other.id(), envelope(number)).await);
+    }
+    assert_eq!(admin.append(other.id(), envelope(3)).await, full, "a fixed reserve");
+    for number in 10..=11 {
+        stored(&admin.append(log.id(), envelope(number)).await);
+    }
+    assert_eq!(admin.append(log.id(), envelope(12)).await, full, "a fixed reserve");
+    assert_eq!(member.append(log.id(), envelope(9)).await, full);
+    // What is taken frees the reserve; the ticket is still beyond its quota.
+    admin.ask(RequestBody::Ack(Ack { mailbox: other.id(), upto: Seq::new(1), also: Vec::new() })).await;
+    stored(&admin.append(other.id(), envelope(3)).await);
+    assert_eq!(admin.append(other.id(), envelope(4)).await, full);
+    assert_eq!(admin.window(log.id(), 0).await.items.len(), 10);
+    relay.stop().await;
+}

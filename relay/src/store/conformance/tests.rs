@@ -53,13 +53,13 @@ async fn a_store_of_another_version_is_refused_and_left_alone() {
     {
         let db = fjall::Database::builder(&path).open().unwrap();
         let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
-        state.insert("v", "lapwing-relay store 2").unwrap();
+        state.insert("v", "lapwing-relay store 3").unwrap();
         db.persist(fjall::PersistMode::SyncAll).unwrap();
     }
     assert_eq!(FjallStore::open(&FjallOptions::at(&path)).unwrap_err(), StoreError::Version);
     let db = fjall::Database::builder(&path).open().unwrap();
     let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 2");
+    assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn a_really_full_disk_loses_nothing_and_recovers() {
         let append = |number| {
             let envelope = envelope(number, 65_536);
             let (id, mailbox, born) = (EnvelopeId::of(&envelope), owner.id(), owner.born());
-            Mutation::Append { mailbox, born, id, envelope, limit: u64::MAX, charged: true }
+            Mutation::Append { mailbox, born, id, envelope, limit: u64::MAX, reserve: 0 }
         };
         let mut stored = 0;
         loop {

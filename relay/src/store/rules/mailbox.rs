@@ -43,6 +43,7 @@ pub(super) fn create<T: Tables>(
         newest: Seq::START,
         hash: RunningHash::START,
         bytes: 0,
+        reserved: 0,
         access,
     };
     batch.create_mailbox(id, mailbox);
@@ -72,28 +73,35 @@ pub(super) fn append<T: Tables>(
     envelope_id: &EnvelopeId,
     envelope: &[u8],
     limit: u64,
-    charged: bool,
+    reserve: u64,
     day: Day,
 ) -> Result<Outcome, StoreError> {
-    let (bytes, access) = match batch.mailbox(id)? {
-        Some(mailbox) if mailbox.born == born => (mailbox.bytes, mailbox.access),
+    let (bytes, reserved, access) = match batch.mailbox(id)? {
+        Some(mailbox) if mailbox.born == born => (mailbox.bytes, mailbox.reserved, mailbox.access),
         _ => return Ok(Outcome::Refused(Refusal::NotAllowed)),
     };
     if let Some(place) = placed(batch, born, envelope_id)? {
         return Ok(Outcome::Stored { place, is_new: false });
     }
     let length = byte_count(envelope);
-    if bytes.saturating_add(length) > limit {
-        return Ok(Outcome::Refused(Refusal::Full));
-    }
-    if charged
-        && let Some(key) = &access
+    let mut is_full = bytes.saturating_add(length) > limit;
+    if let Some(key) = &access
         && let Some(ticket) = batch.ticket(key)?
-        && ticket.used_bytes.saturating_add(length) > ticket.quota_bytes
     {
+        is_full |= ticket.used_bytes.saturating_add(length) > ticket.quota_bytes;
+    }
+    if !is_full {
+        return store(batch, id, envelope_id, envelope, day);
+    }
+    // CAP-06: each mailbox has a reserve of its own, so that nobody who shares its ticket can use it up either.
+    if reserved.saturating_add(length) > reserve {
         return Ok(Outcome::Refused(Refusal::Full));
     }
-    store(batch, id, envelope_id, envelope, day)
+    let outcome = store(batch, id, envelope_id, envelope, day)?;
+    if let Some(mailbox) = batch.change_mailbox(id)? {
+        mailbox.reserved = mailbox.reserved.saturating_add(length);
+    }
+    Ok(outcome)
 }
 
 /// Stores an envelope that every check has passed. FRM-06, FRM-07.
@@ -170,6 +178,7 @@ pub(super) fn release<T: Tables>(
 ) -> Result<(), StoreError> {
     let Some(mailbox) = batch.change_mailbox(id)? else { return Ok(()) };
     mailbox.bytes = mailbox.bytes.saturating_sub(freed);
+    mailbox.reserved = mailbox.reserved.saturating_sub(freed);
     mailbox.head = head;
     let access = mailbox.access;
     access::give(batch, access.as_ref(), Cost { bytes: freed, mailboxes: 0 })

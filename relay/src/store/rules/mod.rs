@@ -32,8 +32,8 @@ pub(crate) fn stage<T: Tables>(
             mailbox::create(batch, *keys, *kind, *charge, *born, *now)
         }
         Mutation::Close { mailbox, born } => mailbox::close(batch, mailbox, *born),
-        Mutation::Append { mailbox, born, id, envelope, limit, charged } => {
-            mailbox::append(batch, mailbox, *born, id, envelope, *limit, *charged, *day)
+        Mutation::Append { mailbox, born, id, envelope, limit, reserve } => {
+            mailbox::append(batch, mailbox, *born, id, envelope, *limit, *reserve, *day)
         }
         Mutation::Ack { mailbox, born, upto, also } => mailbox::ack(batch, mailbox, *born, *upto, also),
         Mutation::BlobPut { hash, total, offset, bytes, charge } => {

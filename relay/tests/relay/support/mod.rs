@@ -51,9 +51,14 @@ pub struct Relay {
 impl Relay {
     /// Over a real store on disk.
     pub async fn start() -> Self {
+        Self::start_with(Limits::default()).await
+    }
+
+    /// Over a real store on disk, with other limits.
+    pub async fn start_with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = FjallStore::open(&FjallOptions::at(dir.path().join("store"))).unwrap();
-        Self::over(Arc::new(store), Limits::default(), local(), Some(dir)).await
+        Self::over(Arc::new(store), limits, local(), Some(dir)).await
     }
 
     /// Over a store in memory, with other options.

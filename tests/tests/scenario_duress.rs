@@ -10,7 +10,7 @@ use std::{
 };
 
 use lapwing_tests::scenario::{
-    Pair, Person,
+    Folder, Pair, Person, Relay,
     wait::{PATIENCE, timed, until},
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn plan(bo: &Person, name: &str, action: &str, passphrase: &str) {
         "--name",
         name,
         "--show",
-        "family",
+        "main",
         "--do",
         action,
         "--alert",
@@ -42,16 +42,22 @@ fn plan(bo: &Person, name: &str, action: &str, passphrase: &str) {
     let _ = bo.sets(passphrase, &words).done();
 }
 
-/// A pair with two plans of bo's, `border` to hide and `arrest` to destroy, that alert ana and show `family`.
+/// As the README shows it: bo keeps what matters in `work`, with ana in it, and has two plans, `border` to hide and
+/// `arrest` to destroy, that alert ana and show `main`.
 fn prepared() -> Pair {
-    let pair = Pair::meet();
-    let Pair { ana, bo, .. } = &pair;
-    let _ = bo.runs(&["compartment", "create", "family"]).done();
+    let folder = Folder::new();
+    let relay = Relay::start(&folder.join("relay"));
+    let (ana, bo) = (Person::at(&folder, "ana", &relay), Person::at(&folder, "bo", &relay));
+    let _ = bo.runs(&["compartment", "create", "work"]).done();
+    let _ = bo.pipes(relay.access.as_bytes(), &["relay", "add", "-", "--compartment", "work"]).done();
+    let ticket = ana.runs(&["invite", "bo"]).done().text("ticket", "ticket");
+    let _ = bo.pipes(ticket.as_bytes(), &["join", "-", "--name", "ana", "--compartment", "work"]).done();
+    let _ = ana.runs(&["sync"]).done();
     let _ = bo.runs(&["trust", "add", "ana"]).done();
     let _ = ana.runs(&["trust", "accept", "bo"]).done();
-    plan(bo, "border", "hide", HIDE);
-    plan(bo, "arrest", "destroy", DESTROY);
-    pair
+    plan(&bo, "border", "hide", HIDE);
+    plan(&bo, "arrest", "destroy", DESTROY);
+    Pair { relay, ana, bo, folder }
 }
 
 fn alerts(ana: &Person) -> Vec<Value> {
@@ -120,7 +126,7 @@ fn a_duress_passphrase_alerts_before_its_first_output_and_destroys_or_hides() {
         let list = forced.runs(&["compartment", "list"]).done().one("compartments");
         list["compartments"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect()
     };
-    assert_eq!(names, ["family"]);
+    assert_eq!(names, ["main"]);
     assert_eq!(forced.runs(&["sos", "list"]).done().one("plans")["plans"], json!([]));
     assert_eq!(forced.runs(&["trust", "list"]).done().one("trusts")["trusts"], json!([]));
     let ticket = forced.runs(&["invite", "granny"]).done().text("ticket", "ticket");

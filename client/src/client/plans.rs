@@ -97,6 +97,13 @@ impl Client {
                 "make one to show: lapwing compartment create NAME",
             ));
         }
+        // The same holds for whatever has held a plan.
+        if self.plans()?.iter().any(|(home, _)| shows.contains(home)) {
+            return Err(Error::refused(
+                "a compartment that holds a plan cannot be shown by another duress passphrase",
+                "make one to show: lapwing compartment create NAME",
+            ));
+        }
         let home = self.plan_home(&shows, &request.alert)?;
         let new = Passphrase::new(passphrase.expose());
         if self.session.opens(&new).map_err(|error| fault::change(&error))? {

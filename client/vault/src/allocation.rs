@@ -11,7 +11,7 @@
 //!
 //! Invariants: two copies, A and B, at the start of the region; the newer one that opens counts; a change
 //! replaces the older, syncs, replaces the other, syncs, so that what was removed is gone from both (VLT-41).
-//! A record is written before the header that depends on it; a record whose slots do not open with its keys
+//! Generations start anywhere (VLT-45): a count would show changes that the records do not explain. A record is written before the header that depends on it; a record whose slots do not open with its keys
 //! means nothing (VLT-40).
 
 use std::io;
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     backend::Backend,
+    generation::{GENERATION_LEN, Generation},
     geometry::{ALLOCATION_LEN, Geometry, RegionIndex},
     kdf::{SlotKey, subkey},
     labels,
@@ -37,7 +38,6 @@ pub const LABEL_MAX: usize = 64;
 
 const VERSION: u64 = 1;
 const PLAIN_LEN: usize = ALLOCATION_LEN - SEAL_OVERHEAD;
-const GENERATION_LEN: usize = 8;
 /// Twice the payloads that can exist, and then half as many: while one moves, its old record stays.
 const PAYLOAD_RECORDS_MAX: usize = 24;
 /// Twice the regions, for the same reason.
@@ -99,7 +99,7 @@ impl Allocation {
         }
     }
 
-    fn encode(&self, generation: u64) -> Result<Zeroizing<Vec<u8>>, TooManyRecords> {
+    fn encode(&self, generation: Generation) -> Result<Zeroizing<Vec<u8>>, TooManyRecords> {
         if self.payloads.len() > PAYLOAD_RECORDS_MAX || self.volumes.len() > VOLUME_RECORDS_MAX {
             return Err(TooManyRecords);
         }
@@ -124,12 +124,12 @@ impl Allocation {
         }
         let padded = pad(&map.finish(), PLAIN_LEN - GENERATION_LEN).ok_or(TooManyRecords)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAIN_LEN));
-        plaintext.extend_from_slice(&generation.to_le_bytes());
+        plaintext.extend_from_slice(&generation.to_bytes());
         plaintext.extend_from_slice(&padded);
         Ok(plaintext)
     }
 
-    pub(crate) fn decode(plaintext: &[u8]) -> Option<(u64, Self)> {
+    pub(crate) fn decode(plaintext: &[u8]) -> Option<(Generation, Self)> {
         let (generation, padded) = plaintext.split_first_chunk::<GENERATION_LEN>()?;
         let map = MapReader::read(unpad(padded)?)?;
         if map.unsigned(0)? != VERSION {
@@ -137,7 +137,7 @@ impl Allocation {
         }
         let payloads = map.list(1, PAYLOAD_RECORDS_MAX)?.iter().map(payload_record).collect::<Option<_>>()?;
         let volumes = map.list(2, VOLUME_RECORDS_MAX)?.iter().map(volume_record).collect::<Option<_>>()?;
-        Some((u64::from_le_bytes(*generation), Self { payloads, volumes }))
+        Some((Generation::from_bytes(*generation), Self { payloads, volumes }))
     }
 }
 
@@ -192,7 +192,7 @@ impl StoredUnits {
             let place = Place::copy_of(grant.region.as_u8().into(), copy);
             let Some(plaintext) = sector::open(&key, place, stored) else { continue };
             let Some((generation, content)) = Allocation::decode(&plaintext) else { continue };
-            if newest.as_ref().is_none_or(|units| generation > units.generation) {
+            if newest.as_ref().is_none_or(|units| generation.is_newer_than(units.generation)) {
                 newest = Some(AllocationUnits {
                     grant: grant.duplicate(),
                     key: key.duplicate(),
@@ -210,16 +210,22 @@ impl StoredUnits {
 pub(crate) struct AllocationUnits {
     pub(crate) grant: Grant,
     key: Secret<32>,
-    generation: u64,
+    generation: Generation,
     newest_copy: usize,
     pub(crate) content: Allocation,
 }
 
 impl AllocationUnits {
     /// For a new volume: no records yet. [`store`](Self::store) writes both copies.
-    pub(crate) fn empty(grant: Grant) -> Self {
+    pub(crate) fn empty(grant: Grant, rng: &mut dyn CryptoRng) -> Self {
         let key = subkey(&grant.key.0, labels::ALLOCATION);
-        Self { grant, key, generation: 0, newest_copy: 1, content: Allocation::default() }
+        Self {
+            grant,
+            key,
+            generation: Generation::random(rng),
+            newest_copy: 1,
+            content: Allocation::default(),
+        }
     }
 
     /// VLT-41: replaces the older copy, syncs, replaces the other, syncs. The content changes here only
@@ -232,7 +238,7 @@ impl AllocationUnits {
         rng: &mut dyn CryptoRng,
     ) -> Result<(), StoreError> {
         for _ in 0..2 {
-            let generation = self.generation.wrapping_add(1);
+            let generation = self.generation.next();
             let copy = 1 - self.newest_copy;
             let plaintext =
                 content.encode(generation).map_err(|TooManyRecords| StoreError::TooManyRecords)?;
@@ -293,9 +299,10 @@ mod tests {
     #[test]
     fn the_fullest_unit_fits_and_one_record_more_is_refused() {
         let mut allocation = full();
-        assert_eq!(allocation.encode(1).unwrap().len(), PLAIN_LEN);
+        let generation = Generation::from_bytes([1; 8]);
+        assert_eq!(allocation.encode(generation).unwrap().len(), PLAIN_LEN);
         allocation.payloads.push(record(1, b""));
-        assert_eq!(allocation.encode(1).err(), Some(TooManyRecords));
+        assert_eq!(allocation.encode(generation).err(), Some(TooManyRecords));
     }
 
     #[test]
@@ -303,7 +310,8 @@ mod tests {
         let geometry = Geometry::new(ContainerSize::MIN);
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let backend = MemoryBackend::with_image(vec![0; 8 << 20]);
-        let mut units = AllocationUnits::empty(grant(2));
+        let mut units = AllocationUnits::empty(grant(2), &mut rng);
+        let start = units.generation;
         units.store(full(), &backend, &geometry, &mut rng).ok().unwrap();
         units.store(Allocation::default(), &backend, &geometry, &mut rng).ok().unwrap();
         for copy in 0..2 {
@@ -312,7 +320,7 @@ mod tests {
             assert!(one.open(&grant(2)).unwrap().content.payloads.is_empty());
         }
         let stored = StoredUnits::read_all(&backend, &geometry).unwrap();
-        assert_eq!(stored[2].open(&grant(2)).unwrap().generation, 4);
+        assert_eq!(stored[2].open(&grant(2)).unwrap().generation, start.next().next().next().next());
         assert!(stored[1].open(&grant(1)).is_none());
     }
 
@@ -323,6 +331,7 @@ mod tests {
                 payloads: (0..count).map(|byte| record(byte, &label)).collect(),
                 volumes: vec![VolumeRecord { grant: grant(count % 4), label: Zeroizing::new(label.clone()) }],
             };
+            let generation = Generation::from_bytes(generation.to_le_bytes());
             let bytes = allocation.encode(generation).unwrap();
             let (back_generation, back) = Allocation::decode(&bytes).unwrap();
             prop_assert_eq!(back_generation, generation);
@@ -331,7 +340,7 @@ mod tests {
 
         #[test]
         fn mutated_unit_never_panics(at in 0usize..2000, byte: u8) {
-            let mut bytes = full().encode(3).unwrap().to_vec();
+            let mut bytes = full().encode(Generation::from_bytes([3; 8])).unwrap().to_vec();
             bytes[at] = byte;
             let _decoded = Allocation::decode(&bytes);
         }

@@ -6,7 +6,7 @@
 //! entry             = 0 or 1 (used) | name 16 | key 32
 //! ```
 //!
-//! Invariants: each unit has two copies of its own; a new key is on the disk before it is handed out
+//! Invariants: each unit has two copies of its own, whose generations start anywhere (VLT-45); a new key is on the disk before it is handed out
 //! (VLT-60); destroying a key is finished only when both copies of its unit are rewritten and synced
 //! (VLT-61); a destruction that a crash interrupted is completed at the next opening (VLT-62).
 //!
@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::{
     backend::Backend,
     error::VolumeError,
+    generation::{GENERATION_LEN, Generation},
     geometry::{Geometry, RegionIndex, TABLE_UNIT_LEN},
     kdf::subkey,
     labels,
@@ -34,7 +35,7 @@ use crate::{
 
 const PLAIN_LEN: usize = TABLE_UNIT_LEN - SEAL_OVERHEAD;
 const ENTRY_LEN: usize = 1 + 16 + 32;
-const ENTRIES: usize = (PLAIN_LEN - 8) / ENTRY_LEN;
+const ENTRIES: usize = (PLAIN_LEN - GENERATION_LEN) / ENTRY_LEN;
 
 const _: () = assert!(ENTRIES == 82);
 
@@ -61,7 +62,7 @@ struct State {
 
 /// One unit as it is on the disk.
 struct Unit {
-    generation: u64,
+    generation: Generation,
     newest_copy: usize,
     content: UnitContent,
 }
@@ -73,9 +74,9 @@ pub(crate) struct UnitContent {
 }
 
 impl UnitContent {
-    fn encode(&self, generation: u64) -> Zeroizing<Vec<u8>> {
+    fn encode(&self, generation: Generation) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(PLAIN_LEN));
-        out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&generation.to_bytes());
         for (name, key) in self.keys.iter().take(ENTRIES) {
             out.push(1);
             out.extend_from_slice(&name.0);
@@ -85,8 +86,8 @@ impl UnitContent {
         out
     }
 
-    pub(crate) fn decode(plaintext: &[u8]) -> Option<(u64, Self)> {
-        let (generation, rest) = plaintext.split_first_chunk::<8>()?;
+    pub(crate) fn decode(plaintext: &[u8]) -> Option<(Generation, Self)> {
+        let (generation, rest) = plaintext.split_first_chunk::<GENERATION_LEN>()?;
         if plaintext.len() != PLAIN_LEN {
             return None;
         }
@@ -105,7 +106,7 @@ impl UnitContent {
                 _ => return None,
             }
         }
-        Some((u64::from_le_bytes(*generation), Self { keys }))
+        Some((Generation::from_bytes(*generation), Self { keys }))
     }
 
     fn duplicate(&self) -> Self {
@@ -128,8 +129,9 @@ impl KeyTable {
     ) -> io::Result<()> {
         let key = subkey(&grant.key.0, labels::KEY_TABLE);
         for unit in 0..geometry.table_units() {
-            for copy in 0..2 {
-                let plaintext = UnitContent::default().encode(copy as u64);
+            let first = Generation::random(rng);
+            for (copy, generation) in [first, first.next()].into_iter().enumerate() {
+                let plaintext = UnitContent::default().encode(generation);
                 let stored = sector::seal(&key, Place::copy_of(unit as u64, copy), &plaintext, rng);
                 backend.write_at(geometry.table_unit(grant.region, unit, copy), &stored)?;
             }
@@ -150,14 +152,18 @@ impl KeyTable {
         let mut stored = vec![0; 2 * TABLE_UNIT_LEN];
         for unit in 0..geometry.table_units() {
             backend.read_at(geometry.table_unit(grant.region, unit, 0), &mut stored)?;
-            let mut copies: Vec<(usize, u64, UnitContent)> = Vec::with_capacity(2);
+            let mut copies: Vec<(usize, Generation, UnitContent)> = Vec::with_capacity(2);
             for (copy, bytes) in stored.chunks_exact(TABLE_UNIT_LEN).enumerate() {
                 let plaintext = sector::open(&key, Place::copy_of(unit as u64, copy), bytes);
                 if let Some((generation, content)) = plaintext.and_then(|bytes| UnitContent::decode(&bytes)) {
                     copies.push((copy, generation, content));
                 }
             }
-            copies.sort_by_key(|(_, generation, _)| *generation);
+            if let [(_, one, _), (_, other, _)] = copies.as_slice()
+                && one.is_newer_than(*other)
+            {
+                copies.swap(0, 1);
+            }
             let Some((newest_copy, generation, content)) = copies.pop() else {
                 return Err(VolumeError::Damaged);
             };
@@ -250,7 +256,7 @@ impl KeyTable {
     ) -> Result<(), VolumeError> {
         let State { units, rng } = state;
         let Some(known) = units.get_mut(unit) else { return Err(VolumeError::Damaged) };
-        let generation = known.generation.wrapping_add(1);
+        let generation = known.generation.next();
         let copy = 1 - known.newest_copy;
         let plaintext = content.as_ref().unwrap_or(&known.content).encode(generation);
         let stored = sector::seal(&self.key, Place::copy_of(unit as u64, copy), &plaintext, rng);
@@ -291,6 +297,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(count in 0u8..=82, generation: u64) {
+            let generation = Generation::from_bytes(generation.to_le_bytes());
             let bytes = content(count).encode(generation);
             prop_assert_eq!(bytes.len(), PLAIN_LEN);
             let (back_generation, back) = UnitContent::decode(&bytes).unwrap();
@@ -300,7 +307,7 @@ mod tests {
 
         #[test]
         fn mutated_unit_never_panics(at in 0usize..PLAIN_LEN, byte: u8) {
-            let mut bytes = content(40).encode(1).to_vec();
+            let mut bytes = content(40).encode(Generation::from_bytes([1; 8])).to_vec();
             bytes[at] = byte;
             let _decoded = UnitContent::decode(&bytes);
         }

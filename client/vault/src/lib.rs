@@ -18,7 +18,7 @@
 //! | `allocation` | what a volume's sessions allocated |
 //! | `volume`, `units`, `superblock` | redb on sealed units |
 //! | `keytable` | keys that can be destroyed one by one |
-//! | `kdf`, `sector`, `map`, `labels`, `geometry` | keys, sealing, encoding, labels, offsets |
+//! | `kdf`, `sector`, `map`, `labels`, `geometry`, `generation` | keys, sealing, encoding, labels, offsets, which copy is newer |
 //! | `memory` | [`Secret`], the wiping allocator, hardening of the process |
 //! | `backend` | file and memory |
 //!
@@ -54,6 +54,7 @@ mod allocation;
 mod backend;
 mod container;
 mod error;
+mod generation;
 mod geometry;
 mod header;
 mod kdf;

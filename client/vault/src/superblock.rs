@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariants: two copies; a change goes to the copy that is not the last synced one, and the roles change
-//! only when a sync came back (VLT-50); the newest that authenticates counts; if neither does, the volume is
+//! only when a sync came back (VLT-50); generations start anywhere (VLT-45); the newest that authenticates counts; if neither does, the volume is
 //! damaged, never empty (VLT-51).
 //!
 //! Known gaps: an older pair put back with all its units opens as it was then.
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     backend::Backend,
+    generation::{GENERATION_LEN, Generation},
     geometry::{Geometry, PAGE_LEN, RegionIndex},
     kdf::subkey,
     labels,
@@ -32,7 +33,7 @@ const STORED_LEN: usize = PLAIN_LEN + SEAL_OVERHEAD;
 /// What a superblock says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Superblock {
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
     pub(crate) len: u64,
     pub(crate) page: Box<[u8; PAGE_LEN]>,
 }
@@ -41,7 +42,7 @@ impl Superblock {
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let Self { generation, len, page } = self;
         let mut out = Zeroizing::new(Vec::with_capacity(PLAIN_LEN));
-        out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&generation.to_bytes());
         out.extend_from_slice(&len.to_le_bytes());
         out.extend_from_slice(page.as_slice());
         out
@@ -49,14 +50,14 @@ impl Superblock {
 
     /// `capacity` bounds the virtual length, in bytes.
     pub(crate) fn decode(plaintext: &[u8], capacity: u64) -> Option<Self> {
-        let (generation, rest) = plaintext.split_first_chunk::<8>()?;
+        let (generation, rest) = plaintext.split_first_chunk::<GENERATION_LEN>()?;
         let (len, page) = rest.split_first_chunk::<8>()?;
         let len = u64::from_le_bytes(*len);
         if len > capacity || !len.is_multiple_of(PAGE_LEN as u64) {
             return None;
         }
         let page: &[u8; PAGE_LEN] = page.try_into().ok()?;
-        Some(Self { generation: u64::from_le_bytes(*generation), len, page: Box::new(*page) })
+        Some(Self { generation: Generation::from_bytes(*generation), len, page: Box::new(*page) })
     }
 }
 
@@ -78,7 +79,8 @@ impl SuperblockPair {
         grant: &Grant,
         rng: &mut dyn CryptoRng,
     ) -> io::Result<()> {
-        let current = Superblock { generation: 0, len: 0, page: Box::new([0; PAGE_LEN]) };
+        let current =
+            Superblock { generation: Generation::random(rng), len: 0, page: Box::new([0; PAGE_LEN]) };
         let key = subkey(&grant.key.0, labels::SUPERBLOCK);
         let mut pair = Self { region: grant.region, key, current, synced_copy: 1, changed: false };
         for _ in 0..2 {
@@ -104,7 +106,8 @@ impl SuperblockPair {
             let place = Place::copy_of(grant.region.as_u8().into(), copy);
             let Some(plaintext) = sector::open(&key, place, &stored) else { continue };
             let Some(superblock) = Superblock::decode(&plaintext, capacity) else { continue };
-            if newest.as_ref().is_none_or(|(_, other)| superblock.generation > other.generation) {
+            if newest.as_ref().is_none_or(|(_, other)| superblock.generation.is_newer_than(other.generation))
+            {
                 newest = Some((copy, superblock));
             }
         }
@@ -145,7 +148,7 @@ impl SuperblockPair {
             return Ok(());
         }
         let copy = 1 - self.synced_copy;
-        let generation = self.current.generation.wrapping_add(1);
+        let generation = self.current.generation.next();
         let next = Superblock { generation, len: self.current.len, page: self.current.page.clone() };
         let place = Place::copy_of(self.region.as_u8().into(), copy);
         let stored = sector::seal(&self.key, place, &next.encode(), rng);
@@ -157,7 +160,7 @@ impl SuperblockPair {
         if self.changed {
             self.changed = false;
             self.synced_copy = 1 - self.synced_copy;
-            self.current.generation = self.current.generation.wrapping_add(1);
+            self.current.generation = self.current.generation.next();
         }
     }
 }
@@ -171,13 +174,14 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(generation: u64, pages in 0u64..100, byte: u8) {
+            let generation = Generation::from_bytes(generation.to_le_bytes());
             let one = Superblock { generation, len: pages * 4096, page: Box::new([byte; PAGE_LEN]) };
             prop_assert_eq!(Superblock::decode(&one.encode(), 100 * 4096), Some(one));
         }
 
         #[test]
         fn length_beyond_the_region_or_odd_is_refused(len: u64) {
-            let one = Superblock { generation: 1, len, page: Box::new([0; PAGE_LEN]) };
+            let one = Superblock { generation: Generation::from_bytes([1; 8]), len, page: Box::new([0; PAGE_LEN]) };
             let fits = len <= 50 * 4096 && len.is_multiple_of(4096);
             prop_assert_eq!(Superblock::decode(&one.encode(), 50 * 4096).is_some(), fits);
         }

@@ -416,6 +416,29 @@ fn container_waits_for_its_lock_only_after_the_passphrase_opened_something() {
 }
 
 #[test]
+fn busy_container_tells_the_application_field_and_is_not_written() {
+    let mut world = World::new(21);
+    let (mut owner, family, private) = owner(&mut world);
+    owner.set_application(b"owner relays", &mut world.rng).unwrap();
+    let spec = cover(std::slice::from_ref(&family), Others::Refresh, private);
+    owner.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    let before = world.backend.image();
+    for (passphrase, field) in [("real", &b"owner relays"[..]), ("cover", b"cover relays")] {
+        match world.unlock(passphrase) {
+            Err(UnlockError::Busy { application }) => assert_eq!(application.expose(), field),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(world.unlock("wrong"), Err(UnlockError::NotUnlocked)));
+    assert!(world.backend.image() == before);
+    // It told the truth: the holder goes on, and then both open.
+    put(&owner.open_volume(private, &mut world.rng).unwrap(), 2, "still here");
+    drop(owner);
+    assert_eq!(world.unlock("real").unwrap().application(), b"owner relays");
+    assert_eq!(world.unlock("cover").unwrap().application(), b"cover relays");
+}
+
+#[test]
 fn creation_on_a_full_disk_says_so() {
     let mut world = World::new(19);
     let recording = testing::RecordingBackend::with_image(Vec::new());

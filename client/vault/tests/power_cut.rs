@@ -167,6 +167,51 @@ fn adding_a_passphrase_is_all_or_nothing() {
 }
 
 #[test]
+fn vlt_46_passphrase_for_less_moves_records_and_order_all_or_nothing() {
+    let (world, family, private, cover) = owner_with_cover(33, Others::Keep);
+    let mut rng = ChaCha20Rng::seed_from_u64(34);
+    let mut session = opens(&world.backend, "real", &mut rng).unwrap();
+    let work = session.create_volume(private, b"work", &mut rng).unwrap();
+    let spec = |volumes| Spec {
+        volumes,
+        others: Others::Keep,
+        spare: &[],
+        application: b"",
+        label: b"c",
+        home: private,
+    };
+    // Nobody else opens `family` alone, so `work` may be named there until the addition.
+    session.remove_entry(cover, &mut rng).unwrap();
+    let (both, less) = ([family, work], [family]);
+    session.add_passphrase(&Passphrase::new("both"), &spec(&both), &mut rng).unwrap();
+    drop(session);
+    assert_eq!(opens(&world.backend, "both", &mut rng).unwrap().volumes(), both);
+    let mut outcomes = [0; 2];
+    cut_everywhere(
+        &world.backend.image(),
+        "real",
+        |mut session, rng| {
+            session.add_passphrase(&Passphrase::new("less"), &spec(&less), rng).unwrap();
+        },
+        |backend, synced, rng| {
+            let session = opens(backend, "both", rng).unwrap();
+            let moved = session.volumes() == [work, family];
+            assert!(moved || session.volumes() == both);
+            assert!(session.found_volumes().is_empty());
+            drop(session);
+            // The other's order changes with the header that brings the passphrase, or not at all.
+            let session = opens(backend, "less", rng);
+            assert_eq!(session.is_some(), moved);
+            assert!(moved || synced < 3);
+            assert!(session.is_none_or(|session| session.found_volumes().is_empty()));
+            outcomes[usize::from(moved)] += 1;
+            assert_eq!(opens(backend, "real", rng).unwrap().volumes(), [family, private, work]);
+        },
+    );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
 fn changing_the_passphrase_leaves_exactly_one_that_opens() {
     let (world, family, private, cover) = owner_with_cover(23, Others::Keep);
     let mut outcomes = [0; 2];

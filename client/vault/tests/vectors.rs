@@ -28,6 +28,8 @@ fn vector() -> Value {
     let derived = testing::derive(&image, &Passphrase::new("lapwing nest"), TINY).unwrap();
     let [slot, other_slot] = derived.slots;
     let stored_slot = 4096 + 4096 + usize::from(slot) * 4096;
+    let region_len = (image.len() - 143_360) / 4 / 4096 * 4096;
+    let units = 143_360 + usize::from(derived.region) * region_len;
     let stored_box = 4096 + usize::from(slot) * 72;
     json!({
         "passphrase": "lapwing nest",
@@ -51,6 +53,8 @@ fn vector() -> Value {
             "region": derived.region,
             "key": hex(&derived.volume_key),
             "id": hex(derived.volume.as_bytes()),
+            "allocation_units_first_64_bytes":
+                [hex(&image[units..units + 64]), hex(&image[units + 8192..units + 8256])],
             "allocation_key": hex(&derived.allocation_key),
             "key_table_key": hex(&derived.key_table_key),
             "superblock_key": hex(&derived.superblock_key),

@@ -4,6 +4,7 @@
 //! writes its records first and the header last, so that a power cut leaves the state before or after
 //! (VLT-40); a session whose own slots are gone ends (VLT-28).
 
+mod naming;
 mod passphrases;
 mod records;
 mod volumes;

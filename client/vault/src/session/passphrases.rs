@@ -23,7 +23,9 @@ use crate::{
 pub struct Spec<'a> {
     /// One to four volumes of this session, in the order in which the payload lists them. Its sessions will
     /// have to name homes for their own records without knowing who else opens what: a convention between
-    /// callers, such as "the first", lets the maker put first the one that fewest others open.
+    /// callers, such as "the first", lets the maker put first the one that fewest others open. Every other
+    /// volume is recorded in the units of one before it, as if the passphrase had made it; where that would
+    /// show a volume to a passphrase that does not open it, another volume comes first.
     pub volumes: &'a [VolumeId],
     /// What its unlocks do with slots that it does not keep. [`Others::Refresh`] destroys the caller's own
     /// payload as well, unless `spare` names it.
@@ -117,7 +119,8 @@ impl Session {
     /// # Errors
     ///
     /// [`ChangeError::AlreadyOpens`], [`ChangeError::NoFreeSlot`], [`ChangeError::WouldExpose`] when `home`
-    /// would show the record to somebody else, and the checks of [`Spec`].
+    /// would show the record to somebody else, or no order of the volumes lets their records hide from
+    /// everybody else, and the checks of [`Spec`].
     pub fn add_passphrase(
         &mut self,
         passphrase: &Passphrase,
@@ -220,14 +223,15 @@ impl Session {
     /// Writes the record, then the header with the payload and this session's keep set.
     fn store_entry(
         &mut self,
-        payload: Payload,
+        mut payload: Payload,
         record: PayloadRecord,
         new: Option<&Access>,
         spec: &Spec<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Result<PayloadId, ChangeError> {
         let home = self.home_of(spec.home)?;
-        let plan = self.plan_record(home, NewRecord::Payload(record.duplicate()), Some(&payload))?;
+        let mut plan = self.plan_record(home, NewRecord::Payload(record.duplicate()), Some(&payload))?;
+        let reordered = self.name_volumes(&mut plan, &mut payload)?;
         self.write_records(plan, rng)?;
 
         let mut change = HeaderChange::default();
@@ -235,11 +239,15 @@ impl Session {
             Some(access) => change.seal_new(&payload, access, rng)?,
             None => change.seal(&payload, &record.keys, rng)?,
         }
+        for other in &reordered {
+            change.seal(other, &self.entry(other.id)?.record.keys, rng)?;
+        }
         let mut own = self.payload.duplicate();
         own.keep = own.keep.union(record.slot_set());
         change.seal(&own, &self.access.keys, rng)?;
         self.write_header(change, rng)?;
 
+        self.take_over(Replaced { own: None, entries: reordered });
         self.payload = own;
         let id = record.id;
         self.entries.retain(|entry| entry.record.id != id);

@@ -19,6 +19,26 @@ use crate::{
 /// New contents of allocation units, in the order in which they are to be written.
 pub(super) struct RecordPlan(Vec<(RegionIndex, Allocation)>);
 
+impl RecordPlan {
+    /// The new content of a region's units, if the plan changes them.
+    pub(super) fn content(&self, region: RegionIndex) -> Option<&Allocation> {
+        self.0.iter().find(|(changed, _)| *changed == region).map(|(_, content)| content)
+    }
+
+    /// As [`content`](Self::content), to add to it; what the plan left alone is changed from `unchanged`, last.
+    pub(super) fn content_mut(
+        &mut self,
+        region: RegionIndex,
+        unchanged: impl FnOnce() -> Allocation,
+    ) -> &mut Allocation {
+        let at = self.0.iter().position(|(changed, _)| *changed == region).unwrap_or_else(|| {
+            self.0.push((region, unchanged()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+}
+
 /// What is to be recorded.
 pub(super) enum NewRecord {
     Payload(PayloadRecord),
@@ -86,7 +106,7 @@ impl Session {
     }
 
     /// The regions that a payload's volumes lie in, as far as this session can open them.
-    fn regions_of(&self, payload: &Payload) -> RegionSet {
+    pub(super) fn regions_of(&self, payload: &Payload) -> RegionSet {
         let mut set = [false; REGION_COUNT];
         for grant in &payload.volumes {
             if self.region_of(grant.key.id()) == Some(grant.region) {
@@ -116,7 +136,7 @@ impl Session {
     }
 
     /// Whether a volume record names a volume that exists.
-    fn is_current(&self, record: &VolumeRecord) -> bool {
+    pub(super) fn is_current(&self, record: &VolumeRecord) -> bool {
         self.region_of(record.grant.key.id()) == Some(record.grant.region)
     }
 
@@ -183,7 +203,7 @@ impl Session {
                 }
                 left += 1;
                 if current {
-                    moved.volumes.push(record.duplicate());
+                    gather(&mut moved.volumes, record);
                 }
             }
             if left > 0 {
@@ -208,8 +228,10 @@ impl Session {
             if home_is_read && !subject_regions[record.grant.region.as_usize()] {
                 return Err(ChangeError::WouldExpose);
             }
-            content.volumes.push(record.duplicate());
+            gather(&mut content.volumes, record);
         }
+        // A volume that names itself tells that its record was moved, and is of use only for its label.
+        content.volumes.retain(|record| record.grant.region != home || !record.label.is_empty());
         match new {
             NewRecord::Payload(record) => content.payloads.push(record),
             NewRecord::Volume(record) => content.volumes.push(record),
@@ -299,6 +321,15 @@ enum Fate {
     Stays,
     Moves,
     Goes,
+}
+
+/// Adds a record, or what it adds to one of the same volume: a label.
+fn gather(records: &mut Vec<VolumeRecord>, record: &VolumeRecord) {
+    match records.iter_mut().find(|known| known.grant.key.id() == record.grant.key.id()) {
+        Some(known) if known.label.is_empty() => known.label = record.label.clone(),
+        Some(_) => {}
+        None => records.push(record.duplicate()),
+    }
 }
 
 fn contains(set: &RegionSet, part: &RegionSet) -> bool {

@@ -117,7 +117,7 @@ impl Session {
     /// # Errors
     ///
     /// [`ChangeError::VolumeInUse`] while it is open, while a known payload opens it, while it keeps records
-    /// of other payloads or volumes, or if it is the session's last.
+    /// of other payloads or the only record of another volume, or if it is the session's last.
     pub fn delete_volume(&mut self, volume: VolumeId, rng: &mut impl CryptoRng) -> Result<(), ChangeError> {
         let grant = self.grant(volume)?.duplicate();
         let region = grant.region;
@@ -134,7 +134,7 @@ impl Session {
                         .content
                         .volumes
                         .iter()
-                        .any(|record| self.region_of(record.grant.key.id()).is_some()))
+                        .any(|record| self.is_current(record) && self.is_needed(record, region)))
         });
         let last = listed && self.payload.volumes.len() == 1;
         if self.disk.is_open(region) || opened_elsewhere || keeps_records || last {
@@ -169,6 +169,19 @@ impl Session {
                 known.find(|grant| grant.key.id() == volume)
             })
             .ok_or(ChangeError::UnknownVolume)
+    }
+
+    /// Whether somebody may find a volume only through its record in the units of `region`. What this session
+    /// lists first is known to whoever made this session; what is recorded elsewhere is found there.
+    fn is_needed(&self, record: &VolumeRecord, region: RegionIndex) -> bool {
+        let named = record.grant.key.id();
+        let first = self.payload.volumes.first().is_some_and(|grant| grant.key.id() == named);
+        let elsewhere = self.regions.iter().flatten().any(|units| {
+            units.grant.region != region
+                && units.grant.region != record.grant.region
+                && units.content.volumes.iter().any(|other| other.grant.key.id() == named)
+        });
+        !first && !elsewhere
     }
 
     /// Whether this session knows that a region belongs to somebody.

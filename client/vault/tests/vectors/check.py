@@ -57,4 +57,12 @@ for a,b in (('mac',b'header mac'),('ring',b'header ring'),('generation',b'header
 k=H(v['volume']['key'])
 for a,b in (('allocation_key',b'allocation'),('key_table_key',b'key table'),('superblock_key',b'superblock'),('unit_key',b'units')): assert hkdf(k,L+b).hex()==v['volume'][a]
 assert hkdf(k,L+b'volume id',16).hex()==v['volume']['id']
+# Both copies' allocation units: generations follow each other on the circle, and no record is in them yet.
+units=[H(u) for u in v['volume']['allocation_units_first_64_bytes']]
+ak=H(v['volume']['allocation_key'])
+plain=[xor(u[24:],xstream(ak,u[:24],len(u)-24,1)) for u in units]
+gen=[int.from_bytes(p[:8],'little') for p in plain]
+assert (gen[0]-gen[1])%(1<<64) in (1,(1<<64)-1),gen
+empty=bytes.fromhex('a3000101800280')
+for p in plain: assert p[8:]==(struct.pack('<H',len(empty))+empty+bytes(64))[:32],'allocation'
 print('independent check passed')

@@ -54,6 +54,10 @@ pub struct Network {
     pub alpn: String,
     /// See [`ServerOptions::max_connections`].
     pub max_connections: usize,
+    /// See [`ServerOptions::connections_per_network`].
+    pub connections_per_network: usize,
+    /// See [`ServerOptions::stranger_timeout`].
+    pub stranger_timeout: Span,
     /// See [`ServerOptions::retry_above`].
     pub retry_above: usize,
     /// See [`ServerOptions::idle_timeout`].
@@ -112,6 +116,8 @@ impl Default for Network {
             listen,
             alpn,
             max_connections,
+            connections_per_network,
+            stranger_timeout,
             retry_above,
             idle_timeout,
             keep_alive,
@@ -124,6 +130,8 @@ impl Default for Network {
             listen: listen.ip(),
             alpn: String::from_utf8_lossy(&alpn).into_owned(),
             max_connections,
+            connections_per_network,
+            stranger_timeout: Span(stranger_timeout),
             retry_above,
             idle_timeout: Span(idle_timeout),
             keep_alive: Span(keep_alive),
@@ -196,6 +204,8 @@ impl Config {
             listen,
             alpn,
             max_connections,
+            connections_per_network,
+            stranger_timeout,
             retry_above,
             idle_timeout,
             keep_alive,
@@ -206,6 +216,8 @@ impl Config {
             listen: SocketAddr::new(*listen, *port),
             alpn: alpn.clone().into_bytes(),
             max_connections: *max_connections,
+            connections_per_network: *connections_per_network,
+            stranger_timeout: stranger_timeout.0,
             retry_above: *retry_above,
             idle_timeout: idle_timeout.0,
             keep_alive: keep_alive.0,
@@ -248,6 +260,8 @@ impl Config {
                     listen: _,
                     alpn,
                     max_connections,
+                    connections_per_network,
+                    stranger_timeout,
                     retry_above,
                     idle_timeout,
                     keep_alive,
@@ -284,6 +298,11 @@ listen = "{listen}"
 alpn = "{alpn}"
 # Connections at a time, some 60 KiB each when idle. Above, new ones are refused.
 max_connections = {max_connections}
+# Connections at a time from one network: one IPv4 address, one IPv6 /56. Raise it where many people share an address
+# (a proxy, an onion service, a venue).
+connections_per_network = {connections_per_network}
+# When three quarters of max_connections are taken: silence after which those who proved nothing are closed, oldest first.
+stranger_timeout = "{stranger_timeout}"
 # Handshakes at a time above which an address must first prove that it receives.
 retry_above = {retry_above}
 # Silence after which a connection is dead.
@@ -304,7 +323,7 @@ reserve = "{reserve}"
 [limits]
 # Envelopes waiting in one mailbox. At it, senders are told that the mailbox is full.
 mailbox_size = "{mailbox_size}"
-# What a mailbox's administrator may append beyond that.
+# What a mailbox's administrator may append beyond that, and beyond the quota of its access ticket.
 admin_reserve = "{admin_reserve}"
 # How long envelopes and attachments are kept, in whole days.
 retention = "{retention}"
@@ -336,6 +355,9 @@ mailboxes = {mailboxes}
         }
         if self.network.max_connections == 0 {
             return bad("network.max_connections", "at least 1");
+        }
+        if self.network.connections_per_network == 0 {
+            return bad("network.connections_per_network", "at least 1");
         }
         if self.network.idle_timeout.0 < Duration::from_secs(5)
             || self.network.idle_timeout.0 > Duration::from_secs(24 * 3600)

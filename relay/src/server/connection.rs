@@ -27,6 +27,7 @@ pub(super) async fn serve(connection: Connection, context: &Arc<Context>) {
         return;
     }
     let state = Arc::new(context.service.connect(ChannelBinding::from_bytes(binding)));
+    let entry = context.crowd.enter(connection.clone());
     let budget = exchange::budget();
     let mut streams = JoinSet::new();
     let mut notices = JoinSet::new();
@@ -48,8 +49,9 @@ pub(super) async fn serve(connection: Connection, context: &Arc<Context>) {
             stream = connection.accept_bi() => {
                 let Ok((answers, requests)) = stream else { break Some(End::Gone) };
                 let (context, state, budget) = (Arc::clone(context), Arc::clone(&state), Arc::clone(&budget));
+                let visit = Arc::clone(&entry.visit);
                 streams.spawn(async move {
-                    exchange::serve(answers, requests, &context, &state, &budget).await
+                    exchange::serve(answers, requests, &context, (&state, &visit), &budget).await
                 });
             }
         }

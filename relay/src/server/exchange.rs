@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Context,
+    crowd::Visit,
     frames::{FrameError, Frames},
 };
 use crate::service::{ConnectionState, TOKEN_ANSWER_STEP};
@@ -56,7 +57,7 @@ pub(super) async fn serve(
     mut answers: SendStream,
     stream: quinn::RecvStream,
     context: &Context,
-    connection: &ConnectionState,
+    (connection, visit): (&ConnectionState, &Visit),
     budget: &Arc<Semaphore>,
 ) -> End {
     let mut frames = Frames::new(stream);
@@ -86,7 +87,7 @@ pub(super) async fn serve(
             debug_assert_eq!(taken.length, length);
             let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
             has_barrier |= is_barrier;
-            let answered = answer(context, connection, taken.request, is_barrier, permit);
+            let answered = answer(context, (connection, visit), taken.request, is_barrier, permit);
             // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
             in_flight.push(tokio::task::unconstrained(answered));
         }
@@ -164,17 +165,19 @@ fn is_barrier(body: &RequestBody) -> bool {
 
 async fn answer(
     context: &Context,
-    connection: &ConnectionState,
+    (connection, visit): (&ConnectionState, &Visit),
     request: Result<Request, u64>,
     was_barrier: bool,
     permit: OwnedSemaphorePermit,
 ) -> Answered {
+    visit.asks();
     let response = match request {
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
         Ok(Request { id, body }) => {
             let held_back = matches!(body, RequestBody::Token(_)).then(Instant::now);
             let body = context.service.handle(connection, body, context.clock.now()).await;
+            visit.answered(connection);
             if let Some(begun) = held_back {
                 hold_back(begun).await;
             }

@@ -3,6 +3,7 @@
 //! Every task hangs on a handle: dropping [`Server`] ends them, [`Server::shutdown`] drains first.
 
 mod connection;
+mod crowd;
 mod exchange;
 mod frames;
 
@@ -24,6 +25,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crowd::{Crowd, Prefix, Seat};
+
 use crate::{
     clock::Clock,
     key::{KeyError, RelaySecret},
@@ -38,8 +41,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(3600);
 /// Unread bytes of one stream that a client may send ahead: two of the largest frames.
 const STREAM_WINDOW: u32 = 512 << 10;
-/// Unread bytes of one connection that a client may send ahead.
+/// Unread bytes of one connection that a client may send ahead once it has proved something.
 const CONNECTION_WINDOW: u32 = 2 << 20;
+/// And before: one of the largest frames, and as much again.
+const STRANGER_WINDOW: u32 = 512 << 10;
+/// Between two looks at whether it is crowded; what may be closed is closed this much later at most.
+const LOOK: Duration = Duration::from_secs(1);
 /// Unacknowledged bytes that the relay holds for one connection; a slow reader stops at it.
 const SEND_WINDOW: u64 = 1 << 20;
 /// Streams that a client may have open: requests, and blobs beside them.
@@ -54,6 +61,12 @@ pub struct ServerOptions {
     pub alpn: Vec<u8>,
     /// Connections at a time (some 60 KiB each when idle); above, new ones are refused.
     pub max_connections: usize,
+    /// Connections and handshakes at a time from one network (an IPv4 address, an IPv6 /56); above, new ones are refused.
+    /// All users behind one proxy, provider's translator or onion service count as one network.
+    pub connections_per_network: usize,
+    /// Above three quarters of `max_connections`, connections that have proved nothing and asked nothing for this long
+    /// are closed, oldest first.
+    pub stranger_timeout: Duration,
     /// Handshakes at a time above which an address must prove that it receives (RFC 9000 section 8.1.2).
     pub retry_above: usize,
     /// Silence after which a connection is dead.
@@ -72,6 +85,8 @@ impl Default for ServerOptions {
             listen: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 4433)),
             alpn: frame::ALPN.to_vec(),
             max_connections: 8192,
+            connections_per_network: 512,
+            stranger_timeout: Duration::from_secs(30),
             retry_above: 64,
             idle_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
@@ -119,6 +134,7 @@ struct Context {
     clock: Arc<dyn Clock>,
     stall_timeout: Duration,
     stop: CancellationToken,
+    crowd: Arc<Crowd>,
 }
 
 impl Server {
@@ -151,10 +167,10 @@ impl Server {
             clock: Arc::clone(&clock),
             stall_timeout: options.stall_timeout,
             stop: stop.clone(),
+            crowd: Crowd::new(),
         });
         let mut tasks = JoinSet::new();
-        let bounds = (options.max_connections, options.retry_above);
-        tasks.spawn(accept(endpoint, context, bounds, Arc::clone(&counters)));
+        tasks.spawn(accept(endpoint, context, options.clone(), Arc::clone(&counters)));
         tasks.spawn(sweep(service, clock, stop.clone()));
         Ok(Self { address, key, stop, tasks, counters, socket_buffers })
     }
@@ -208,7 +224,7 @@ fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None);
     Ok(transport)
@@ -236,30 +252,36 @@ fn socket(address: SocketAddr, buffer: usize) -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-async fn accept(
-    endpoint: Endpoint,
-    context: Arc<Context>,
-    (max_connections, retry_above): (usize, usize),
-    counters: Arc<Counters>,
-) {
+async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOptions, counters: Arc<Counters>) {
     let mut connections = JoinSet::new();
+    let crowded = options.max_connections - options.max_connections / 4;
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             () = context.stop.cancelled() => break,
             // Ends first: their number is what the next decision looks at.
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            _ = look.tick() => {
+                context.crowd.make_room(connections.len().saturating_sub(crowded), options.stranger_timeout);
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                if connections.len() >= max_connections {
+                let prefix = Prefix::of(incoming.remote_address().ip());
+                let near = context.crowd.from(prefix);
+                if connections.len() >= options.max_connections || near >= options.connections_per_network {
                     incoming.refuse();
                 } else if !incoming.remote_address_validated()
-                    && counters.handshakes.load(Ordering::Relaxed) >= retry_above
+                    // Who only pretends to be of a network takes half of its seats at most.
+                    && (near >= options.connections_per_network / 2
+                        || counters.handshakes.load(Ordering::Relaxed) >= options.retry_above)
                 {
                     // Fails only for an address that is already validated.
                     incoming.retry().ok();
                 } else {
-                    connections.spawn(welcome(incoming, Arc::clone(&context), Arc::clone(&counters)));
+                    let seat = context.crowd.seat(prefix);
+                    connections.spawn(welcome(incoming, seat, Arc::clone(&context), Arc::clone(&counters)));
                 }
             }
         }
@@ -269,7 +291,7 @@ async fn accept(
     tokio::time::timeout(DRAIN, endpoint.wait_idle()).await.ok();
 }
 
-async fn welcome(incoming: Incoming, context: Arc<Context>, counters: Arc<Counters>) {
+async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>, counters: Arc<Counters>) {
     let handshake = Count::new(&counters.handshakes);
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,

@@ -52,6 +52,13 @@ impl ConnectionState {
         !self.inbox.lock().subscriptions.is_empty()
     }
 
+    /// Whether it proved a right to a mailbox or an access ticket: what a stranger cannot. A proof of a tripwire's key does
+    /// not count, since everybody can make such a key.
+    pub fn is_known(&self) -> bool {
+        let proofs = self.proofs();
+        !proofs.rights.is_empty() || !proofs.access.is_empty()
+    }
+
     pub(super) fn proven(&self, mailbox: &MailboxId, right: Right) -> Option<Born> {
         self.proofs().rights.get(&(*mailbox, right)).copied()
     }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod crash;
+mod crowd;
 mod hostile;
 mod quic;
 mod support;

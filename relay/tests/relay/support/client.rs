@@ -11,7 +11,10 @@ use lapwing_wire::{
     labels,
     limits::MAX_FRAME,
 };
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
+use quinn::{
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig,
+    crypto::rustls::QuicClientConfig,
+};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, SignatureScheme,
     client::{
@@ -102,6 +105,16 @@ impl Client {
         alpn: &[u8],
         provider: CryptoProvider,
     ) -> Result<Self, String> {
+        Self::connect_over(address, key, alpn, provider, TransportConfig::default()).await
+    }
+
+    pub async fn connect_over(
+        address: SocketAddr,
+        key: &RelayKey,
+        alpn: &[u8],
+        provider: CryptoProvider,
+        transport: TransportConfig,
+    ) -> Result<Self, String> {
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?
@@ -114,7 +127,9 @@ impl Client {
         let quic = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut endpoint = Endpoint::client(local).map_err(|error| error.to_string())?;
-        endpoint.set_default_client_config(ClientConfig::new(Arc::new(quic)));
+        let mut config = ClientConfig::new(Arc::new(quic));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         let connecting = endpoint.connect(address, "relay").map_err(|error| error.to_string())?;
         let connection = within(connecting).await.map_err(|error| error.to_string())?;
         let mut exported = [0; 32];

@@ -324,6 +324,15 @@ mod tests {
         assert!(stored[1].open(&grant(1)).is_none());
     }
 
+    #[test]
+    fn vlt_45_units_of_new_volumes_start_anywhere() {
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        let starts: Vec<_> =
+            (0..4).map(|_| AllocationUnits::empty(grant(1), &mut rng).generation.to_bytes()).collect();
+        // No byte of the count is the same in all.
+        assert!((0..GENERATION_LEN).all(|byte| starts.iter().any(|start| start[byte] != starts[0][byte])));
+    }
+
     proptest! {
         #[test]
         fn round_trip(count in 0u8..=16, label in prop::collection::vec(any::<u8>(), 0..=LABEL_MAX), generation: u64) {

@@ -285,7 +285,25 @@ impl fmt::Debug for KeyTable {
 mod tests {
     use proptest::prelude::*;
 
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
     use super::*;
+    use crate::{backend::MemoryBackend, geometry::ContainerSize, payload::VolumeKey};
+
+    #[test]
+    fn vlt_45_units_of_new_tables_start_anywhere_each() {
+        let geometry = Geometry::new(ContainerSize::MIN);
+        let mut rng = ChaCha20Rng::seed_from_u64(8);
+        let backend = MemoryBackend::with_image(vec![0; 8 << 20]);
+        let grant = Grant { region: RegionIndex::all()[1], key: VolumeKey(Secret::random(&mut rng)) };
+        KeyTable::create(&backend, &geometry, &grant, &mut rng).unwrap();
+        let fill = FillRng::seeded(&mut rng);
+        let table = KeyTable::open(Arc::new(backend), geometry, &grant, fill).unwrap();
+        let state = table.state();
+        assert!(state.units.iter().all(|unit| unit.newest_copy == 1));
+        let starts: Vec<_> = state.units.iter().map(|unit| unit.generation.to_bytes()).collect();
+        assert!((0..GENERATION_LEN).all(|byte| starts.iter().any(|start| start[byte] != starts[0][byte])));
+    }
 
     fn content(count: u8) -> UnitContent {
         let keys = (0..count)

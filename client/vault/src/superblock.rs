@@ -169,7 +169,26 @@ impl SuperblockPair {
 mod tests {
     use proptest::prelude::*;
 
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
     use super::*;
+    use crate::{backend::MemoryBackend, geometry::ContainerSize, payload::VolumeKey};
+
+    #[test]
+    fn vlt_45_superblocks_of_new_volumes_start_anywhere_and_follow_each_other() {
+        let geometry = Geometry::new(ContainerSize::MIN);
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let backend = MemoryBackend::with_image(vec![0; 8 << 20]);
+        let grant = Grant { region: RegionIndex::all()[1], key: VolumeKey(Secret::random(&mut rng)) };
+        let mut starts = Vec::new();
+        for _ in 0..4 {
+            SuperblockPair::create(&backend, &geometry, &grant, &mut rng).unwrap();
+            let pair = SuperblockPair::open(&backend, &geometry, &grant, u64::MAX).unwrap().unwrap();
+            assert_eq!(pair.synced_copy, 1);
+            starts.push(pair.current.generation.to_bytes());
+        }
+        assert!((0..GENERATION_LEN).all(|byte| starts.iter().any(|start| start[byte] != starts[0][byte])));
+    }
 
     proptest! {
         #[test]

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`shell`] | what every command works with |
-//! | [`commands`] | one module per group of verbs |
+//! | `commands` | one module per group of verbs |
 //! | [`output`], [`prompt`] | the only ways to and from the person |
 //! | [`exit`] | exit codes |
 //! | [`progress`], [`qr`], [`strength`], [`table`], [`size`] | how things are shown and read |

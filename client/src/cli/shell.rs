@@ -15,9 +15,9 @@ use super::{
 use crate::{
     client::{Client, World},
     driver::Report,
-    engine::{Effect, view},
+    engine::{Effect, Fault, view},
     error::Error,
-    store::TrustSide,
+    store::{StoreError, TrustSide},
 };
 
 /// How long a command sends and fetches before it answers. What is not done by then is kept.
@@ -104,7 +104,13 @@ impl Shell {
         for trouble in &report.trouble {
             self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
         }
-        if !report.faults.is_empty() {
+        let full = |fault: &Fault| matches!(fault, Fault::Store(StoreError::Full));
+        if report.faults.iter().any(full) {
+            self.output.warn(
+                "a compartment is full: what comes for it stays at the relay, as long as that keeps it",
+            );
+        }
+        if !report.faults.iter().all(full) {
             self.output.warn("something could not be taken in; run: lapwing doctor");
         }
         report

@@ -80,9 +80,10 @@ pub(super) fn change(error: &ChangeError) -> Error {
 pub(super) fn volume(error: VolumeError) -> Error {
     let message = error.to_string();
     match error {
-        VolumeError::Full | VolumeError::KeyTableFull => {
-            Error::refused(message, "delete messages or chats you do not need")
-        }
+        VolumeError::Full | VolumeError::KeyTableFull => Error::refused(
+            message,
+            "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER",
+        ),
         _ => Error::refused(message, "nothing was changed; run: lapwing doctor"),
     }
 }

@@ -164,7 +164,9 @@ impl Fault {
             Self::GroupNotReady => "run: lapwing sync --wait 30",
             Self::OwnerLeaves => "to end the group for everybody: lapwing group leave GROUP --end",
             Self::Group(_) => "see: lapwing group info GROUP",
-            Self::Store(StoreError::Full) => "delete messages or chats you do not need; see: lapwing status",
+            Self::Store(StoreError::Full) => {
+                "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER"
+            }
             Self::Store(_) => "run: lapwing doctor",
             Self::Session(_) => "run: lapwing doctor; if it stays, make a new contact with a fresh ticket",
             Self::Inconsistent(_) => "please report this; nothing was changed",

@@ -86,7 +86,7 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
                 check: "space",
                 ok: false,
                 message: format!("{} is nearly full", client.compartments()[number].name),
-                hint: "delete messages or chats you do not need",
+                hint: "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER",
             })?;
         }
     }

@@ -1,0 +1,37 @@
+//! `trust` and `alert`.
+
+use clap::Subcommand;
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Ask a contact to receive your alerts
+    Add {
+        /// The contact's chat
+        chat: String,
+    },
+    /// Agree to receive a contact's alerts
+    Accept {
+        /// The contact's chat
+        chat: String,
+    },
+    /// List who is alerted, and who alerts you
+    List,
+    /// End it, in both directions
+    Remove {
+        /// The contact's chat
+        chat: String,
+    },
+}
+
+/// `alert`.
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// List alerts
+    List,
+    /// Acknowledge an alert: it stops repeating
+    Ack {
+        /// The first letters of its id, as `alert list` shows it [default: all]
+        id: Option<String>,
+    },
+}

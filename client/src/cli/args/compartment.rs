@@ -1,0 +1,22 @@
+//! `compartment`.
+
+use clap::Subcommand;
+
+/// `compartment`.
+#[derive(Debug, Subcommand)]
+pub enum CompartmentCommand {
+    /// Make a compartment: chats of its own, which a passphrase may open or not
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// List the compartments that this passphrase opens
+    List,
+    /// Give a compartment another name
+    Rename {
+        /// The compartment
+        compartment: String,
+        /// Its new name
+        name: String,
+    },
+}

@@ -1,0 +1,67 @@
+//! `invite`, `join`, `verify`, `chat`.
+
+use clap::{Args, Subcommand};
+
+/// Arguments of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// Your name for the person; nobody else sees it
+    pub name: String,
+    /// Show the ticket as a QR code too
+    #[arg(long)]
+    pub qr: bool,
+    /// How long the ticket can be used, up to 30 days
+    #[arg(long, default_value = "7d", value_name = "SPAN")]
+    pub valid: String,
+    /// Receive at this relay [default: the first one]
+    #[arg(long, value_name = "RELAY")]
+    pub relay: Option<String>,
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The ticket's text, or - to read it from standard input
+    #[arg(value_name = "TICKET|-")]
+    pub ticket: String,
+    /// Your name for the person; nobody else sees it
+    #[arg(long)]
+    pub name: String,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The chat
+    pub chat: String,
+    /// Record that the numbers are equal on both sides
+    #[arg(long, conflicts_with = "different")]
+    pub equal: bool,
+    /// Record that they are not, or not compared
+    #[arg(long)]
+    pub different: bool,
+}
+
+/// `chat`.
+#[derive(Debug, Subcommand)]
+pub enum ChatCommand {
+    /// List the chats
+    List,
+    /// Give a chat another name
+    Rename {
+        /// The chat
+        chat: String,
+        /// Its new name
+        name: String,
+    },
+    /// End a contact: nothing is taken or sent any more
+    Block {
+        /// The chat
+        chat: String,
+    },
+    /// Undo `block`
+    Unblock {
+        /// The chat
+        chat: String,
+    },
+}

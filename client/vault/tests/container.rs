@@ -173,6 +173,49 @@ fn vlt_32_passphrase_in_use_is_refused() {
     assert!(!session.opens(&Passphrase::new("free")).unwrap());
 }
 
+/// A second passphrase that opens all that the first one does, and no more than it hinders: compartments are made and
+/// deleted, covers added and the passphrase changed as without it, and from either of the two.
+#[test]
+fn vlt_43_a_payload_that_opens_everything_may_learn_of_what_is_made_later() {
+    let mut world = World::new(23);
+    let (mut session, family, private) = owner(&mut world);
+    let both = [family, private];
+    let spec = Spec { label: b"second", ..cover(&both, Others::Keep, family) };
+    let second = session.add_passphrase(&Passphrase::new("second"), &spec, &mut world.rng).unwrap();
+    let third = session.create_volume(family, b"", &mut world.rng).unwrap();
+    put(&session.open_volume(third, &mut world.rng).unwrap(), 1, "made later");
+    drop(session);
+
+    let mut session = world.unlock("second").unwrap();
+    assert_eq!((session.volumes(), session.found_volumes()), (both.to_vec(), vec![third]));
+    assert_eq!(get(&session.open_volume(third, &mut world.rng).unwrap(), 1).as_deref(), Some("made later"));
+    let spec = cover(std::slice::from_ref(&third), Others::Keep, family);
+    session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    drop(session);
+
+    let mut session = world.unlock("real").unwrap();
+    assert_eq!(session.entries().len(), 2);
+    let three = [family, private, third];
+    let spec = Spec { label: b"second", ..cover(&three, Others::Keep, family) };
+    session.reseal(second, &spec, &mut world.rng).unwrap();
+    // What a payload opens that does not open everything stays.
+    assert!(matches!(session.delete_volume(third, &mut world.rng), Err(ChangeError::VolumeInUse)));
+    session.delete_volume(private, &mut world.rng).unwrap();
+    session.change_passphrase(&Passphrase::new("new real"), family, &mut world.rng).unwrap();
+    drop(session);
+    for passphrase in ["new real", "second"] {
+        let session = world.unlock(passphrase).unwrap();
+        assert_eq!(
+            (session.volumes(), session.found_volumes()),
+            (vec![family, third], vec![]),
+            "{passphrase}"
+        );
+        assert!(session.open_volume(private, &mut world.rng).is_err());
+    }
+    let session = world.unlock("cover").unwrap();
+    assert_eq!((session.volumes(), session.entries().len()), (vec![third], 0));
+}
+
 #[test]
 fn eight_passphrases_fit_and_a_ninth_is_refused() {
     let mut world = World::new(8);

@@ -285,7 +285,7 @@ impl Session {
         Ok(replaced)
     }
 
-    fn take_over(&mut self, replaced: Replaced) {
+    pub(super) fn take_over(&mut self, replaced: Replaced) {
         let Replaced { own, entries } = replaced;
         if let Some(own) = own {
             self.payload = own;
@@ -297,7 +297,7 @@ impl Session {
         }
     }
 
-    fn entry(&self, id: PayloadId) -> Result<&LiveEntry, ChangeError> {
+    pub(super) fn entry(&self, id: PayloadId) -> Result<&LiveEntry, ChangeError> {
         self.entries.iter().find(|entry| entry.record.id == id).ok_or(ChangeError::UnknownEntry)
     }
 
@@ -361,9 +361,9 @@ impl Session {
 }
 
 /// Payloads that a header write seals anew besides the one it is about.
-struct Replaced {
-    own: Option<Payload>,
-    entries: Vec<Payload>,
+pub(super) struct Replaced {
+    pub(super) own: Option<Payload>,
+    pub(super) entries: Vec<Payload>,
 }
 
 fn record_of(id: PayloadId, access: &Access, label: &[u8]) -> PayloadRecord {

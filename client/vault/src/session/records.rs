@@ -116,6 +116,11 @@ impl Session {
         set
     }
 
+    /// The regions that this session can open.
+    pub(super) fn opened_regions(&self) -> RegionSet {
+        std::array::from_fn(|region| self.regions[region].is_some())
+    }
+
     /// All regions that the records in `set` lead to, `set` included.
     fn reach(&self, mut set: RegionSet) -> RegionSet {
         loop {
@@ -140,7 +145,8 @@ impl Session {
         self.region_of(record.grant.key.id()) == Some(record.grant.region)
     }
 
-    /// Refuses a home in which another known payload could read of `subject` though it must not.
+    /// Refuses a home in which another known payload could read of `subject` though it must not. Who opens all
+    /// that this session opens may read of what it makes.
     fn check_home(
         &self,
         home: RegionIndex,
@@ -149,7 +155,10 @@ impl Session {
     ) -> Result<(), ChangeError> {
         for entry in self.entries.iter().filter(|entry| Some(entry.record.id) != subject) {
             let reach = self.reach(self.regions_of(&entry.payload));
-            if reach[home.as_usize()] && !contains(&reach, subject_regions) {
+            if reach[home.as_usize()]
+                && !contains(&reach, subject_regions)
+                && !contains(&reach, &self.opened_regions())
+            {
                 return Err(ChangeError::WouldExpose);
             }
         }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::{HeaderChange, Session, records::NewRecord};
+use super::{HeaderChange, Session, passphrases::Replaced, records::NewRecord};
 use crate::{
     allocation::{LABEL_MAX, VolumeRecord},
     error::{ChangeError, VolumeError},
     geometry::{REGION_COUNT, RegionIndex},
     memory::Secret,
-    payload::{Grant, VolumeId, VolumeKey},
+    payload::{Grant, Payload, VolumeId, VolumeKey},
     sector::{FillRng, random_below},
     volume::Volume,
 };
@@ -111,18 +111,26 @@ impl Session {
         Ok(id)
     }
 
-    /// Deletes a volume: its key leaves this session's payload and all records, its region becomes random
-    /// bytes.
+    /// Deletes a volume: its key leaves this session's payload, every known payload that opens all that this
+    /// session opens, and all records; its region becomes random bytes.
     ///
     /// # Errors
     ///
-    /// [`ChangeError::VolumeInUse`] while it is open, while a known payload opens it, while it keeps records
-    /// of other payloads or the only record of another volume, or if it is the session's last.
+    /// [`ChangeError::VolumeInUse`] while it is open, while another known payload opens it, while it keeps
+    /// records of other payloads or the only record of another volume, or if it is the session's last.
     pub fn delete_volume(&mut self, volume: VolumeId, rng: &mut impl CryptoRng) -> Result<(), ChangeError> {
         let grant = self.grant(volume)?.duplicate();
         let region = grant.region;
         let listed = self.payload.grant(volume).is_some();
-        let opened_elsewhere = self.entries.iter().any(|entry| entry.payload.grant(volume).is_some());
+        let without = |payload: &Payload| {
+            let mut payload = payload.duplicate();
+            payload.volumes.retain(|grant| grant.key.id() != volume);
+            payload
+        };
+        let opened = self.opened_regions();
+        let readers = || self.entries.iter().filter(|entry| entry.payload.grant(volume).is_some());
+        let opened_in_part = readers().any(|entry| self.regions_of(&entry.payload) != opened);
+        let left: Vec<Payload> = readers().map(|entry| without(&entry.payload)).collect();
         let keeps_records = self.regions[region.as_usize()].as_ref().is_some_and(|units| {
             units.grant.key.id() == volume
                 && (units
@@ -137,16 +145,18 @@ impl Session {
                         .any(|record| self.is_current(record) && self.is_needed(record, region)))
         });
         let last = listed && self.payload.volumes.len() == 1;
-        if self.disk.is_open(region) || opened_elsewhere || keeps_records || last {
+        if self.disk.is_open(region) || opened_in_part || keeps_records || last {
             return Err(ChangeError::VolumeInUse);
         }
-        if listed {
-            let mut payload = self.payload.duplicate();
-            payload.volumes.retain(|grant| grant.key.id() != volume);
+        if listed || !left.is_empty() {
+            let own = without(&self.payload);
             let mut change = HeaderChange::default();
-            change.seal(&payload, &self.access.keys, rng)?;
+            change.seal(&own, &self.access.keys, rng)?;
+            for payload in &left {
+                change.seal(payload, &self.entry(payload.id)?.record.keys, rng)?;
+            }
             self.write_header(change, rng)?;
-            self.payload = payload;
+            self.take_over(Replaced { own: Some(own), entries: left });
         }
         // Units that cannot be opened may belong to somebody else by now: only what is ours is overwritten.
         if self.region_of(volume) == Some(region) {

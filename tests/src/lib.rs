@@ -2,10 +2,18 @@
 //!
 //! - [`audit`]: reads the project's own sources, papers, manifests and dependency graph and reports what breaks
 //!   a rule of the house. Every rule is a pure function, tried on planted violations before it judges the tree.
+//! - [`reader`]: what a stranger can open with the documents alone, in Python.
 //! - [`scenario`]: the two programs as real processes, on loopback.
 //! - [`world`]: many clients, relays in process, one manual clock and a network that misbehaves on demand.
 
 pub mod audit;
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "code of tests only, which says what it leaves out"
+)]
+pub mod reader;
 #[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]
 pub mod scenario;
 #[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]

@@ -3,7 +3,7 @@
 use lapwing_tests::scenario::{Outcome, Running, programs};
 
 /// Every command of this version (design section 7), as it is typed, with what its help must mention.
-const COMMANDS: [(&str, &[&str]); 34] = [
+const COMMANDS: [(&str, &[&str]); 35] = [
     ("init", &["--size", "--weak"]),
     ("status", &[]),
     ("doctor", &[]),
@@ -18,6 +18,7 @@ const COMMANDS: [(&str, &[&str]); 34] = [
     ("chat block", &["CHAT"]),
     ("send", &["CHAT", "-|TEXT", "standard input"]),
     ("read", &["CHAT", "--follow", "--last"]),
+    ("search", &["-|TEXT", "--chat", "--last", "50", "standard input"]),
     ("sync", &["--wait", "SECS"]),
     ("group", &["create", "invite", "approve", "decline", "members", "remove", "leave", "info"]),
     ("group create", &["NAME", "--as"]),

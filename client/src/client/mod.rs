@@ -28,7 +28,11 @@ pub use tokens::PayloadRelays;
 use crate::{
     cli::prompt::TypedPassphrase,
     driver::{Clock, Compartment, Driver, Next, Report},
-    engine::{Command, Effect, Reply, view},
+    engine::{
+        Command, Effect, Reply,
+        search::{self, Hit, Query},
+        view,
+    },
     error::Error,
     net::Transport,
     store::{RelayRow, Unit, VolumeBase},
@@ -294,6 +298,25 @@ impl Client {
         let compartment =
             self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
         read(&Unit::new(&*compartment.base)).map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// The newest `last` messages of a compartment, or of one of its chats, that contain a text; newest first.
+    ///
+    /// # Errors
+    /// There is no such chat; the compartment cannot be read.
+    pub fn search(
+        &self,
+        compartment: usize,
+        query: &Query,
+        chat: Option<&str>,
+        last: usize,
+        workers: usize,
+    ) -> Result<Vec<Hit>, Error> {
+        let chat = chat.map(|name| self.read(compartment, |unit| view::chat(unit, name))).transpose()?;
+        let compartment =
+            self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        search::search(&*compartment.base, query, chat.map(|chat| chat.id).as_ref(), last, workers)
+            .map_err(|fault| refused_by_engine(&fault))
     }
 
     /// Gives a command to a compartment and commits what it changed.

@@ -2,7 +2,7 @@
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+    aead::{Aead, AeadInPlace, Payload},
 };
 use lapwing_protocol::content::{Body, Content, MAX_TEXT, MessageId};
 use lapwing_wire::{ids::labelled_hash, time::Timestamp};
@@ -17,6 +17,7 @@ use crate::store::{
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 const NONCE: usize = 24;
+const TAG: usize = 16;
 
 /// Messages looked at in one go while counting.
 const PAGE: usize = 256;
@@ -52,8 +53,15 @@ fn body_key(cx: &Cx<'_, '_, '_>, chat: &ChatId) -> Result<(BodyKeyName, Zeroizin
     }
 }
 
-fn associated(chat: &ChatId, order: Order) -> Vec<u8> {
-    [BODY_LABEL, chat.as_bytes(), &order.to_be_bytes()].concat()
+/// What a body is bound to: label, chat, place.
+fn associated(chat: &ChatId, order: Order) -> [u8; BODY_LABEL.len() + 16 + 8] {
+    let mut data = [0; BODY_LABEL.len() + 16 + 8];
+    let (label, place) = data.split_at_mut(BODY_LABEL.len());
+    label.copy_from_slice(BODY_LABEL);
+    let (of, at) = place.split_at_mut(16);
+    of.copy_from_slice(chat.as_bytes());
+    at.copy_from_slice(&order.to_be_bytes());
+    data
 }
 
 /// A message to be stored.
@@ -122,11 +130,30 @@ pub(super) fn text_of(
     row: &MessageRow,
 ) -> Result<Option<Zeroizing<String>>, Fault> {
     let Some(key) = unit.body_key(&row.key)? else { return Ok(None) };
-    let Some((nonce, sealed)) = row.body.split_at_checked(NONCE) else { return Ok(None) };
-    let cipher = XChaCha20Poly1305::new((&*key).into());
-    let payload = Payload { msg: sealed, aad: &associated(chat, order) };
-    let plain = cipher.decrypt(XNonce::from_slice(nonce), payload).ok().map(String::from_utf8);
-    Ok(plain.and_then(Result::ok).map(Zeroizing::new))
+    let mut text = Zeroizing::new(Vec::new());
+    let opened = open_body(&key, chat, order, &row.body, &mut text);
+    Ok(opened.then(|| String::from_utf8(std::mem::take(&mut *text)).ok().map(Zeroizing::new)).flatten())
+}
+
+/// Opens a body into `out`, in place of what that held. Returns whether it is authentic; if not, `out` is empty.
+pub(super) fn open_body(
+    key: &[u8; 32],
+    chat: &ChatId,
+    order: Order,
+    body: &[u8],
+    out: &mut Zeroizing<Vec<u8>>,
+) -> bool {
+    out.clear();
+    let Some((nonce, sealed)) = body.split_at_checked(NONCE) else { return false };
+    let Some((sealed, tag)) = sealed.split_last_chunk::<TAG>() else { return false };
+    out.extend_from_slice(sealed);
+    let cipher = XChaCha20Poly1305::new(key.into());
+    let aad = associated(chat, order);
+    let opened = cipher.decrypt_in_place_detached(XNonce::from_slice(nonce), &aad, out, tag.into());
+    if opened.is_err() {
+        out.clear();
+    }
+    opened.is_ok()
 }
 
 /// A line of the program's own in a chat.

@@ -16,6 +16,7 @@
 //! | `trust` | trusted contacts and alerts |
 //! | [`plan`] | what a duress passphrase sets off |
 //! | [`group`] | groups |
+//! | [`search`] | looking for a text |
 //! | [`view`] | what is shown of all this |
 
 pub mod command;
@@ -23,6 +24,7 @@ pub mod event;
 pub mod fault;
 pub mod group;
 pub mod plan;
+pub mod search;
 pub mod view;
 
 mod answer;

@@ -274,16 +274,26 @@ pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<Messag
     rows.drain(..)
         .map(|((_, order), row)| {
             let text = conversation::text_of(unit, chat, order, &row)?;
-            Ok(MessageView {
-                order,
-                writer: writer(&names, &row.writer),
-                sent: row.sent,
-                stored: row.stored,
-                state: row.state,
-                text: text.map(|text| Untrusted::new(text.to_string())),
-            })
+            Ok(message(&names, order, &row, text.map(|text| text.to_string())))
         })
         .collect()
+}
+
+/// One message of a chat whose members have these names.
+pub(super) fn message(
+    names: &group::Names,
+    order: Order,
+    row: &MessageRow,
+    text: Option<String>,
+) -> MessageView {
+    MessageView {
+        order,
+        writer: writer(names, &row.writer),
+        sent: row.sent,
+        stored: row.stored,
+        state: row.state,
+        text: text.map(Untrusted::new),
+    }
 }
 
 fn writer(names: &group::Names, writer: &Writer) -> WriterView {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,6 +15,9 @@ pub type BodyKeyName = [u8; 16];
 
 /// A record: its key and its value.
 pub type Record = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+/// Is lent keys and values of records, one after the other, until it breaks off.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Storage failed. Nothing of the unit of work was kept.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +46,35 @@ pub trait Base {
     /// [`StoreError`].
     fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
+    /// Lends the records in `from..to`, in order of their keys or backwards, until `see` breaks off. `see` may read
+    /// body keys, and nothing else of this base.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn visit(&self, from: &[u8], to: &[u8], backwards: bool, see: &mut Visitor<'_>)
+    -> Result<(), StoreError>;
+
     /// Up to `limit` records in `from..to`, in order of their keys or backwards.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn range(&self, from: &[u8], to: &[u8], limit: usize, backwards: bool)
-    -> Result<Vec<Record>, StoreError>;
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        backwards: bool,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
+        self.visit(from, to, backwards, &mut |key, value| {
+            found.push((key.to_vec(), Zeroizing::new(value.to_vec())));
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
+    }
 
     /// The key for bodies of that name, if it was made and not destroyed.
     ///
@@ -104,16 +131,22 @@ impl Base for MemoryBase {
         Ok(self.records().get(key).cloned())
     }
 
-    fn range(
+    fn visit(
         &self,
         from: &[u8],
         to: &[u8],
-        limit: usize,
         backwards: bool,
-    ) -> Result<Vec<Record>, StoreError> {
+        see: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
         let records = self.records();
-        let range = records.range(from.to_vec()..to.to_vec()).map(|(k, v)| (k.clone(), v.clone()));
-        Ok(if backwards { range.rev().take(limit).collect() } else { range.take(limit).collect() })
+        let mut lend = |(key, value): (&Vec<u8>, &Zeroizing<Vec<u8>>)| see(key, value);
+        let mut range = records.range(from.to_vec()..to.to_vec());
+        // That it broke off is no news to `see`.
+        let _ = if backwards { range.rev().try_for_each(&mut lend) } else { range.try_for_each(&mut lend) };
+        Ok(())
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {

@@ -14,7 +14,8 @@ mod rows;
 mod unit;
 mod volume;
 
-pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError};
+pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError, Visitor};
+pub(crate) use rows::SealedText;
 pub use rows::{
     AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
     InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,

@@ -85,6 +85,14 @@ impl<'a> Unit<'a> {
         }
     }
 
+    /// A record that the base lent.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`].
+    pub(crate) fn read<R: Row>(bytes: &[u8]) -> Result<R, StoreError> {
+        decode(bytes)
+    }
+
     /// Stages a record.
     pub fn put<R: Row>(&mut self, key: &R::Key, row: &R) {
         self.stage(full_key::<R>(key), Some(Zeroizing::new(codec::encode(row))));

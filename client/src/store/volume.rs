@@ -1,5 +1,7 @@
 //! Records of a compartment in a volume of the vault: one table of redb, body keys in the volume's key table.
 
+use std::ops::ControlFlow;
+
 use lapwing_vault::{
     KeyName, Volume, VolumeError,
     redb::{self, TableDefinition},
@@ -7,7 +9,7 @@ use lapwing_vault::{
 use zeroize::Zeroizing;
 
 use super::{
-    base::{Base, BodyKeyName, Record, StoreError},
+    base::{Base, BodyKeyName, StoreError, Visitor},
     rows::MessageRow,
     unit::{Changes, Row},
 };
@@ -49,15 +51,15 @@ fn of_redb(error: impl Into<redb::Error>) -> StoreError {
 
 type Found<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
 
-fn copied<'a>(
-    found: impl Iterator<Item = Result<Found<'a>, redb::StorageError>>,
-) -> Result<Vec<Record>, StoreError> {
-    found
-        .map(|pair| {
-            let (key, value) = pair.map_err(of_redb)?;
-            Ok((key.value().to_vec(), Zeroizing::new(value.value().to_vec())))
-        })
-        .collect()
+fn lend<'a>(
+    mut found: impl Iterator<Item = Result<Found<'a>, redb::StorageError>>,
+    see: &mut Visitor<'_>,
+) -> Result<(), StoreError> {
+    let ended = found.try_for_each(|pair| match pair {
+        Ok((key, value)) => see(key.value(), value.value()).map_break(Ok),
+        Err(error) => ControlFlow::Break(Err(error)),
+    });
+    ended.break_value().unwrap_or(Ok(())).map_err(of_redb)
 }
 
 impl Base for VolumeBase {
@@ -72,21 +74,21 @@ impl Base for VolumeBase {
         Ok(value.map(|value| Zeroizing::new(value.value().to_vec())))
     }
 
-    fn range(
+    fn visit(
         &self,
         from: &[u8],
         to: &[u8],
-        limit: usize,
         backwards: bool,
-    ) -> Result<Vec<Record>, StoreError> {
+        see: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
         let read = self.volume.begin_read().map_err(of_volume)?;
         let table = match read.open_table(RECORDS) {
             Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
             Err(error) => return Err(of_redb(error)),
         };
         let found = table.range(from..to).map_err(of_redb)?;
-        if backwards { copied(found.rev().take(limit)) } else { copied(found.take(limit)) }
+        if backwards { lend(found.rev(), see) } else { lend(found, see) }
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lapwing::store::{Base, BodyKeyName, Changes, MemoryBase, Record, StoreError};
+use lapwing::store::{Base, BodyKeyName, Changes, MemoryBase, StoreError, Visitor};
 use zeroize::Zeroizing;
 
 /// When the process dies.
@@ -88,14 +88,14 @@ impl Base for CrashBase {
         self.alive()?.get(key)
     }
 
-    fn range(
+    fn visit(
         &self,
         from: &[u8],
         to: &[u8],
-        limit: usize,
         backwards: bool,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.alive()?.range(from, to, limit, backwards)
+        see: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
+        self.alive()?.visit(from, to, backwards, see)
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {

@@ -11,6 +11,7 @@ mod demo;
 mod group;
 mod message;
 mod relay;
+mod search;
 mod sos;
 mod vault;
 
@@ -21,6 +22,7 @@ pub use demo::DemoArgs;
 pub use group::GroupCommandLine;
 pub use message::{ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
+pub use search::SearchArgs;
 pub use sos::{ActionArg, SosAddArgs, SosCommand};
 pub use vault::{InitArgs, PassphraseCommand};
 
@@ -96,6 +98,8 @@ pub enum CommandLine {
     Send(SendArgs),
     /// Show messages of a chat
     Read(ReadArgs),
+    /// Find messages that contain a text
+    Search(SearchArgs),
     /// Send what waits and fetch what came
     Sync(SyncArgs),
     /// Found, join and change groups

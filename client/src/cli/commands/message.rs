@@ -86,8 +86,9 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     Ok(Exit::Done)
 }
 
+/// A message as `read` and `search` show it.
 #[derive(Serialize)]
-struct Message {
+pub(super) struct Message {
     chat: String,
     /// Place in the chat.
     order: Order,
@@ -101,7 +102,12 @@ struct Message {
 }
 
 impl Message {
-    fn of(chat: &str, view: &MessageView, zone: &Zone) -> Self {
+    /// Name of the chat.
+    pub(super) fn chat(&self) -> &str {
+        &self.chat
+    }
+
+    pub(super) fn of(chat: &str, view: &MessageView, zone: &Zone) -> Self {
         Self {
             chat: chat.to_owned(),
             order: view.order,

@@ -10,6 +10,7 @@ mod done;
 mod group;
 mod message;
 mod relay;
+mod search;
 mod sos;
 mod trust;
 mod vault;
@@ -37,6 +38,7 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Chat(command) => chat::run(shell, command).await,
         CommandLine::Send(args) => message::send(shell, &args).await,
         CommandLine::Read(args) => message::read(shell, &args).await,
+        CommandLine::Search(args) => search::search(shell, &args).await,
         CommandLine::Sync(args) => message::sync(shell, &args).await,
         CommandLine::Group(command) => group::run(shell, command).await,
         CommandLine::Compartment(command) => compartment::run(shell, command).await,

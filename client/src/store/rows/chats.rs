@@ -162,4 +162,23 @@ row!(
     |b| chat_and(b, number)
 );
 
+impl MessageRow {
+    /// What seals the text, without reading the rest of the record: for looking through many. `None` where it has
+    /// another shape.
+    pub(crate) fn sealed(bytes: &[u8]) -> Option<SealedText<'_>> {
+        cbor4ii::serde::from_slice(bytes).ok()
+    }
+}
+
+/// The sealed text of a message, where the record lies.
+#[derive(Deserialize)]
+pub(crate) struct SealedText<'a> {
+    /// Name of the key.
+    #[serde(with = "serde_bytes")]
+    pub(crate) key: [u8; 16],
+    /// Nonce and sealed text.
+    #[serde(borrow, with = "serde_bytes")]
+    pub(crate) body: &'a [u8],
+}
+
 redacted!(ContactRow, MessageRow);

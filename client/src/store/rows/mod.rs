@@ -22,6 +22,7 @@ mod chats;
 mod groups;
 mod plans;
 
+pub(crate) use chats::SealedText;
 pub use chats::{
     ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MessageRow, MessageState, NameRow,
     TakenTicketRow, Writer,

@@ -32,6 +32,7 @@ use zeroize::Zeroize;
 use crate::{
     alert::{AlertAck, TrustAnswer, TrustRequest},
     group::{GroupDecline, GroupInvite, GroupJoin, GroupWelcome, MAX_NAME},
+    renewal::{RenewalTicket, Successor},
     route::{RawRoute, Route},
     secret::SecretBytes,
     session::MAX_PLAINTEXT,
@@ -113,6 +114,12 @@ pub enum Body {
     GroupWelcome(GroupWelcome),
     /// The peer does not want to join, or is not wanted.
     GroupDecline(GroupDecline),
+    /// With it the peer can begin the session anew when it is gone.
+    RenewalTicket(RenewalTicket),
+    /// The first content of a session that was begun anew: the sender's mailbox from now on.
+    Renewal(Route),
+    /// Another identity of the sender goes on with the chat.
+    Successor(Successor),
     /// A kind that this version does not know. Shown as unsupported, never an error.
     Unsupported {
         /// The kind's name as sent; untrusted text.
@@ -212,6 +219,9 @@ impl Body {
             Self::GroupJoin(_) => "group_join",
             Self::GroupWelcome(_) => "group_welcome",
             Self::GroupDecline(_) => "group_decline",
+            Self::RenewalTicket(_) => "renewal_ticket",
+            Self::Renewal(_) => "renewal",
+            Self::Successor(_) => "successor",
             Self::Unsupported { kind } => kind,
         }
     }
@@ -222,7 +232,7 @@ impl Body {
                 check_name(alias.as_deref(), ContentError::TooLong)?;
                 codec::encode(&RawHello { route: route.raw(), alias: alias.clone() })
             }
-            Self::Route(route) => codec::encode(&route.raw()),
+            Self::Route(route) | Self::Renewal(route) => codec::encode(&route.raw()),
             Self::Ready => codec::encode(&()),
             Self::Text(text) => {
                 check_text(text, ContentError::TooLong)?;
@@ -238,6 +248,8 @@ impl Body {
             Self::GroupJoin(join) => codec::encode(&join.raw()),
             Self::GroupWelcome(welcome) => codec::encode(&welcome.raw()),
             Self::GroupDecline(decline) => codec::encode(decline),
+            Self::RenewalTicket(ticket) => codec::encode(&ticket.raw()),
+            Self::Successor(successor) => codec::encode(&successor.raw()),
             Self::Unsupported { kind: _ } => return Err(ContentError::Unsupported),
         };
         Ok((self.kind(), SecretBytes::new(body)))
@@ -276,6 +288,11 @@ impl Body {
                 Self::GroupWelcome(GroupWelcome::from_raw(part(body)?).map_err(|_| ContentError::Malformed)?)
             }
             "group_decline" => Self::GroupDecline(part(body)?),
+            "renewal_ticket" => Self::RenewalTicket(RenewalTicket::from_raw(part(body)?)?),
+            "renewal" => Self::Renewal(Route::from_raw(part(body)?)),
+            "successor" => {
+                Self::Successor(Successor::from_raw(part(body)?).map_err(|_| ContentError::Malformed)?)
+            }
             // CNT-02.
             _ => Self::Unsupported { kind },
         })
@@ -412,7 +429,7 @@ mod tests {
         }
 
         #[test]
-        fn changed_content_never_panics(which in 0usize..12, at: prop::sample::Index, byte: u8) {
+        fn changed_content_never_panics(which in 0usize..15, at: prop::sample::Index, byte: u8) {
             let bodies = crate::vectors::bodies();
             let body = bodies.into_iter().nth(which).unwrap();
             let mut bytes = content(body).encode().unwrap().expose().to_vec();

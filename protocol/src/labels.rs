@@ -88,6 +88,9 @@ pub const GROUP_MESSAGE: Label = Label::new("lapwing/1 group message");
 /// Associated data of a chain that is too long for a welcome (GRP-18).
 pub const SEALED_CHAIN: Label = Label::new("lapwing/1 sealed chain");
 
+/// Tag of a refused renewal (RNW-06).
+pub const RENEWAL_REFUSED: Label = Label::new("lapwing/1 renewal refused");
+
 /// All labels of this crate, for the uniqueness test and for other crates' uniqueness tests.
 pub const ALL: &[Label] = &[
     DIRECT_BINDING,
@@ -110,6 +113,7 @@ pub const ALL: &[Label] = &[
     JOIN,
     GROUP_MESSAGE,
     SEALED_CHAIN,
+    RENEWAL_REFUSED,
 ];
 
 #[cfg(test)]

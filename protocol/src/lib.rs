@@ -17,6 +17,7 @@
 //! | [`content`] | what an opened message contains |
 //! | [`alert`] | alerts, and what makes a trusted contact |
 //! | [`group`] | membership as a signed chain, epochs, logs, group messages |
+//! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | [`session`] | pairwise sessions, sender keys, bundles, safety numbers: libsignal behind one door |
 //! | [`identity`] | the public half of an identity |
 //! | [`signing`] | statements signed by an identity |
@@ -30,6 +31,7 @@ pub mod envelope;
 pub mod group;
 pub mod identity;
 pub mod labels;
+pub mod renewal;
 pub mod route;
 mod seal;
 pub mod secret;

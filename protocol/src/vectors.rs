@@ -24,8 +24,9 @@ use crate::{
         GroupInvite, GroupJoin, GroupWelcome, InvitationId, MemberEntry, MemberId, MessageBinding,
         MessageHash, Role, RosterHash, Settings,
     },
+    renewal::{self, RenewalTicket, Successor, TicketSecret},
     secret::SecretBytes,
-    session::LocalIdentity,
+    session::{BundleUse, LocalIdentity},
     testing::{NOW, epoch_keys, hex, person, relay, rng, route},
     ticket::{self, Ticket},
 };
@@ -85,6 +86,14 @@ fn welcome() -> GroupWelcome {
     GroupWelcome::new(&group, invitation(), &keys, Seq::new(7), &mut rng(3)).unwrap().0
 }
 
+fn renewal_ticket() -> RenewalTicket {
+    let mut rng = rng(8);
+    let (mut ann, _) = person(1, "ann");
+    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(NOW.as_millis());
+    let bundle = ann.new_bundle(BundleUse::Once, now, &mut rng).unwrap();
+    RenewalTicket::new(&bundle, &mut rng).unwrap()
+}
+
 /// One body of every kind.
 pub(crate) fn bodies() -> Vec<Body> {
     let trust = TrustId::from_bytes([1; 16]);
@@ -102,6 +111,9 @@ pub(crate) fn bodies() -> Vec<Body> {
         Body::GroupJoin(join()),
         Body::GroupWelcome(welcome()),
         Body::GroupDecline(GroupDecline { group, invitation: invitation() }),
+        Body::RenewalTicket(renewal_ticket()),
+        Body::Renewal(route(3)),
+        Body::Successor(Successor { identity: *person(2, "bob").0.public(), first: vec![3; 9] }),
     ]
 }
 
@@ -201,6 +213,8 @@ fn all() -> BTreeMap<String, String> {
     let blob = ticket::seal_bundle(&route(1).key, &person(1, "ann").1.bundle, &mut rng(7)).unwrap();
     let ticket = Ticket { route: route(1), bundle: BlobHash::of(&blob), expires: NOW, reusable: true };
     out.insert("ticket".to_owned(), ticket.to_text().into_bytes());
+    let refusal = renewal::refuse(&TicketSecret::from_bytes([1; 32]), &[2; 32]);
+    out.insert("renewal refusal".to_owned(), refusal);
     out.insert("ticket bundle hash".to_owned(), BlobHash::of(&blob).as_bytes().to_vec());
     out.into_iter().map(|(name, bytes)| (name, hex(&bytes))).collect()
 }

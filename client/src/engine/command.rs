@@ -11,7 +11,7 @@ use lapwing_wire::{
 use super::{
     Cx, Fault, contact, conversation, group,
     plan::{self, PlanSpec},
-    relays, trust,
+    relays, renewal, trust,
 };
 use crate::store::{ChatId, ContactRow, Order, PlanRow, SettingsRow, Sink};
 
@@ -90,6 +90,11 @@ pub enum Command {
         chat: String,
         /// From now on.
         blocked: bool,
+    },
+    /// Begins the session of a chat anew.
+    Renew {
+        /// Which chat.
+        chat: String,
     },
     /// Asks a contact to be a trusted contact.
     TrustAdd {
@@ -234,6 +239,10 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         Command::Block { chat, blocked } => {
             let (id, _) = contact::find(cx, &chat)?;
             if blocked { contact::block(cx, id) } else { contact::unblock(cx, id) }.map(|()| Reply::Done)
+        }
+        Command::Renew { chat } => {
+            let (id, _) = contact::find(cx, &chat)?;
+            renewal::begin(cx, id).map(|()| Reply::Done)
         }
         Command::TrustAdd { chat } => trust::add(cx, &chat).map(Reply::Trust),
         Command::TrustAccept { chat } => trust::accept(cx, &chat).map(|()| Reply::Done),

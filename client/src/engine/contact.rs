@@ -20,6 +20,7 @@ use std::time::Duration;
 use lapwing_protocol::{
     content::{Body, Content, Hello},
     envelope::EnvelopeKey,
+    renewal::RefusalIn,
     route::Route,
     session::{self, BundleUse, LocalIdentity, Session},
     ticket::{self, Ticket, TicketError},
@@ -35,7 +36,7 @@ use serde_bytes::ByteBuf;
 use super::{
     Cx, Effect, Fault, conversation,
     outgoing::{self, DIRECT, local_identity, seed},
-    relays,
+    relays, renewal,
 };
 use crate::store::{
     ChatId, ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MailboxRow, NameRow, OpId, OpKind,
@@ -323,9 +324,24 @@ pub(super) fn on_direct_mailbox(
     chat: ChatId,
     message: &[u8],
 ) -> Result<bool, Fault> {
+    if let Some(refusal) = RefusalIn::parse(message) {
+        return renewal::refused(cx, chat, &refusal);
+    }
+    if let Some(taken) = renewal::accept(cx, chat, message)? {
+        return Ok(taken);
+    }
     let Some(contact) = cx.unit.get::<ContactRow>(&chat)? else { return Ok(false) };
     let ticket_mailbox = contact.ticket_mailbox;
-    let Some(content) = open(cx, chat, contact, message)? else { return Ok(false) };
+    let established = contact.state == ContactState::Established;
+    let Some(content) = open(cx, chat, contact, message)? else {
+        let Some(content) = renewal::open_former(cx, chat, message)? else { return Ok(false) };
+        conversation::take(cx, chat, content)?;
+        return Ok(true);
+    };
+    if established {
+        renewal::enrol(cx, chat)?;
+        renewal::answered(cx, chat)?;
+    }
     // CON-03: from now on the ticket's mailbox closes as soon as it is empty.
     if let Some(mailbox) = ticket_mailbox
         && let Some(mut row) = cx.unit.get::<MailboxRow>(&mailbox)?
@@ -371,6 +387,7 @@ pub(super) fn moved(cx: &mut Cx<'_, '_, '_>, chat: ChatId, route: &Route) -> Res
     }
     outgoing::reroute(cx, chat, route)?;
     outgoing::send_content(cx, chat, Body::Ready, None, None)?;
+    renewal::enrol(cx, chat)?;
     if !was_established {
         cx.tell(Effect::Contact { chat });
     }
@@ -436,6 +453,7 @@ pub(super) fn block(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> 
     }
     cx.unit.put(&chat, &contact);
     cx.unit.delete::<JoiningRow>(&chat);
+    renewal::close_left(cx, chat)?;
     drop_operations(cx, chat)
 }
 

@@ -9,7 +9,7 @@ use lapwing_wire::{ids::labelled_hash, time::Timestamp};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
 
-use super::{Cx, Effect, Fault, contact, group, outgoing, trust};
+use super::{Cx, Effect, Fault, contact, group, outgoing, renewal, trust};
 use crate::store::{
     BodyKeyName, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState,
     OpKind, Order, StoreError, Unit, Writer,
@@ -200,6 +200,7 @@ pub(super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<
 pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> Result<(), Fault> {
     let Content { id, sent, body } = content;
     match body {
+        Body::Text(_) if renewal::is_repeated(cx, chat, id)? => {}
         Body::Text(text) => {
             let message =
                 NewMessage { id, writer: Writer::Peer, sent, state: MessageState::Received, text: &text };
@@ -209,6 +210,8 @@ pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> R
         // A second introduction changes nothing; `Ready` did its work by arriving.
         Body::Hello(_) | Body::Ready => {}
         Body::Route(route) => contact::moved(cx, chat, &route)?,
+        Body::RenewalTicket(ticket) => renewal::received(cx, chat, &ticket)?,
+        Body::Renewal(route) => renewal::repeated(cx, chat, &route)?,
         Body::TrustRequest(request) => trust::requested(cx, chat, &request)?,
         Body::TrustAccept(answer) => trust::accepted(cx, chat, &answer)?,
         Body::TrustRemove(answer) => trust::removed(cx, chat, &answer)?,

@@ -58,6 +58,12 @@ pub enum Fault {
     /// The ticket was used by somebody else, or withdrawn.
     #[error("this contact came to nothing: the ticket was used by somebody else, withdrawn or has expired")]
     ContactFailed,
+    /// A handshake is on its way.
+    #[error("the session of this chat is being renewed already; the other side has not answered yet")]
+    RenewalWaits,
+    /// There is nothing to renew the session with.
+    #[error("the session of this chat cannot be renewed: nothing of the other side is here to begin it with")]
+    NoRenewalTicket,
     /// The owner blocked the chat.
     #[error("this chat is blocked")]
     Blocked,
@@ -146,6 +152,8 @@ impl Fault {
             Self::TicketUsedHere => "see: lapwing chat list",
             Self::NotJoined => "give the other person the ticket; when they have joined, run: lapwing sync",
             Self::NotEstablished => "run: lapwing sync --wait 30",
+            Self::RenewalWaits => "ask the other person to run: lapwing sync",
+            Self::NoRenewalTicket => "make a new contact with a fresh ticket: lapwing invite NAME",
             Self::Blocked => "to undo it: lapwing chat unblock NAME",
             Self::EmptyText => "give the text as an argument, or on standard input with -",
             Self::TextTooLong => "send it in parts",

@@ -13,6 +13,7 @@
 //! | `inbox` | what a relay delivers |
 //! | `answer` | what a relay answers |
 //! | `outgoing` | operations for relays |
+//! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | `trust` | trusted contacts and alerts |
 //! | [`plan`] | what a duress passphrase sets off |
 //! | [`group`] | groups |
@@ -24,6 +25,7 @@ pub mod event;
 pub mod fault;
 pub mod group;
 pub mod plan;
+pub mod renewal;
 pub mod search;
 pub mod view;
 
@@ -99,6 +101,7 @@ pub fn handle(
         Event::Gone { mailbox } => relays::gone(&mut cx, &mailbox)?,
         Event::Tick => {
             contact::expire(&mut cx)?;
+            renewal::tick(&mut cx)?;
             group::tick(&mut cx)?;
         }
     }

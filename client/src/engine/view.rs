@@ -9,7 +9,7 @@ use lapwing_protocol::{
 };
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 
-use super::{Fault, contact, conversation, group, trust};
+use super::{Fault, contact, conversation, group, renewal, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, InvitationRow, MailboxRow, MessageRow,
@@ -64,6 +64,8 @@ pub enum ChatState {
     Joining,
     /// Messages go both ways.
     Open,
+    /// The session is being renewed: the other side has not answered yet.
+    Renewing,
     /// It came to nothing.
     Failed,
     /// A group that we are not in any more.
@@ -222,6 +224,7 @@ fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow) -> Result<ChatView, Faul
         (Some(contact), _) => match contact.state {
             ContactState::Invited => ChatState::Invited,
             ContactState::Joining | ContactState::Joined => ChatState::Joining,
+            ContactState::Established if renewal::is_waiting(unit, &id)? => ChatState::Renewing,
             ContactState::Established => ChatState::Open,
             ContactState::Failed => ChatState::Failed,
         },

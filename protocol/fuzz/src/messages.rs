@@ -19,8 +19,9 @@ use lapwing_protocol::{
         InvitationId, MemberEntry, Role, Settings,
     },
     labels,
+    renewal::{RefusalIn, TicketSecret},
     route::Route,
-    session::{BundleUse, LocalIdentity},
+    session::{BundleUse, LocalIdentity, claimed_handshake},
     ticket::{self, Ticket},
 };
 use lapwing_wire::{
@@ -74,6 +75,7 @@ pub fn ticket(data: &[u8]) {
 
 /// Content from a peer. What is read is written and read again; what is verified inside does not panic.
 pub fn content(data: &[u8]) {
+    let _ = RefusalIn::parse(data).map(|refusal| refusal.is_genuine(&TicketSecret::from_bytes([1; 32])));
     let Ok(read) = Content::decode(data) else { return };
     let me = *group().roster().iter().next().expect("the founder").0;
     match &read.body {
@@ -83,6 +85,12 @@ pub fn content(data: &[u8]) {
         Body::GroupWelcome(welcome) => {
             let _ = welcome.open(welcome.group, welcome.invitation, &me, Some(data));
             let _ = welcome.open(group().id(), InvitationId::from_bytes([9; 16]), &me, None);
+        }
+        Body::RenewalTicket(ticket) => {
+            let _ = ticket.bundle_of(&group().roster().iter().next().expect("the founder").1.identity);
+        }
+        Body::Successor(successor) => {
+            let _ = claimed_handshake(&successor.first);
         }
         _ => {}
     }

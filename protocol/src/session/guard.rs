@@ -45,7 +45,7 @@ pub(super) const MAX_HANDSHAKES: usize = 4;
 const SIGNAL_VERSION: u8 = 0x44;
 
 const TYPE_WHISPER: u8 = 2;
-const TYPE_PRE_KEY: u8 = 3;
+pub(super) const TYPE_PRE_KEY: u8 = 3;
 const TYPE_SENDER_KEY: u8 = 7;
 
 /// A message of a pairwise session that passed every check which needs no session.

@@ -159,8 +159,12 @@ impl LocalIdentity {
     /// Destroys the private keys of `bundle`. Handshakes made for it are refused from now on; sessions stay.
     /// Answers whether the bundle was open.
     pub fn retire_bundle(&mut self, bundle: &Bundle) -> bool {
+        self.retire_set(bundle.set())
+    }
+
+    /// As [`LocalIdentity::retire_bundle`], by the bundle's [`Bundle::set`].
+    pub fn retire_set(&mut self, set: u32) -> bool {
         let before = self.sets.len();
-        let set = bundle.set();
         self.sets.retain(|kept| kept.id != set);
         self.sets.len() < before
     }

@@ -32,7 +32,10 @@ pub use binding::Context;
 pub use error::SessionError;
 pub use guard::{MAX_COUNTER_AHEAD, MAX_MESSAGE};
 pub use local::{BundleUse, LocalIdentity, MAX_BUNDLE_USES, MAX_LOCAL_STATE, MAX_OPEN_BUNDLES};
-pub use pairwise::{Accepted, Ciphertext, MAX_PLAINTEXT, Session, accept_first, claimed_sender};
+pub use pairwise::{
+    Accepted, Ciphertext, Handshake, MAX_PLAINTEXT, Session, accept_first, carries_handshake,
+    claimed_handshake, claimed_sender,
+};
 pub use prekeys::{Bundle, BundleIn, MAX_BUNDLE};
 pub use safety_number::SafetyNumber;
 pub use sender::{

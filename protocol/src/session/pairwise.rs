@@ -99,6 +99,17 @@ pub struct Accepted {
     pub plaintext: SecretBytes,
 }
 
+/// What a message says of the handshake that it begins. All of it is *claimed* until a session has decrypted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshake {
+    /// Who begins it.
+    pub sender: IdentityKey,
+    /// The [`Bundle::set`] that it uses.
+    pub set: u32,
+    /// Its base key, which no other handshake has.
+    pub base: [u8; 32],
+}
+
 /// Whose handshake a message begins, without decrypting it: to find the session it belongs to.
 ///
 /// `None` for a well-formed message that begins none. The identity is *claimed* until a session has decrypted it.
@@ -106,9 +117,27 @@ pub struct Accepted {
 /// # Errors
 /// As [`Session::decrypt`] for malformed input.
 pub fn claimed_sender(message: &[u8]) -> Result<Option<IdentityKey>, SessionError> {
+    claimed_handshake(message).map(|handshake| handshake.map(|handshake| handshake.sender))
+}
+
+/// Whether a message looks as if it carried a handshake. Cheap, and nothing of it is checked.
+#[must_use]
+pub fn carries_handshake(message: &[u8]) -> bool {
+    message.first() == Some(&guard::TYPE_PRE_KEY)
+}
+
+/// As [`claimed_sender`], with all that the handshake names.
+///
+/// # Errors
+/// As [`Session::decrypt`] for malformed input.
+pub fn claimed_handshake(message: &[u8]) -> Result<Option<Handshake>, SessionError> {
     match Incoming::parse(message)? {
         Incoming::Whisper(_) => Ok(None),
-        Incoming::PreKey(message) => checked_identity(message.identity_key().public_key()).map(Some),
+        Incoming::PreKey(message) => Ok(Some(Handshake {
+            sender: checked_identity(message.identity_key().public_key())?,
+            set: message.signed_pre_key_id().into(),
+            base: key_bytes(message.base_key())?,
+        })),
     }
 }
 
@@ -278,6 +307,18 @@ impl Session {
         self.record = record;
         self.seen = seen;
         Ok(plaintext)
+    }
+
+    /// The base key of the handshake that the session began with.
+    #[must_use]
+    pub fn first_handshake(&self) -> Option<&[u8; 32]> {
+        self.seen.handshakes.first()
+    }
+
+    /// Whether the handshake with this base key belongs to the session.
+    #[must_use]
+    pub fn knows_handshake(&self, base: &[u8; 32]) -> bool {
+        self.seen.handshakes.contains(base)
     }
 
     fn stage_whisper<R: CryptoRng>(

@@ -110,8 +110,11 @@ impl Bundle {
         Ok(std::mem::take(&mut *bytes))
     }
 
-    /// The id of the pre-key set behind this bundle.
-    pub(super) const fn set(&self) -> u32 {
+    /// The id of the pre-key set behind this bundle: what a handshake names, and [`retire_set`] takes.
+    ///
+    /// [`retire_set`]: super::LocalIdentity::retire_set
+    #[must_use]
+    pub const fn set(&self) -> u32 {
         self.wire.set
     }
 

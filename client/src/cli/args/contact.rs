@@ -64,4 +64,13 @@ pub enum ChatCommand {
         /// The chat
         chat: String,
     },
+    /// Begin the session of a contact anew, after a vault was used in two places
+    Renew {
+        /// The chat
+        #[arg(required_unless_present = "all")]
+        chat: Option<String>,
+        /// Every contact, of one compartment with --compartment
+        #[arg(long, conflicts_with = "chat")]
+        all: bool,
+    },
 }

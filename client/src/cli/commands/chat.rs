@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::done::Done;
+use super::{done::Done, renew};
 use crate::{
     cli::{args::ChatCommand, exit::Exit, output::Record, shell::Shell, table::Table},
     clock,
@@ -43,6 +43,7 @@ pub(super) const fn state_word(chat: &ChatView) -> &'static str {
         ChatState::Invited => "invited",
         ChatState::Joining => "joining",
         ChatState::Open => "open",
+        ChatState::Renewing => "renewing",
         ChatState::Failed => "failed",
         ChatState::Ended => "ended",
     }
@@ -89,6 +90,7 @@ pub(super) async fn run(shell: &mut Shell, command: ChatCommand) -> Result<Exit,
             let what = format!("{chat} is not blocked any more");
             change(shell, &chat.clone(), Command::Block { chat, blocked: false }, what).await
         }
+        ChatCommand::Renew { chat, all: _ } => renew::renew(shell, chat.as_deref()).await,
     }
 }
 

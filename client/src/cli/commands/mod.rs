@@ -10,6 +10,7 @@ mod done;
 mod group;
 mod message;
 mod relay;
+mod renew;
 mod search;
 mod sos;
 mod trust;

@@ -6,6 +6,7 @@
 //! | `chats` | chats, contacts, messages |
 //! | `groups` | what a member holds of a group |
 //! | `plans` | trusts, alerts, plans |
+//! | `renewals` | beginning a session anew |
 //!
 //! Secrets lie here as bytes: the volume underneath is sealed, and the program's allocator wipes what it frees.
 
@@ -21,6 +22,7 @@ use serde_bytes::ByteBuf;
 mod chats;
 mod groups;
 mod plans;
+mod renewals;
 
 pub(crate) use chats::SealedText;
 pub use chats::{
@@ -29,6 +31,7 @@ pub use chats::{
 };
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
+pub use renewals::{DueRow, FormerSession, GivenTicket, RenewalRow, WaitingRenewal};
 
 use super::unit::Row;
 

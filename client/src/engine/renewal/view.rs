@@ -1,0 +1,37 @@
+//! What is shown of renewals.
+
+use lapwing_wire::time::Timestamp;
+
+use super::super::Fault;
+use crate::store::{ChatId, ChatRow, RenewalRow, Unit};
+
+/// A contact who has not answered yet.
+#[derive(Debug)]
+pub struct RenewalView {
+    /// Which chat.
+    pub chat: ChatId,
+    /// Its name.
+    pub name: String,
+    /// When the session was begun anew.
+    pub since: Timestamp,
+}
+
+/// Contacts who have not answered yet.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn renewals(unit: &Unit<'_>) -> Result<Vec<RenewalView>, Fault> {
+    let mut all = Vec::new();
+    for (chat, row) in unit.scan::<RenewalRow>(&[])? {
+        let Some(waiting) = row.waiting else { continue };
+        let Some(shown) = unit.get::<ChatRow>(&chat)? else { continue };
+        all.push(RenewalView { chat, name: shown.name, since: waiting.since });
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// Whether the session of a chat was begun anew and the peer has not answered yet.
+pub(in super::super) fn is_waiting(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
+    Ok(unit.get::<RenewalRow>(chat)?.is_some_and(|row| row.waiting.is_some()))
+}

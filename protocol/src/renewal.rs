@@ -209,15 +209,10 @@ fn tag(secret: &TicketSecret, base: &[u8; 32]) -> Zeroizing<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        session::{BundleUse, LocalIdentity},
-        testing::{self, NOW},
-    };
-    use std::time::{Duration, SystemTime};
+    use crate::{session::LocalIdentity, testing};
 
     fn bundle(local: &mut LocalIdentity) -> Bundle {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW.as_millis());
-        local.new_bundle(BundleUse::Once, now, &mut testing::rng(9)).unwrap()
+        testing::one_time_bundle(local, &mut testing::rng(9))
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     envelope::EnvelopeKey,
     group::{EpochKeys, MemberEntry, Role},
     route::Route,
-    session::{BundleUse, LocalIdentity},
+    session::{Bundle, BundleUse, LocalIdentity},
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -59,6 +59,11 @@ pub(crate) fn person(seed: u64, name: &str) -> (LocalIdentity, MemberEntry) {
         role: Role::Member,
     };
     (local, entry)
+}
+
+pub(crate) fn one_time_bundle(local: &mut LocalIdentity, rng: &mut ChaCha20Rng) -> Bundle {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW.as_millis());
+    local.new_bundle(BundleUse::Once, now, rng).unwrap()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -26,8 +26,8 @@ use crate::{
     },
     renewal::{self, RenewalTicket, Successor, TicketSecret},
     secret::SecretBytes,
-    session::{BundleUse, LocalIdentity},
-    testing::{NOW, epoch_keys, hex, person, relay, rng, route},
+    session::LocalIdentity,
+    testing::{NOW, epoch_keys, hex, one_time_bundle, person, relay, rng, route},
     ticket::{self, Ticket},
 };
 
@@ -89,8 +89,7 @@ fn welcome() -> GroupWelcome {
 fn renewal_ticket() -> RenewalTicket {
     let mut rng = rng(8);
     let (mut ann, _) = person(1, "ann");
-    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(NOW.as_millis());
-    let bundle = ann.new_bundle(BundleUse::Once, now, &mut rng).unwrap();
+    let bundle = one_time_bundle(&mut ann, &mut rng);
     RenewalTicket::new(&bundle, &mut rng).unwrap()
 }
 

@@ -22,6 +22,6 @@ pub use rows::{
     OpKind, OpRow, Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow,
     Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
-pub use rows::{DueRow, FormerSession, GivenTicket, RenewalRow, WaitingRenewal};
+pub use rows::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

@@ -53,7 +53,7 @@ use super::{
     outgoing::{self, DIRECT, local_identity, seed},
 };
 use crate::store::{
-    ChatId, ContactRow, DueRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, Purpose,
+    ChatId, ContactRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, Purpose, RenewalDueRow,
     RenewalRow, Writer,
 };
 
@@ -82,10 +82,10 @@ fn peer_of(contact: &ContactRow, row: &RenewalRow) -> Result<IdentityKey, Fault>
 /// Stores the record, to be looked at again at `due`.
 fn put(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow, due: Option<Timestamp>) {
     if let Some(before) = row.due.take() {
-        cx.unit.delete::<DueRow>(&(before, chat));
+        cx.unit.delete::<RenewalDueRow>(&(before, chat));
     }
     if let Some(due) = due {
-        cx.unit.put(&(due, chat), &DueRow {});
+        cx.unit.put(&(due, chat), &RenewalDueRow {});
     }
     row.due = due;
     cx.unit.put(&chat, &row);
@@ -110,7 +110,7 @@ fn left(cx: &Cx<'_, '_, '_>, chat: ChatId) -> Result<Vec<(MailboxId, MailboxRow)
 
 /// Whatever is due by now.
 pub(super) fn tick(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
-    for ((at, chat), _) in cx.unit.scan::<DueRow>(&[])? {
+    for ((at, chat), _) in cx.unit.scan::<RenewalDueRow>(&[])? {
         if at > cx.now {
             break;
         }
@@ -135,7 +135,7 @@ fn attend(cx: &mut Cx<'_, '_, '_>, chat: ChatId, at: Timestamp) -> Result<(), Fa
     let (Some(mut row), Some(contact)) =
         (cx.unit.get::<RenewalRow>(&chat)?, cx.unit.get::<ContactRow>(&chat)?)
     else {
-        cx.unit.delete::<DueRow>(&(at, chat));
+        cx.unit.delete::<RenewalDueRow>(&(at, chat));
         return Ok(());
     };
     // RNW-05.

@@ -31,7 +31,7 @@ pub use chats::{
 };
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
-pub use renewals::{DueRow, FormerSession, GivenTicket, RenewalRow, WaitingRenewal};
+pub use renewals::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
 
 use super::unit::Row;
 

@@ -31,7 +31,7 @@ pub struct RenewalRow {
     pub renewed: Option<Timestamp>,
     /// Base keys of handshakes that were refused, ours or the peer's: each is told once.
     pub refused: Vec<ByteBuf>,
-    /// When the record is next looked at; see [`DueRow`].
+    /// When the record is next looked at; see [`RenewalDueRow`].
     pub due: Option<Timestamp>,
 }
 row!(0x30, RenewalRow, ChatId, |k| k.as_bytes().to_vec(), id16);
@@ -77,10 +77,10 @@ pub struct FormerSession {
 
 /// When a renewal record is next looked at: found without reading every record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DueRow {}
+pub struct RenewalDueRow {}
 row!(
     0x31,
-    DueRow,
+    RenewalDueRow,
     (Timestamp, ChatId),
     |(at, chat)| [at.as_millis().to_be_bytes().as_slice(), chat.as_bytes()].concat(),
     |b| {

@@ -10,6 +10,7 @@
 //! | [`engine`] | the logic: events in, effects out, no input or output |
 //! | [`store`] | the records of a compartment |
 //! | [`net`] | connections to relays |
+//! | [`words`] | passphrases drawn at random |
 //! | [`clock`], [`untrusted`], [`error`] | the system's clock, peers' text, what went wrong |
 
 pub mod cli;
@@ -22,3 +23,4 @@ mod labels;
 pub mod net;
 pub mod store;
 pub mod untrusted;
+pub mod words;

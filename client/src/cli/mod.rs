@@ -7,8 +7,9 @@
 //! | `commands` | one module per group of verbs |
 //! | [`output`], [`prompt`] | the only ways to and from the person |
 //! | [`exit`] | exit codes |
-//! | [`progress`], [`qr`], [`strength`], [`table`], [`size`] | how things are shown and read |
+//! | [`progress`], [`qr`], [`strength`], [`alike`], [`table`], [`size`] | how things are shown and read |
 
+pub mod alike;
 pub mod args;
 mod commands;
 pub mod exit;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    args::NewPassphraseArgs,
     output::Output,
     progress::Progress,
     prompt::{Prompt, TypedPassphrase},
@@ -18,6 +19,7 @@ use crate::{
     engine::{Effect, Fault, view},
     error::Error,
     store::{StoreError, TrustSide},
+    words::{DEFAULT_WORDS, Suggestion},
 };
 
 /// How long a command sends and fetches before it answers. What is not done by then is kept.
@@ -67,6 +69,23 @@ impl Shell {
             );
         }
         Ok((client, passphrase))
+    }
+
+    /// As [`Shell::new_passphrase`], after showing one drawn at random where that was asked for.
+    ///
+    /// # Errors
+    /// As [`Shell::new_passphrase`].
+    pub fn set_passphrase(&mut self, what: &str, args: NewPassphraseArgs) -> Result<TypedPassphrase, Error> {
+        let NewPassphraseArgs { weak, suggest } = args;
+        if let Some(language) = suggest {
+            let drawn = Suggestion::draw(language, DEFAULT_WORDS, &mut crate::client::generator());
+            self.output.warn(format_args!(
+                "drawn just now, for you alone: {}\n({} bits; write it nowhere that is searched, and clear this screen)",
+                drawn.expose(),
+                drawn.bits()
+            ));
+        }
+        self.new_passphrase(what, weak)
     }
 
     /// Asks for a passphrase that is to be set, and refuses a weak one unless that is accepted.

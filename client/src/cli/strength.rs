@@ -1,11 +1,10 @@
-//! How long a passphrase would last, in words, and whether two are too much alike.
+//! How long a passphrase would last, in words.
 //!
 //! The estimate is zxcvbn's (Wheeler, USENIX Security 2016): it knows words, names, dates, keyboards and repetitions,
 //! in English above all. It is an upper bound for what an adversary needs who does not know the person.
 
 use std::fmt;
 
-use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 /// Guesses a second that a laboratory makes against the vault's derivation (Argon2id with 256 MiB): some hundred of
@@ -107,51 +106,6 @@ impl fmt::Debug for Strength {
     }
 }
 
-/// Edits within which two passphrases count as alike: one of them guessed, seen or betrayed leads to the other in a few
-/// thousand tries, and one is typed for the other by mistake.
-const ALIKE_EDITS: usize = 3;
-
-/// Whether one passphrase leads to the other: at most three edits apart (a character inserted, deleted, replaced, or
-/// swapped with its neighbour), or one a prefix of the other. Case and the way accents are encoded do not count as
-/// differences.
-pub fn too_close(a: &str, b: &str) -> bool {
-    let fold = |text: &str| -> Zeroizing<Vec<char>> {
-        Zeroizing::new(text.nfkc().flat_map(char::to_lowercase).collect())
-    };
-    let (a, b) = (fold(a), fold(b));
-    a.starts_with(&b) || b.starts_with(&a) || within(&a, &b, ALIKE_EDITS)
-}
-
-/// Whether the optimal string alignment distance is at most `most`. Looks at the band of the table that can decide.
-fn within(a: &[char], b: &[char], most: usize) -> bool {
-    if a.len().abs_diff(b.len()) > most {
-        return false;
-    }
-    let far = most + 1;
-    // Rows for two characters ago, one ago and now; the cell of column `j` is the distance of the prefixes.
-    let mut before_last = vec![far; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).map(|j| j.min(far)).collect();
-    for (i, &ca) in a.iter().enumerate() {
-        let mut row = vec![far; b.len() + 1];
-        if i < far {
-            row[0] = i + 1;
-        }
-        let from = i.saturating_sub(most);
-        let to = (i + most + 1).min(b.len());
-        for j in from..to {
-            let cb = b[j];
-            let mut best = (last[j] + usize::from(ca != cb)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && ca == b[j - 1] && a[i - 1] == cb {
-                best = best.min(before_last[j - 1] + 1);
-            }
-            row[j + 1] = best.min(far);
-        }
-        before_last = last;
-        last = row;
-    }
-    last.last().is_some_and(|distance| *distance <= most)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -193,85 +147,7 @@ mod tests {
         assert_eq!(format!("{:?}", Strength::of("password")), "Strength(..)");
     }
 
-    #[test]
-    fn alike_is_a_prefix_or_three_edits() {
-        for (a, b) in [
-            ("correct horse", "correct horse"),
-            ("correct horse", "correct horse battery staple"),
-            ("correct horse", "Correct Horse"),
-            ("correct horse", "corret hores"),
-            ("correct horse", "c0rrect h0rse!"),
-            ("correct horse", "orrect horseXY"),
-            ("caf\u{e9} au lait", "cafe\u{301} au lait"),
-            ("anything", ""),
-        ] {
-            assert!(too_close(a, b) && too_close(b, a), "{a} / {b}");
-        }
-        for (a, b) in [
-            ("correct horse", "correct house by the sea"),
-            ("correct horse", "wrong camel"),
-            ("abcdefgh", "abXdeYghZW"),
-            ("1234567890", "0987654321"),
-        ] {
-            assert!(!too_close(a, b) && !too_close(b, a), "{a} / {b}");
-        }
-    }
-
-    /// The same distance by its definition, without a band.
-    fn distance(a: &[char], b: &[char]) -> usize {
-        let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
-        for i in 0..=a.len() {
-            for j in 0..=b.len() {
-                table[i][j] = if i == 0 || j == 0 {
-                    i + j
-                } else {
-                    let mut best = (table[i - 1][j] + 1)
-                        .min(table[i][j - 1] + 1)
-                        .min(table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-                    if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                        best = best.min(table[i - 2][j - 2] + 1);
-                    }
-                    best
-                };
-            }
-        }
-        table[a.len()][b.len()]
-    }
-
     proptest! {
-        #[test]
-        fn the_band_decides_as_the_whole_table(a in "[abc]{0,12}", b in "[abc]{0,12}", most in 0usize..5) {
-            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-            prop_assert_eq!(within(&a, &b, most), distance(&a, &b) <= most);
-        }
-
-        #[test]
-        fn three_edits_are_always_found(
-            text in "[a-z ]{8,30}", edits in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4, "[0-9]"), 0..=3)
-        ) {
-            let mut chars: Vec<char> = text.chars().collect();
-            for (at, kind, new) in edits {
-                let at = at.index(chars.len());
-                let new = new.chars().next().unwrap();
-                match kind {
-                    0 => chars.insert(at, new),
-                    1 => { chars.remove(at); }
-                    2 => chars[at] = new,
-                    _ => { let next = (at + 1) % chars.len(); if next == at + 1 { chars.swap(at, next) } }
-                }
-            }
-            let changed: String = chars.iter().collect();
-            // Swaps of characters that other edits had moved can cost two; then the plain distance decides.
-            let apart = distance(&text.chars().collect::<Vec<_>>(), &chars);
-            prop_assert_eq!(too_close(&text, &changed), apart <= 3 || text.starts_with(&changed) || changed.starts_with(&text));
-        }
-
-        #[test]
-        fn it_does_not_matter_which_comes_first(a in any::<String>(), b in any::<String>()) {
-            prop_assert_eq!(too_close(&a, &b), too_close(&b, &a));
-            prop_assert!(too_close(&a, &a));
-        }
-
         #[test]
         fn estimating_never_panics(text in any::<String>()) {
             let _ = Strength::of(&text).to_string();

@@ -62,13 +62,13 @@ pub(super) fn change(error: &ChangeError) -> Error {
     match error {
         ChangeError::AlreadyOpens => Error::refused(message, "choose a passphrase that opens nothing yet"),
         ChangeError::NoFreeSlot => {
-            Error::refused(message, "remove one you do not need; see: lapwing sos list")
+            Error::refused(message, "remove one you do not need; see: lapwing passphrase list")
         }
         ChangeError::NoFreeRegion => Error::refused(message, "a vault has room for four compartments"),
         ChangeError::SessionEnded => Error::refused(message, "unlock the vault again"),
         ChangeError::WouldExpose => Error::refused(
             message,
-            "leave one compartment out of --show, or make a new one: lapwing compartment create",
+            "remove the other passphrase first (lapwing passphrase list), or make a compartment for this: lapwing compartment create NAME",
         ),
         ChangeError::ApplicationTooLong => {
             Error::refused(message, "remove a relay first; see: lapwing relay list")

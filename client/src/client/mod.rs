@@ -3,6 +3,7 @@
 //! There is one way in, [`Client::unlock`], for every passphrase: the same derivation, the same header writes, the
 //! same exchange with every relay of the payload (design 5.2). Nothing here knows what a passphrase is for.
 
+mod compartments;
 mod fault;
 mod passphrases;
 mod plans;
@@ -21,7 +22,7 @@ use lapwing_wire::{
 use rand_core::{OsRng, TryRngCore, UnwrapErr};
 
 pub use fault::refused_by_engine;
-pub use passphrases::require_distinct;
+pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;
 pub use tokens::PayloadRelays;
 
@@ -240,6 +241,7 @@ impl Client {
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
         self.settle_plans()?;
+        self.finish_deletions()?;
         self.adopt_relays()
     }
 
@@ -403,7 +405,10 @@ impl Client {
         self.open_volume(id)?;
         let number = self.compartments.len().saturating_sub(1);
         match self.command(number, Command::Name { name: name.to_owned() }) {
-            Ok(_) => self.name_compartments(),
+            Ok(_) => {
+                self.share_newest()?;
+                self.name_compartments()
+            }
             Err(error) => {
                 self.compartments.pop();
                 self.volumes.pop();

@@ -90,20 +90,7 @@ impl Client {
     ) -> Result<(), Error> {
         let shows: Vec<usize> =
             request.shows.iter().map(|name| self.compartment(Some(name))).collect::<Result<_, _>>()?;
-        // The first volume has held the records of all others; old blocks still do.
-        if shows.contains(&0) {
-            return Err(Error::refused(
-                "the vault's first compartment cannot be shown by a duress passphrase: it has noted the keys of the others",
-                "make one to show: lapwing compartment create NAME",
-            ));
-        }
-        // The same holds for whatever has held a plan.
-        if self.plans()?.iter().any(|(home, _)| shows.contains(home)) {
-            return Err(Error::refused(
-                "a compartment that holds a plan cannot be shown by another duress passphrase",
-                "make one to show: lapwing compartment create NAME",
-            ));
-        }
+        self.require_showable(&shows)?;
         let home = self.plan_home(&shows, &request.alert)?;
         let new = Passphrase::new(passphrase.expose());
         if self.session.opens(&new).map_err(|error| fault::change(&error))? {

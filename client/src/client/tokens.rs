@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lapwing_vault::{HeldField, Others, PayloadId, Spec, VolumeId};
+use lapwing_vault::{Entry, HeldField, Others, PayloadId, Spec, VolumeId};
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     codec,
@@ -139,6 +139,25 @@ impl Client {
     /// Payloads of other passphrases that this session made get a token for each relay of what they show, now: otherwise
     /// their next unlock would add it, with one header write more than others.
     fn adopt_for_entries(&mut self) -> Result<(), Error> {
+        let mut rows = Vec::new();
+        for (number, (id, _)) in self.volumes.iter().enumerate() {
+            rows.push((*id, self.relay_rows(number)?));
+        }
+        self.reseal_entries(|entry| {
+            let mut relays = PayloadRelays::decode(entry.application()).ok()?;
+            let (volumes, before) = (entry.volumes(), relays.pairs().len());
+            for row in rows.iter().filter(|(id, _)| volumes.contains(id)).flat_map(|(_, rows)| rows) {
+                relays.add(row.address.clone(), Token::generate(&mut generator()));
+            }
+            (relays.pairs().len() > before).then(|| (volumes, relays.encode()))
+        })
+    }
+
+    /// Seals anew the known payloads of others for which `change` answers volumes and a field.
+    pub(super) fn reseal_entries(
+        &mut self,
+        change: impl Fn(&Entry<'_>) -> Option<(Vec<VolumeId>, Vec<u8>)>,
+    ) -> Result<(), Error> {
         struct Change {
             id: PayloadId,
             volumes: Vec<VolumeId>,
@@ -147,29 +166,17 @@ impl Client {
             home: VolumeId,
             field: Vec<u8>,
         }
-        let mut changes = Vec::new();
-        for entry in self.session.entries() {
-            let mut relays = PayloadRelays::decode(entry.application())?;
-            let (volumes, before) = (entry.volumes(), relays.pairs().len());
-            for (number, (id, _)) in self.volumes.iter().enumerate() {
-                if !volumes.contains(id) {
-                    continue;
-                }
-                for row in self.relay_rows(number)? {
-                    relays.add(row.address, Token::generate(&mut generator()));
-                }
-            }
-            if relays.pairs().len() > before {
-                changes.push(Change {
-                    id: entry.id(),
-                    volumes,
-                    others: entry.others(),
-                    label: entry.label().to_vec(),
-                    home: entry.home(),
-                    field: relays.encode(),
-                });
-            }
-        }
+        let entries = self.session.entries();
+        let changes: Vec<Change> = entries
+            .iter()
+            .filter_map(|entry| {
+                let (volumes, field) = change(entry)?;
+                let (id, others, label, home) =
+                    (entry.id(), entry.others(), entry.label().to_vec(), entry.home());
+                Some(Change { id, volumes, others, label, home, field })
+            })
+            .collect();
+        drop(entries);
         for Change { id, volumes, others, label, home, field } in changes {
             let spec =
                 Spec { volumes: &volumes, others, spare: &[], application: &field, label: &label, home };

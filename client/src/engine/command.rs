@@ -11,7 +11,7 @@ use lapwing_wire::{
 use super::{
     Cx, Fault, contact, conversation, group,
     plan::{self, PlanSpec},
-    relays, renewal, trust,
+    relays, renewal, trust, vacate,
 };
 use crate::store::{ChatId, ContactRow, Order, PlanRow, SettingsRow, Sink};
 
@@ -23,6 +23,8 @@ pub enum Command {
         /// The name.
         name: String,
     },
+    /// Leaves everything: the compartment is about to be deleted.
+    Vacate,
     /// Adds a relay by its access ticket's text.
     AddRelay {
         /// The text.
@@ -202,9 +204,10 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
     match command {
         Command::Name { name } => {
             let name = contact::checked_name(&name)?;
-            cx.unit.put(&(), &SettingsRow { name });
+            cx.unit.put(&(), &SettingsRow { name, leaving: false });
             Ok(Reply::Done)
         }
+        Command::Vacate => vacate::vacate(cx).map(|()| Reply::Done),
         Command::AddRelay { ticket } => relays::add(cx, &ticket).map(Reply::Relay),
         Command::ShareRelay { relay, access } => relays::add_ticket(cx, &relay, &access).map(Reply::Relay),
         Command::RemoveRelay { relay } => relays::remove(cx, &relay).map(|()| Reply::Done),

@@ -15,6 +15,7 @@
 //! | `outgoing` | operations for relays |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | `trust` | trusted contacts and alerts |
+//! | `vacate` | leaving a compartment that is to be deleted |
 //! | [`plan`] | what a duress passphrase sets off |
 //! | [`group`] | groups |
 //! | [`search`] | looking for a text |
@@ -36,6 +37,7 @@ mod inbox;
 mod outgoing;
 mod relays;
 mod trust;
+mod vacate;
 
 use std::time::{Duration, SystemTime};
 

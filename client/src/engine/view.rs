@@ -169,6 +169,14 @@ pub fn name(unit: &Unit<'_>) -> Result<Option<String>, Fault> {
     Ok(unit.get::<SettingsRow>(&())?.map(|row| row.name))
 }
 
+/// Whether the compartment's deletion was begun.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn leaving(unit: &Unit<'_>) -> Result<bool, Fault> {
+    Ok(unit.get::<SettingsRow>(&())?.is_some_and(|row| row.leaving))
+}
+
 /// The relays.
 ///
 /// # Errors

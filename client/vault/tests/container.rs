@@ -181,6 +181,8 @@ fn vlt_43_a_payload_that_opens_everything_may_learn_of_what_is_made_later() {
     let (mut session, family, private) = owner(&mut world);
     let both = [family, private];
     let spec = Spec { label: b"second", ..cover(&both, Others::Keep, family) };
+    session.record_own(family, b"first", &mut world.rng).unwrap();
+    session.record_own(family, b"again", &mut world.rng).unwrap();
     let second = session.add_passphrase(&Passphrase::new("second"), &spec, &mut world.rng).unwrap();
     let third = session.create_volume(family, b"", &mut world.rng).unwrap();
     put(&session.open_volume(third, &mut world.rng).unwrap(), 1, "made later");
@@ -189,6 +191,7 @@ fn vlt_43_a_payload_that_opens_everything_may_learn_of_what_is_made_later() {
     let mut session = world.unlock("second").unwrap();
     assert_eq!((session.volumes(), session.found_volumes()), (both.to_vec(), vec![third]));
     assert_eq!(get(&session.open_volume(third, &mut world.rng).unwrap(), 1).as_deref(), Some("made later"));
+    assert_eq!(session.entries()[0].label(), b"first");
     let spec = cover(std::slice::from_ref(&third), Others::Keep, family);
     session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
     drop(session);
@@ -203,6 +206,9 @@ fn vlt_43_a_payload_that_opens_everything_may_learn_of_what_is_made_later() {
     session.delete_volume(private, &mut world.rng).unwrap();
     session.change_passphrase(&Passphrase::new("new real"), family, &mut world.rng).unwrap();
     drop(session);
+    // Also after it moved, by the name that it has with others.
+    let names = |session: &Session| session.entries().iter().any(|entry| entry.label() == b"first");
+    assert!(names(&world.unlock("second").unwrap()));
     for passphrase in ["new real", "second"] {
         let session = world.unlock(passphrase).unwrap();
         assert_eq!(
@@ -214,6 +220,40 @@ fn vlt_43_a_payload_that_opens_everything_may_learn_of_what_is_made_later() {
     }
     let session = world.unlock("cover").unwrap();
     assert_eq!((session.volumes(), session.entries().len()), (vec![third], 0));
+}
+
+/// VLT-44: whoever opens everything knows who else does, from the record that the first made of itself.
+#[test]
+fn vlt_44_seven_more_passphrases_for_everything_spare_each_other() {
+    for seed in 0..8 {
+        let mut world = World::new(2400 + seed);
+        let (mut session, family, private) = owner(&mut world);
+        let both = [family, private];
+        for n in 1..8 {
+            let spec = cover(&both, Others::Keep, family);
+            session.record_own(family, b"", &mut world.rng).unwrap();
+            session.add_passphrase(&Passphrase::new(n.to_string()), &spec, &mut world.rng).unwrap();
+            drop(session);
+            // The newest makes the next.
+            session = world.unlock(&n.to_string()).unwrap();
+            assert_eq!(session.entries().len(), n);
+        }
+        drop(session);
+        for passphrase in ["real", "1", "2", "3", "4", "5", "6", "7"] {
+            let mut session = world.unlock(passphrase).unwrap();
+            assert_eq!((session.volumes(), session.entries().len()), (both.to_vec(), 7), "{passphrase}");
+            let spec = cover(&both, Others::Keep, family);
+            let ninth = session.add_passphrase(&Passphrase::new("ninth"), &spec, &mut world.rng);
+            assert!(matches!(ninth, Err(ChangeError::NoFreeSlot)));
+        }
+        // Any of them can remove any other.
+        let mut session = world.unlock("7").unwrap();
+        let real = session.entries()[0].id();
+        session.remove_entry(real, &mut world.rng).unwrap();
+        drop(session);
+        let gone = ["real", "1", "2", "3", "4", "5", "6"].map(|name| world.unlock(name).is_err());
+        assert_eq!(gone.iter().filter(|gone| **gone).count(), 1);
+    }
 }
 
 #[test]

@@ -12,6 +12,14 @@ pub enum CompartmentCommand {
     },
     /// List the compartments that this passphrase opens
     List,
+    /// Delete a compartment with everything in it, for good
+    Delete {
+        /// The compartment
+        compartment: String,
+        /// You are sure
+        #[arg(long)]
+        yes: bool,
+    },
     /// Give a compartment another name
     Rename {
         /// The compartment

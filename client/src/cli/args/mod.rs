@@ -24,7 +24,7 @@ pub use message::{ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
 pub use search::SearchArgs;
 pub use sos::{ActionArg, SosAddArgs, SosCommand};
-pub use vault::{InitArgs, PassphraseCommand};
+pub use vault::{InitArgs, NewPassphraseArgs, PassphraseCommand};
 
 use crate::error::Error;
 
@@ -105,7 +105,7 @@ pub enum CommandLine {
     /// Found, join and change groups
     #[command(subcommand)]
     Group(GroupCommandLine),
-    /// Make or list compartments
+    /// Make, list, rename or delete compartments
     #[command(subcommand)]
     Compartment(CompartmentCommand),
     /// Set up duress passphrases
@@ -117,7 +117,7 @@ pub enum CommandLine {
     /// List or acknowledge alerts of people who trust you
     #[command(subcommand)]
     Alert(AlertCommand),
-    /// Change the passphrase
+    /// Change, add, list, remove or draw passphrases
     #[command(subcommand)]
     Passphrase(PassphraseCommand),
     /// Show everything at work: a relay, people, a group, an SOS, an alert

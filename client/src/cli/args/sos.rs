@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::NewPassphraseArgs;
+
 /// What becomes of what the duress passphrase does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ActionArg {
@@ -55,7 +57,7 @@ pub struct SosAddArgs {
     /// You have read what it does and what it risks
     #[arg(long)]
     pub yes: bool,
-    /// Accept a passphrase that is easy to guess
-    #[arg(long)]
-    pub weak: bool,
+    /// What applies to every new passphrase
+    #[command(flatten)]
+    pub new: NewPassphraseArgs,
 }

@@ -1,4 +1,4 @@
-//! `compartment create|list`.
+//! `compartment create|delete|rename|list`.
 
 use std::fmt;
 
@@ -6,7 +6,11 @@ use serde::Serialize;
 
 use super::done::Done;
 use crate::{
-    cli::{args::CompartmentCommand, exit::Exit, output::Record, shell::Shell, size, table::Table},
+    cli::{
+        args::CompartmentCommand, exit::Exit, output::Record, prompt::Question, shell::Shell, size,
+        table::Table,
+    },
+    client::Client,
     engine::view,
     error::Error,
 };
@@ -51,6 +55,9 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
                 "Work in it with --compartment {name}. It needs a relay of its own: lapwing relay add - --compartment {name}"
             ));
         }
+        CompartmentCommand::Delete { compartment, yes } => {
+            return delete(shell, client, &compartment, yes).await;
+        }
         CompartmentCommand::Rename { compartment, name } => {
             client.rename_compartment(&compartment, &name)?;
             client.close().await;
@@ -66,6 +73,36 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
             client.close().await;
             shell.output.emit(&Compartments { compartments })?;
         }
+    }
+    Ok(Exit::Done)
+}
+
+async fn delete(shell: &mut Shell, mut client: Client, name: &str, yes: bool) -> Result<Exit, Error> {
+    let number = client.compartment(Some(name))?;
+    // What waits is sent, and what came is seen, before the question is asked.
+    shell.settle(&mut client).await;
+    client.require_deletable(number)?;
+    let name = client.compartments()[number].name.clone();
+    let chats = client.read(number, view::chats)?;
+    let unsent: usize = chats.iter().map(|chat| chat.waiting).sum();
+    let unread: usize = chats.iter().map(|chat| chat.unread).sum();
+    shell.output.talk(format_args!(
+        "Everything in {name} goes, for good: chats: {}, unread messages: {unread}, messages that no relay has yet:\n\
+         {unsent}. Whoever writes to one of its chats learns that nobody receives there any more.",
+        chats.len()
+    ));
+    if !(yes || shell.prompt.confirm(Question::new("delete it", "--yes"))?) {
+        return Err(Error::negative("nothing was deleted", "run it again whenever you like"));
+    }
+    client.vacate_compartment(number)?;
+    shell.settle(&mut client).await;
+    let waiting = client.delete_compartment(number)?;
+    client.close().await;
+    shell.output.emit(&Done::new(format!("{name} is deleted")))?;
+    if waiting > 0 {
+        shell.output.warn(format_args!(
+            "its relay could not be told everything ({waiting} left): mailboxes there stay until they expire"
+        ));
     }
     Ok(Exit::Done)
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod done;
 mod group;
 mod message;
+mod passphrase;
 mod relay;
 mod renew;
 mod search;
@@ -16,11 +17,7 @@ mod sos;
 mod trust;
 mod vault;
 
-use super::{
-    args::{CommandLine, PassphraseCommand},
-    exit::Exit,
-    shell::Shell,
-};
+use super::{args::CommandLine, exit::Exit, shell::Shell};
 use crate::error::Error;
 
 /// Carries out a command.
@@ -46,9 +43,7 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Sos(command) => sos::run(shell, command).await,
         CommandLine::Trust(command) => trust::run(shell, command).await,
         CommandLine::Alert(command) => alert::run(shell, command).await,
-        CommandLine::Passphrase(PassphraseCommand::Change { weak }) => {
-            vault::change_passphrase(shell, weak).await
-        }
+        CommandLine::Passphrase(command) => passphrase::run(shell, command).await,
         CommandLine::Demo(args) => demo::run(shell, &args).await,
     }
 }

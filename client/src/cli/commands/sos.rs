@@ -87,7 +87,7 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
     };
     let (place, instructions) = (args.place, args.instructions);
     confirm(shell, action, &shows, &alert, args.yes)?;
-    let duress = shell.new_passphrase("new duress passphrase", args.weak)?;
+    let duress = shell.set_passphrase("new duress passphrase", args.new)?;
     require_distinct(&real, &duress)?;
     let action = match action {
         ActionArg::Hide => PlanAction::Hide,
@@ -98,6 +98,9 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
     shell.settle(&mut client).await;
     client.close().await;
     shell.output.emit(&Done::new(format!("{name} is armed")))?;
+    shell.output.talk(
+        "It was compared with the passphrase that you typed, not with others that you may have: lapwing passphrase compare",
+    );
     shell.output.talk(
         "Use what the cover shows from time to time, so that it looks lived in. Tell the people you alert what to do.",
     );

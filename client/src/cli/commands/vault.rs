@@ -1,14 +1,13 @@
-//! `init`, `status`, `passphrase change`.
+//! `init`, `status`.
 
 use std::fmt;
 
 use lapwing_vault::ContainerSize;
 use serde::Serialize;
 
-use super::done::Done;
 use crate::{
     cli::{args::InitArgs, exit::Exit, output::Record, progress::Progress, shell::Shell, size, table::Table},
-    client::{Client, require_distinct},
+    client::Client,
     engine::view,
     error::Error,
 };
@@ -23,9 +22,9 @@ pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Err
         ));
     }
     shell.output.talk(
-        "A vault is one file of fixed size. There is no way back to it without its\npassphrase: nobody can reset it.",
+        "A vault is one file of fixed size. There is no way back to it without its\npassphrase: nobody can reset it, and what is forgotten is lost.\nRandom words are strong and easy to keep: lapwing passphrase suggest, or --suggest here.",
     );
-    let passphrase = shell.new_passphrase("new passphrase", args.weak)?;
+    let passphrase = shell.set_passphrase("new passphrase", args.new)?;
     if let Some(folder) = shell.vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         make_folder(folder)?;
     }
@@ -129,26 +128,5 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
     }
     client.close().await;
     shell.output.emit(&Status { compartments })?;
-    Ok(Exit::Done)
-}
-
-pub(super) async fn change_passphrase(shell: &mut Shell, weak: bool) -> Result<Exit, Error> {
-    let (mut client, old) = shell.unlock_with().await?;
-    let new = shell.new_passphrase("new passphrase", weak)?;
-    if new.expose() == old.expose() {
-        return Err(Error::refused(
-            "that is the passphrase you have",
-            "choose another one; nothing was changed",
-        ));
-    }
-    // Both open nothing but this: being alike is only unwise where one of them does something else.
-    let alike = require_distinct(&old, &new).is_err();
-    client.change_passphrase(&new)?;
-    client.close().await;
-    shell.output.emit(&Done::new("the passphrase is changed; the old one opens nothing any more"))?;
-    if alike {
-        shell.output.talk("It is much like the old one: whoever knew that may guess it.");
-    }
-    shell.output.talk("Copies of the file from before still open with the old one.");
     Ok(Exit::Done)
 }

@@ -141,6 +141,9 @@ fn number(bytes: &[u8]) -> Option<u64> {
 pub struct SettingsRow {
     /// Its name, chosen by its owner.
     pub name: String,
+    /// It is to be deleted: everything in it was left, and the next session that finds it finishes that.
+    #[serde(default)]
+    pub leaving: bool,
 }
 row!(0x01, SettingsRow, (), |()| vec![], |b| b.is_empty().then_some(()));
 

@@ -137,6 +137,42 @@ impl Session {
         self.store_entry(payload, record, Some(&access), spec, rng)
     }
 
+    /// Records this session's own payload in the units of `home`, unless it is recorded where the session can read
+    /// it. From then on the sessions of every payload that opens `home` know this one: they leave its slots alone
+    /// (VLT-44), and can seal it again or remove it. For payloads that are to open all that this one opens.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::WouldExpose`] when `home` would show the record to somebody who opens less,
+    /// [`ChangeError::LabelTooLong`], or the system's error.
+    pub fn record_own(
+        &mut self,
+        home: VolumeId,
+        label: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), ChangeError> {
+        if label.len() > LABEL_MAX {
+            return Err(ChangeError::LabelTooLong);
+        }
+        if self.own_label().is_some() {
+            return Ok(());
+        }
+        let home = self.home_of(home)?;
+        let record = record_of(self.payload.id, &self.access, label);
+        let plan = self.plan_record(home, NewRecord::Payload(record), None)?;
+        self.write_records(plan, rng)
+    }
+
+    /// The label under which this session's own payload is recorded, where the session can read that.
+    fn own_label(&self) -> Option<&[u8]> {
+        let records = self.regions.iter().flatten().flat_map(|units| &units.content.payloads);
+        let (id, slots) = (self.payload.id, self.payload.slots);
+        records
+            .filter(|record| record.id == id && record.slots == slots)
+            .map(|record| record.label.as_slice())
+            .max_by_key(|label| label.len())
+    }
+
     /// Seals a known payload anew, with other volumes, another field, another label, without its passphrase.
     /// Its slots and its passphrase stay.
     ///
@@ -200,7 +236,7 @@ impl Session {
             .or_else(|| draw_pair(taken.without(old), rng))
             .ok_or(ChangeError::NoFreeSlot)?;
         let access = Access::from_trial(trial, slots);
-        let record = record_of(self.payload.id, &access, &[]);
+        let record = record_of(self.payload.id, &access, self.own_label().unwrap_or_default());
         let plan = self.plan_record(home, NewRecord::Payload(record), None)?;
         self.write_records(plan, rng)?;
 

@@ -4,6 +4,7 @@
 //!   a rule of the house. Every rule is a pure function, tried on planted violations before it judges the tree.
 //! - [`reader`]: what a stranger can open with the documents alone, in Python.
 //! - [`scenario`]: the two programs as real processes, on loopback.
+//! - [`transcript`]: commands run inside a test, and what is seen of them.
 //! - [`world`]: many clients, relays in process, one manual clock and a network that misbehaves on demand.
 
 pub mod audit;
@@ -16,5 +17,7 @@ pub mod audit;
 pub mod reader;
 #[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]
 pub mod scenario;
+#[expect(clippy::expect_used, reason = "code of tests only")]
+pub mod transcript;
 #[expect(clippy::expect_used, clippy::panic, reason = "code of tests only")]
 pub mod world;

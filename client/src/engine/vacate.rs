@@ -15,10 +15,9 @@ pub(super) fn vacate(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
     cx.unit.put(&(), &settings);
     for (_, row) in cx.unit.scan::<TrustRow>(&[])? {
         let Some(chat) = cx.unit.get::<ChatRow>(&row.chat)? else { continue };
-        match trust::remove(cx, &chat.name) {
-            Err(fault @ (Fault::Store(_) | Fault::Inconsistent(_))) => return Err(fault),
-            // The other side cannot be told; the trust is ended here all the same, both sides of it at the first.
-            Ok(()) | Err(_) => {}
+        // Where the other side cannot be told, the trust is ended here all the same.
+        if let Err(fault @ (Fault::Store(_) | Fault::Inconsistent(_))) = trust::remove(cx, &chat.name) {
+            return Err(fault);
         }
     }
     for (mailbox, row) in cx.unit.scan::<MailboxRow>(&[])? {

@@ -1,0 +1,140 @@
+//! `doctor`: what is unsafe about this computer and this vault, and what to do about it.
+//!
+//! Every check is a pure function over what a [`Host`] reads, so that it can be tried on computers that are not there.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `host` | the thin reader: files of the system, variables, names in a folder |
+//! | `memory` | swap, hibernation, dumps, locked memory, who may look at the process |
+//! | `place` | the vault's file, its file system, what copies it |
+//! | `screen` | the terminal, the shell's history, variables, other processes |
+//!
+//! It reads nothing of the vault but the file's outside until it has unlocked, and nothing it says depends on what a
+//! passphrase opens.
+
+mod host;
+mod memory;
+mod place;
+mod screen;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use self::host::{Host, System};
+use crate::{
+    cli::{exit::Exit, output::Record, shell::Shell},
+    engine::view,
+    error::Error,
+};
+
+/// One thing that was looked at.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    message: String,
+    hint: &'static str,
+}
+
+impl Finding {
+    fn well(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, ok: true, message: message.into(), hint: "" }
+    }
+
+    fn care(check: &'static str, message: impl Into<String>, hint: &'static str) -> Self {
+        Self { check, ok: false, message: message.into(), hint }
+    }
+}
+
+impl Record for Finding {
+    const TYPE: &'static str = "finding";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ok {
+            return write!(f, "ok    {}", self.message);
+        }
+        write!(f, "CARE  {}\n      hint: {}", self.message, self.hint)
+    }
+}
+
+pub(super) async fn doctor(shell: &mut Shell) -> Result<Exit, Error> {
+    let host = System;
+    let mut findings = computer(&host, &memory::Process::this());
+    findings.extend(place::file(&host, &place::File::of(&shell.vault), (shell.world.clock)()));
+    for finding in &findings {
+        shell.output.emit(finding)?;
+    }
+    let mut all_well = findings.iter().all(|finding| finding.ok);
+    if !shell.offline {
+        all_well &= relays(shell).await?;
+    }
+    Ok(if all_well { Exit::Done } else { Exit::Negative })
+}
+
+/// What concerns the computer, whatever vault is on it.
+fn computer(host: &dyn Host, process: &memory::Process) -> Vec<Finding> {
+    let mut findings = memory::checks(host, process);
+    findings.extend(screen::checks(host, process.id));
+    findings
+}
+
+async fn relays(shell: &mut Shell) -> Result<bool, Error> {
+    let mut client = shell.unlock().await?;
+    let report = client.settle(crate::cli::shell::SETTLE).await;
+    shell.announce(&client, &report.effects);
+    let mut well = true;
+    for number in 0..client.compartments().len() {
+        for relay in client.read(number, view::relays)? {
+            let trouble = report.trouble.iter().find(|trouble| trouble.relay == relay.address);
+            let finding = match (trouble, relay.refused, relay.inconsistent) {
+                (Some(trouble), _, _) => Finding {
+                    check: "relay",
+                    ok: false,
+                    message: format!("{}: {}", relay.address, trouble.error),
+                    hint: "check the network; ask the relay's operator; what waits is kept",
+                },
+                (None, Some(_), _) => Finding {
+                    check: "relay",
+                    ok: false,
+                    message: format!("{} does not accept the access ticket", relay.address),
+                    hint: "ask its operator for a new one and run: lapwing relay add -",
+                },
+                (None, None, true) => Finding {
+                    check: "relay",
+                    ok: false,
+                    message: format!("{} lost or changed something that it had stored", relay.address),
+                    hint: "ask its operator what happened; ask your contacts whether messages are missing",
+                },
+                _ => Finding {
+                    check: "relay",
+                    ok: true,
+                    message: format!("{} answers", relay.address),
+                    hint: "",
+                },
+            };
+            well &= finding.ok;
+            shell.output.emit(&finding)?;
+        }
+        let (used, limit) = client.space(number)?;
+        if used.saturating_mul(10) > limit.saturating_mul(8) {
+            well = false;
+            shell.output.emit(&Finding {
+                check: "space",
+                ok: false,
+                message: format!("{} is nearly full", client.compartments()[number].name),
+                hint: "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER",
+            })?;
+        }
+    }
+    for fault in &report.faults {
+        well = false;
+        shell.output.emit(&Finding {
+            check: "records",
+            ok: false,
+            message: format!("something could not be taken in: {fault}"),
+            hint: "please report this; nothing was lost: it is tried again",
+        })?;
+    }
+    client.close().await;
+    Ok(well)
+}

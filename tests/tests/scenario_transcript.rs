@@ -138,6 +138,8 @@ async fn people(stage: &mut Stage) {
         &["chat", "rename", "ana's other chat", "old"],
         &["chat", "block", "old"],
         &["chat", "unblock", "old"],
+        &["chat", "renew", "old"],
+        &["chat", "renew", "nobody"],
         &["chat", "list"],
         &["--json", "chat", "list"],
     ] {
@@ -163,6 +165,9 @@ async fn messages(stage: &mut Stage) {
         &["sync"],
         &["--json", "sync"],
         &["sync", "--wait", "1"],
+        &["search", "four"],
+        &["--json", "search", "T"],
+        &["search", "nothing like that"],
     ] {
         stage.types(words).await;
     }

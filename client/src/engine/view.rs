@@ -347,12 +347,18 @@ pub fn contact_relay(unit: &Unit<'_>, chat: &ChatId) -> Result<RelayAddress, Fau
 /// # Errors
 /// [`Fault::Store`].
 pub fn trusts(unit: &Unit<'_>) -> Result<Vec<TrustView>, Fault> {
-    unit.scan::<TrustRow>(&[])?
+    let mut all = unit
+        .scan::<TrustRow>(&[])?
         .into_iter()
         .map(|(_, row)| {
             Ok(TrustView { chat: chat_name(unit, &row.chat)?, side: row.side, accepted: row.accepted })
         })
-        .collect()
+        .collect::<Result<Vec<_>, Fault>>()?;
+    // Not in the order of ids, which are drawn: a list that changes from vault to vault looks as if it meant something.
+    all.sort_by(|a, b| {
+        a.chat.cmp(&b.chat).then((a.side == TrustSide::Theirs).cmp(&(b.side == TrustSide::Theirs)))
+    });
+    Ok(all)
 }
 
 /// The alerts, newest first.
@@ -448,6 +454,7 @@ pub fn invitations(unit: &Unit<'_>) -> Result<Vec<InvitationView>, Fault> {
             all.push(InvitationView { id, group: Untrusted::new(row.name), through, ours: row.ours });
         }
     }
+    all.sort_by(|a, b| a.through.cmp(&b.through).then_with(|| a.group.expose().cmp(b.group.expose())));
     Ok(all)
 }
 

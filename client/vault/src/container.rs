@@ -335,7 +335,7 @@ impl Disk {
     ) -> Result<AllocationUnits, VolumeError> {
         let mut fill = FillRng::seeded(rng);
         KeyTable::create(&*self.backend, &self.geometry, grant, &mut fill)?;
-        Units::create(&*self.backend, &self.geometry, grant, &mut fill, progress)?;
+        Units::create(&self.backend, self.geometry, grant, &mut fill, progress)?;
         let mut units = AllocationUnits::empty(grant.duplicate(), &mut fill);
         let empty = units.content.duplicate();
         units.store(empty, &*self.backend, &self.geometry, &mut fill).map_err(|error| match error {

@@ -52,6 +52,7 @@
 
 mod allocation;
 mod backend;
+mod btree;
 mod container;
 mod error;
 mod generation;
@@ -62,6 +63,7 @@ mod keytable;
 mod labels;
 mod map;
 mod memory;
+mod pageset;
 mod payload;
 mod sector;
 mod session;

@@ -1,13 +1,16 @@
 //! Superblocks: the one page of the database that is rewritten in place, and its length.
 //!
 //! ```text
-//! superblock, 4,152 bytes = nonce 24 | XChaCha20-Poly1305(superblock key, plaintext 4,112) | tag 16
-//! plaintext               = generation 8 | virtual length 8 | page 0 of the database 4,096   (little-endian)
+//! superblock, 4,160 bytes = nonce 24 | XChaCha20-Poly1305(superblock key, plaintext 4,120) | tag 16
+//! plaintext               = generation 8 | virtual length 8 | scrubbed 8: 0 or 1 | page 0 of the database 4,096
 //! ```
 //!
+//! Integers are little-endian.
+//!
 //! Invariants: two copies; a change goes to the copy that is not the last synced one, and the roles change
-//! only when a sync came back (VLT-50); generations start anywhere (VLT-45); the newest that authenticates counts; if neither does, the volume is
-//! damaged, never empty (VLT-51).
+//! only when a sync came back (VLT-50); generations start anywhere (VLT-45); the newest that authenticates counts;
+//! if neither does, the volume is damaged, never empty (VLT-51). Scrubbed means that every unit holds zeros to which
+//! no tree leads (VLT-57).
 //!
 //! Known gaps: an older pair put back with all its units opens as it was then.
 
@@ -27,23 +30,26 @@ use crate::{
     sector::{self, Place, SEAL_OVERHEAD},
 };
 
-const PLAIN_LEN: usize = 16 + PAGE_LEN;
-const STORED_LEN: usize = PLAIN_LEN + SEAL_OVERHEAD;
+const PLAIN_LEN: usize = GENERATION_LEN + 8 + 8 + PAGE_LEN;
+/// Bytes of a superblock as stored.
+pub(crate) const STORED_LEN: usize = PLAIN_LEN + SEAL_OVERHEAD;
 
 /// What a superblock says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Superblock {
     pub(crate) generation: Generation,
     pub(crate) len: u64,
+    pub(crate) scrubbed: bool,
     pub(crate) page: Box<[u8; PAGE_LEN]>,
 }
 
 impl Superblock {
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Self { generation, len, page } = self;
+        let Self { generation, len, scrubbed, page } = self;
         let mut out = Zeroizing::new(Vec::with_capacity(PLAIN_LEN));
         out.extend_from_slice(&generation.to_bytes());
         out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&u64::from(*scrubbed).to_le_bytes());
         out.extend_from_slice(page.as_slice());
         out
     }
@@ -51,13 +57,20 @@ impl Superblock {
     /// `capacity` bounds the virtual length, in bytes.
     pub(crate) fn decode(plaintext: &[u8], capacity: u64) -> Option<Self> {
         let (generation, rest) = plaintext.split_first_chunk::<GENERATION_LEN>()?;
-        let (len, page) = rest.split_first_chunk::<8>()?;
+        let (len, rest) = rest.split_first_chunk::<8>()?;
+        let (scrubbed, page) = rest.split_first_chunk::<8>()?;
         let len = u64::from_le_bytes(*len);
         if len > capacity || !len.is_multiple_of(PAGE_LEN as u64) {
             return None;
         }
+        let scrubbed = match u64::from_le_bytes(*scrubbed) {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
         let page: &[u8; PAGE_LEN] = page.try_into().ok()?;
-        Some(Self { generation: Generation::from_bytes(*generation), len, page: Box::new(*page) })
+        let generation = Generation::from_bytes(*generation);
+        Some(Self { generation, len, scrubbed, page: Box::new(*page) })
     }
 }
 
@@ -68,7 +81,10 @@ pub(crate) struct SuperblockPair {
     /// As the database sees it now.
     pub(crate) current: Superblock,
     synced_copy: usize,
+    /// Not written yet.
     changed: bool,
+    /// Written, and not synced yet.
+    written: bool,
 }
 
 impl SuperblockPair {
@@ -79,10 +95,11 @@ impl SuperblockPair {
         grant: &Grant,
         rng: &mut dyn CryptoRng,
     ) -> io::Result<()> {
-        let current =
-            Superblock { generation: Generation::random(rng), len: 0, page: Box::new([0; PAGE_LEN]) };
+        let generation = Generation::random(rng);
+        let current = Superblock { generation, len: 0, scrubbed: true, page: Box::new([0; PAGE_LEN]) };
         let key = subkey(&grant.key.0, labels::SUPERBLOCK);
-        let mut pair = Self { region: grant.region, key, current, synced_copy: 1, changed: false };
+        let region = grant.region;
+        let mut pair = Self { region, key, current, synced_copy: 1, changed: false, written: false };
         for _ in 0..2 {
             pair.changed = true;
             pair.write(backend, geometry, rng)?;
@@ -117,12 +134,27 @@ impl SuperblockPair {
             current,
             synced_copy,
             changed: false,
+            written: false,
         }))
     }
 
     pub(crate) fn set_len(&mut self, len: u64) {
         self.changed |= self.current.len != len;
         self.current.len = len;
+    }
+
+    pub(crate) fn set_scrubbed(&mut self, scrubbed: bool) {
+        self.changed |= self.current.scrubbed != scrubbed;
+        self.current.scrubbed = scrubbed;
+    }
+
+    /// Changes page 0.
+    pub(crate) fn edit_page<E>(
+        &mut self,
+        edit: impl FnOnce(&mut [u8; PAGE_LEN]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.changed = true;
+        edit(&mut self.current.page)
     }
 
     pub(crate) fn write_page(&mut self, offset: usize, bytes: &[u8]) -> bool {
@@ -136,29 +168,33 @@ impl SuperblockPair {
         true
     }
 
-    /// Writes the current state over the copy that is not the last synced one, if it changed. Until
-    /// [`synced`](Self::synced) every further write goes to the same copy (VLT-50).
+    /// Writes the current state over the copy that is not the last synced one, if it changed, and tells whether it
+    /// did. Until [`synced`](Self::synced) every further write goes to the same copy (VLT-50).
     pub(crate) fn write(
         &mut self,
         backend: &dyn Backend,
         geometry: &Geometry,
         rng: &mut dyn CryptoRng,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         if !self.changed {
-            return Ok(());
+            return Ok(false);
         }
         let copy = 1 - self.synced_copy;
         let generation = self.current.generation.next();
-        let next = Superblock { generation, len: self.current.len, page: self.current.page.clone() };
+        let Superblock { generation: _, len, scrubbed, page } = self.current.clone();
+        let next = Superblock { generation, len, scrubbed, page };
         let place = Place::copy_of(self.region.as_u8().into(), copy);
         let stored = sector::seal(&self.key, place, &next.encode(), rng);
-        backend.write_at(geometry.superblock(self.region, copy), &stored)
+        backend.write_at(geometry.superblock(self.region, copy), &stored)?;
+        self.changed = false;
+        self.written = true;
+        Ok(true)
     }
 
     /// Everything written is on the disk now.
     pub(crate) fn synced(&mut self) {
-        if self.changed {
-            self.changed = false;
+        if self.written {
+            self.written = false;
             self.synced_copy = 1 - self.synced_copy;
             self.current.generation = self.current.generation.next();
         }
@@ -192,15 +228,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(generation: u64, pages in 0u64..100, byte: u8) {
+        fn round_trip(generation: u64, pages in 0u64..100, scrubbed: bool, byte: u8) {
             let generation = Generation::from_bytes(generation.to_le_bytes());
-            let one = Superblock { generation, len: pages * 4096, page: Box::new([byte; PAGE_LEN]) };
+            let one = Superblock { generation, len: pages * 4096, scrubbed, page: Box::new([byte; PAGE_LEN]) };
             prop_assert_eq!(Superblock::decode(&one.encode(), 100 * 4096), Some(one));
         }
 
         #[test]
         fn length_beyond_the_region_or_odd_is_refused(len: u64) {
-            let one = Superblock { generation: Generation::from_bytes([1; 8]), len, page: Box::new([0; PAGE_LEN]) };
+            let generation = Generation::from_bytes([1; 8]);
+            let one = Superblock { generation, len, scrubbed: true, page: Box::new([0; PAGE_LEN]) };
             let fits = len <= 50 * 4096 && len.is_multiple_of(4096);
             prop_assert_eq!(Superblock::decode(&one.encode(), 50 * 4096).is_some(), fits);
         }

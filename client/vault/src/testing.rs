@@ -13,12 +13,13 @@ use std::{
 };
 
 use rand_core::RngCore;
+use zeroize::Zeroizing;
 
 use crate::{
     allocation::Allocation,
     backend::{Backend, MemoryBackend},
     container::Disk,
-    geometry::{COPY_LEN, Geometry, PAGE_LEN, SALT_BLOCK_LEN, TABLE_UNIT_LEN},
+    geometry::{ALLOCATION_LEN, COPY_LEN, Geometry, PAGE_LEN, SALT_BLOCK_LEN, TABLE_UNIT_LEN},
     header::{CopyImage, Header, HeaderKeys, Trial},
     kdf::{Cost, Passphrase, Root, subkey},
     keytable::UnitContent,
@@ -28,7 +29,7 @@ use crate::{
     payload::{Payload, VolumeId, unpad},
     sector::{self, Place, SEAL_OVERHEAD},
     session::Session,
-    superblock::Superblock,
+    superblock::{self, Superblock},
 };
 
 /// Sector size of the model: a write may be torn at multiples of it.
@@ -197,6 +198,38 @@ fn apply(disk: &mut Vec<u8>, start: usize, bytes: &[u8]) {
         disk.resize(start + bytes.len(), 0);
     }
     disk[start..start + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Everything that the volume's key opens in its region: data units, both copies of superblocks, allocation units and
+/// units of the key table. The caller has unlocked the container: this is what a laboratory sees that has the
+/// passphrase too.
+pub fn plaintexts(session: &Session, volume: VolumeId) -> Vec<Zeroizing<Vec<u8>>> {
+    let Some((disk, grant)) = session.dangerously_borrow(volume) else { return Vec::new() };
+    let (geometry, region) = (&disk.geometry, grant.region);
+    let open = |label: &[u8], place: Place, offset: u64, len: usize| {
+        let mut stored = vec![0; len];
+        disk.backend.read_at(offset, &mut stored).ok()?;
+        sector::open(&subkey(&grant.key.0, label), place, &stored)
+    };
+    let whole = u64::from(region.as_u8());
+    let units = (0..geometry.unit_count()).filter_map(|unit| {
+        open(labels::UNITS, Place::single(unit), geometry.unit(region, unit), PAGE_LEN + SEAL_OVERHEAD)
+    });
+    let pairs = (0..2).flat_map(|copy| {
+        let place = Place::copy_of(whole, copy);
+        let allocation = geometry.allocation(region, copy);
+        let superblock = geometry.superblock(region, copy);
+        [
+            open(labels::ALLOCATION, place, allocation, ALLOCATION_LEN),
+            open(labels::SUPERBLOCK, place, superblock, superblock::STORED_LEN),
+        ]
+    });
+    let keys =
+        (0..geometry.table_units()).flat_map(|unit| [(unit, 0), (unit, 1)]).filter_map(|(unit, copy)| {
+            let place = Place::copy_of(unit as u64, copy);
+            open(labels::KEY_TABLE, place, geometry.table_unit(region, unit, copy), TABLE_UNIT_LEN)
+        });
+    units.chain(pairs.flatten()).chain(keys).collect()
 }
 
 /// In how many data units of a volume `needle` stands, live or not. The caller has unlocked the container:

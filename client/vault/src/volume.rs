@@ -1,8 +1,8 @@
 //! A volume: a database and a key table in one region.
 //!
 //! Invariants: every commit is a two-phase commit, because one-phase commits lose the database in a power cut
-//! on this storage (VLT-54); writing stops at 80 % of the region, before a full database could no longer
-//! delete (VLT-56).
+//! on this storage (VLT-54); writing stops while there is still room for deleting, which copies before it frees
+//! (VLT-56); a volume that is closed is scrubbed, and one that could not be is scrubbed when it is opened (VLT-57).
 //!
 //! Known gaps: a transaction that is itself larger than the room that is left fails with `Full` at some
 //! operation or at its commit; it is then gone as a whole, and the volume goes on.
@@ -22,24 +22,31 @@ use crate::{
     keytable::KeyTable,
     payload::{Grant, VolumeId},
     sector::FillRng,
-    units::{SharedUnits, Units},
+    units::{SharedUnits, Traces, Units},
 };
 
 /// Plaintext the database may cache, in bytes. redb's own default of 1 GiB would hold the whole volume.
 const CACHE_LEN: usize = 8 << 20;
-/// Of the region's capacity, what ordinary writing may use: a full database cannot delete any more.
-const SOFT_LIMIT_PERCENT: u64 = 80;
-/// Growth past a known size that is tolerated before it is measured again, in percent of the capacity:
-/// measuring reads every page.
-const MEASURE_STEP_PERCENT: u64 = 2;
-/// Free pages below which the database is given the rest of its region: a quarter of it. A single transaction
-/// of that size fits whenever the region has the room; a larger one may have to be repeated after `Full`.
-const HEADROOM_SHARE: u64 = 4;
+/// Of the region's capacity, what may be used before people should be told.
+const WARN_PERCENT: u64 = 80;
+/// Of the region's capacity, what ordinary writing leaves free: deleting copies pages before it frees them.
+const RESERVE_PERCENT: u64 = 6;
+/// Pages that ordinary writing leaves free in a small region, where the share above would be less.
+const RESERVE_MIN: u64 = 48;
+/// Packing cuts the database to what is in use and doubles it from there, which must stay in the region.
+const PACKABLE_PERCENT: u64 = 40;
 const PAGE: u64 = PAGE_LEN as u64;
 
-/// An open volume. Dropping it closes the database.
+/// An open volume. Dropping it closes the database and scrubs what the session left, as [`Volume::close`] does, which
+/// also tells whether that worked.
 ///
-/// Transactions keep the volume in use: end them before [`Volume::compact_and_scrub`].
+/// Transactions keep the volume in use: end them before [`Volume::scrub`] and before the volume is dropped.
+///
+/// # When to scrub
+///
+/// What was deleted or replaced can be read from the file, by who has the volume's key, until the volume is scrubbed.
+/// Closing does it. A session that goes on for long calls [`Volume::scrub`] when it has nothing else to do, and at
+/// once after a deletion that a person asked for. After a session that ended without closing, the next opening does it.
 pub struct Volume {
     id: VolumeId,
     opener: Opener,
@@ -73,10 +80,12 @@ struct Opened {
 /// How full a volume is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// In use now, including what deleted rows hold until the next commits.
+    /// In use now.
     pub used: u64,
-    /// Past this, [`Volume::begin_write`] refuses.
-    pub soft_limit: u64,
+    /// Past this, people should be told: 80 % of the capacity.
+    pub warn_at: u64,
+    /// From here on [`Volume::begin_write`] refuses. What lies beyond is for deleting.
+    pub limit: u64,
     /// What the region holds at the very most.
     pub capacity: u64,
 }
@@ -89,9 +98,11 @@ impl Volume {
         grant: Grant,
         rng: FillRng,
     ) -> Result<(), VolumeError> {
-        let units = Units::open(backend, geometry, grant, rng)?.ok_or(VolumeError::Damaged)?;
-        let database = builder().create_with_backend(SharedUnits(Arc::new(units))).map_err(database_error)?;
-        database.close().map_err(database_error)
+        let units = Units::open(backend, geometry, grant, rng, Some(Traces::none(&geometry)))?;
+        let units = Arc::new(units.ok_or(VolumeError::Damaged)?);
+        let database =
+            builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
+        Opened { database: Arc::new(database), units, measured: None }.close()
     }
 
     pub(crate) fn open(
@@ -105,7 +116,7 @@ impl Volume {
         let keys = KeyTable::open(Arc::clone(&backend), geometry, &grant, table_rng)?;
         let id = grant.key.id();
         let opener = Opener { backend, geometry, grant, rng: Mutex::new(rng) };
-        let opened = opener.open(false)?;
+        let opened = opener.open(None)?;
         let state = Mutex::new(State { database: Some(opened), live: Arc::new(()) });
         Ok(Self { id, opener, state, keys, _open: open })
     }
@@ -124,7 +135,7 @@ impl Volume {
         let mut state = self.state();
         // After a failed write redb still reads what was committed; only a writer needs it opened anew.
         if state.database.is_none() {
-            self.reopen(&mut state, false)?;
+            self.reopen(&mut state)?;
         }
         let database = &state.database.as_ref().ok_or(VolumeError::Damaged)?.database;
         let transaction = redb::ReadableDatabase::begin_read(&**database).map_err(database_error)?;
@@ -135,18 +146,23 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// [`VolumeError::Full`] when the volume is past its soft limit.
+    /// [`VolumeError::Full`] when the volume is past its limit.
     pub fn begin_write(&self) -> Result<WriteTransaction, VolumeError> {
-        self.begin(true)
+        let transaction = self.begin()?;
+        if self.is_full()? {
+            transaction.abort()?;
+            return Err(VolumeError::Full);
+        }
+        Ok(transaction)
     }
 
-    /// A write transaction for deleting: it is allowed past the soft limit. Delete in small batches.
+    /// A write transaction for deleting: it is allowed past the limit. Delete in small batches.
     ///
     /// # Errors
     ///
     /// The database's error.
     pub fn begin_cleanup(&self) -> Result<WriteTransaction, VolumeError> {
-        self.begin(false)
+        self.begin()
     }
 
     /// The keys that outlive sessions and can be destroyed one by one.
@@ -154,117 +170,136 @@ impl Volume {
         &self.keys
     }
 
-    /// How full the volume is. Waits for a write transaction to end, and reads the whole database.
+    /// How full the volume is. Waits for a write transaction to end, and reads about one page in a hundred.
     ///
     /// # Errors
     ///
     /// The database's error.
     pub fn usage(&self) -> Result<Usage, VolumeError> {
-        let transaction = self.begin(false)?;
-        let pages = transaction.transaction.stats().map_err(database_error)?.allocated_pages();
-        let capacity = self.capacity_pages() * PAGE;
+        let transaction = self.begin()?;
+        let used = self.measure(&mut self.state())?;
         transaction.abort()?;
-        Ok(Usage { used: pages * PAGE, soft_limit: soft_limit(capacity), capacity })
+        let capacity = self.capacity_pages();
+        Ok(Usage {
+            used: used * PAGE,
+            warn_at: share(capacity, WARN_PERCENT) * PAGE,
+            limit: self.limit() * PAGE,
+            capacity: capacity * PAGE,
+        })
     }
 
-    /// Packs the database if there is room for that, and overwrites everything that is not live, so that
-    /// deleted rows cannot be read from the file even with the volume's key (VLT-57). For locking and idle
-    /// times: it reads the whole region, and writes up to all of it.
+    /// Overwrites everything that was written and is live no more, so that deleted and replaced rows cannot be read
+    /// from the file even with the volume's key (VLT-57). It costs the pages that were written since the last time,
+    /// six syncs, and one page read in a hundred; where nothing was written, nothing.
     ///
     /// # Errors
     ///
-    /// [`VolumeError::InUse`] while a transaction or a savepoint is alive, else the database's error; it can
-    /// be repeated.
+    /// [`VolumeError::InUse`] while a transaction is alive, else the database's error; it can be repeated.
+    pub fn scrub(&self) -> Result<(), VolumeError> {
+        self.close_and_reopen(|_, _| Ok(()))
+    }
+
+    /// As [`Volume::scrub`], and packs the database before, if there is room for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::scrub`].
     pub fn compact_and_scrub(&self) -> Result<(), VolumeError> {
+        self.close_and_reopen(Opened::pack)
+    }
+
+    /// Closes the volume: scrubs as [`Volume::scrub`] does. A session in which nothing was written leaves the disk as
+    /// it was.
+    ///
+    /// # Errors
+    ///
+    /// [`VolumeError::InUse`] while a transaction is alive, else the database's error. Nothing that was committed is
+    /// lost; the next opening scrubs.
+    pub fn close(self) -> Result<(), VolumeError> {
+        self.shut(&mut self.state())
+    }
+
+    fn shut(&self, state: &mut State) -> Result<(), VolumeError> {
+        if Arc::strong_count(&state.live) != 1 {
+            return Err(VolumeError::InUse);
+        }
+        match state.database.take() {
+            // It failed before: what it left is repaired and scrubbed by the next opening.
+            Some(opened) if opened.units.has_failed() => Err(VolumeError::Damaged),
+            Some(opened) => opened.close(),
+            None => Ok(()),
+        }
+    }
+
+    fn close_and_reopen(
+        &self,
+        before: impl FnOnce(&mut Opened, u64) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
         let mut state = self.state();
         if Arc::strong_count(&state.live) != 1 {
             return Err(VolumeError::InUse);
         }
         if self.must_reopen(&state) {
-            self.reopen(&mut state, true)?;
+            self.reopen(&mut state)?;
         }
-        let opened = state.database.take().ok_or(VolumeError::Damaged)?;
-        let scrubbed = opened.close(self.capacity_pages()).and_then(|()| self.opener.scrub());
+        let mut opened = state.database.take().ok_or(VolumeError::Damaged)?;
+        let units = Arc::clone(&opened.units);
+        let done = before(&mut opened, self.capacity_pages()).and_then(|()| opened.close());
         // Whatever came of it, the volume goes on with what is on the disk.
-        state.database = Some(self.opener.open(false)?);
-        scrubbed
+        state.database = Some(self.opener.open(units.traces())?);
+        done
     }
 
-    fn begin(&self, within_limit: bool) -> Result<WriteTransaction, VolumeError> {
-        // Two rounds: a database that is to get more room is opened anew in between.
-        for round in 0..2 {
-            let (database, live) = {
-                let mut state = self.state();
-                if self.must_reopen(&state) {
-                    self.reopen(&mut state, true)?;
-                }
-                let opened = state.database.as_ref().ok_or(VolumeError::Damaged)?;
-                (Arc::clone(&opened.database), Arc::clone(&state.live))
-            };
-            // Not under the lock: this waits for another writer, who may need it to finish.
-            let mut transaction = database.begin_write().map_err(database_error)?;
-            drop(database);
-            // VLT-54.
-            transaction.set_two_phase_commit(true);
-            let transaction = WriteTransaction { transaction, _live: live };
-            match self.room(&transaction, within_limit)? {
-                Room::Enough => return Ok(transaction),
-                Room::PastLimit => {
-                    transaction.abort()?;
-                    return Err(VolumeError::Full);
-                }
-                Room::NeedsRegion => {
-                    let mut state = self.state();
-                    // Another transaction may be alive; then this one makes do with the room there is.
-                    if round > 0 || Arc::strong_count(&state.live) != 2 {
-                        return Ok(transaction);
-                    }
-                    transaction.abort()?;
-                    self.reopen(&mut state, true)?;
-                }
+    fn begin(&self) -> Result<WriteTransaction, VolumeError> {
+        let (database, live) = {
+            let mut state = self.state();
+            if self.must_reopen(&state) {
+                self.reopen(&mut state)?;
             }
-        }
-        Err(VolumeError::Full)
+            let opened = state.database.as_ref().ok_or(VolumeError::Damaged)?;
+            (Arc::clone(&opened.database), Arc::clone(&state.live))
+        };
+        // Not under the lock: this waits for another writer, who may need it to finish.
+        let mut transaction = database.begin_write().map_err(database_error)?;
+        // VLT-54.
+        transaction.set_two_phase_commit(true);
+        Ok(WriteTransaction { transaction, _live: live })
     }
 
-    /// Estimates from the pages written since the last count, and counts when the estimate runs out.
-    fn room(&self, transaction: &WriteTransaction, within_limit: bool) -> Result<Room, VolumeError> {
-        let capacity = self.capacity_pages();
-        let limit = soft_limit(capacity);
-        let headroom = capacity / HEADROOM_SHARE;
+    /// VLT-56: estimates from the pages written since the last count, and counts when the estimate runs out. The
+    /// caller holds the write transaction.
+    fn is_full(&self) -> Result<bool, VolumeError> {
+        let limit = self.limit();
         let mut state = self.state();
+        let opened = state.database.as_ref().ok_or(VolumeError::Damaged)?;
+        if let Some((used, at)) = opened.measured
+            && used + (opened.units.pages_written() - at) < limit
+        {
+            return Ok(false);
+        }
+        Ok(self.measure(&mut state)? >= limit)
+    }
+
+    /// Pages in use. The caller holds the write transaction.
+    fn measure(&self, state: &mut State) -> Result<u64, VolumeError> {
         let opened = state.database.as_mut().ok_or(VolumeError::Damaged)?;
         let written = opened.units.pages_written();
-        let len = opened.units.virtual_len() / PAGE;
-        // Doubling past the region fails: before that, the database is given the region's exact length.
-        let can_grow = len >= capacity || len * 2 <= capacity;
-        let enough = |used: u64| (!within_limit || used < limit) && (can_grow || used + headroom < len);
-        if let Some((used, at)) = opened.measured {
-            let grown = written - at;
-            let tolerated = grown < capacity * MEASURE_STEP_PERCENT / 100 && enough(used);
-            if enough(used + grown) || tolerated {
-                return Ok(Room::Enough);
-            }
-        }
-        let used = transaction.transaction.stats().map_err(database_error)?.allocated_pages();
+        // Page 0 is in use as well.
+        let used = opened.units.live_units()? + 1;
         opened.measured = Some((used, written));
-        Ok(match enough(used) {
-            true => Room::Enough,
-            false if within_limit && used >= limit => Room::PastLimit,
-            false => Room::NeedsRegion,
-        })
+        Ok(used)
     }
 
     fn must_reopen(&self, state: &State) -> bool {
         state.database.as_ref().is_none_or(|opened| opened.units.has_failed())
     }
 
-    fn reopen(&self, state: &mut State, extend: bool) -> Result<(), VolumeError> {
+    fn reopen(&self, state: &mut State) -> Result<(), VolumeError> {
         if Arc::strong_count(&state.live) != 1 {
             return Err(VolumeError::InUse);
         }
-        state.database = None;
-        state.database = Some(self.opener.open(extend)?);
+        let traces = state.database.take().and_then(|opened| opened.units.traces());
+        state.database = Some(self.opener.open(traces)?);
         Ok(())
     }
 
@@ -272,8 +307,20 @@ impl Volume {
         self.opener.geometry.unit_count() + 1
     }
 
+    fn limit(&self) -> u64 {
+        let capacity = self.capacity_pages();
+        capacity.saturating_sub(share(capacity, RESERVE_PERCENT).max(RESERVE_MIN))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // Nobody can be told. The superblock does not say that the region is scrubbed: the next opening does it.
+        let _failed = self.shut(&mut self.state());
     }
 }
 
@@ -283,45 +330,18 @@ impl fmt::Debug for Volume {
     }
 }
 
-enum Room {
-    Enough,
-    PastLimit,
-    NeedsRegion,
-}
-
 impl Opener {
-    /// VLT-57: walks every tree of the closed database; the units that no tree leads to are wiped.
-    fn scrub(&self) -> Result<(), VolumeError> {
-        let units = Arc::new(self.units()?);
-        units.note_touched();
-        let mut database =
-            builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
-        let whole = database.check_integrity().map_err(database_error)?;
-        database.close().map_err(database_error)?;
-        if !whole || units.has_failed() {
-            return Err(VolumeError::Damaged);
-        }
-        Ok(units.wipe_untouched()?)
-    }
-
-    fn units(&self) -> Result<Units, VolumeError> {
+    fn open(&self, traces: Option<Traces>) -> Result<Opened, VolumeError> {
         let rng = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             FillRng::seeded(&mut *rng)
         };
-        let units = Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng)?
-            .ok_or(VolumeError::Damaged)?;
+        let units =
+            Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng, traces)?
+                .ok_or(VolumeError::Damaged)?;
         // A volume always has a database; redb would silently make a new one in an empty storage.
         if units.virtual_len() == 0 {
             return Err(VolumeError::Damaged);
-        }
-        Ok(units)
-    }
-
-    fn open(&self, extend: bool) -> Result<Opened, VolumeError> {
-        let units = self.units()?;
-        if extend && units.virtual_len() < units.capacity() {
-            units.extend_to_capacity()?;
         }
         let units = Arc::new(units);
         let database =
@@ -331,24 +351,23 @@ impl Opener {
 }
 
 impl Opened {
-    /// Packs the database, if there is room to do so, and closes it.
-    fn close(self, capacity: u64) -> Result<(), VolumeError> {
-        let Self { database, units, measured: _ } = self;
-        let mut database = Arc::try_unwrap(database).map_err(|_| VolumeError::InUse)?;
-        let transaction = database.begin_write().map_err(database_error)?;
-        let used = transaction.stats().map_err(database_error)?.allocated_pages();
-        let savepoints = transaction.list_persistent_savepoints().map_err(database_error)?.count();
-        transaction.abort().map_err(database_error)?;
-        // What a savepoint holds is walked by nobody, and would be wiped.
-        if savepoints > 0 {
-            return Err(VolumeError::InUse);
-        }
-        // Packing cuts the length to what is in use and doubles it from there, which must stay in the region.
-        if used * 5 < capacity * 2 {
+    fn pack(&mut self, capacity: u64) -> Result<(), VolumeError> {
+        let database = Arc::get_mut(&mut self.database).ok_or(VolumeError::InUse)?;
+        if self.units.live_units()? < share(capacity, PACKABLE_PERCENT) {
             while database.compact().map_err(database_error)? {}
         }
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), VolumeError> {
+        let Self { database, units, measured: _ } = self;
+        let database = Arc::try_unwrap(database).map_err(|_| VolumeError::InUse)?;
+        units.begin_close();
         database.close().map_err(database_error)?;
-        if units.has_failed() { Err(VolumeError::Damaged) } else { Ok(()) }
+        if units.has_failed() {
+            return Err(VolumeError::Damaged);
+        }
+        Ok(units.finish_close()?)
     }
 }
 
@@ -358,8 +377,8 @@ fn builder() -> Builder {
     builder
 }
 
-fn soft_limit(capacity: u64) -> u64 {
-    capacity / 100 * SOFT_LIMIT_PERCENT + capacity % 100 * SOFT_LIMIT_PERCENT / 100
+fn share(capacity: u64, percent: u64) -> u64 {
+    capacity / 100 * percent + capacity % 100 * percent / 100
 }
 
 /// A consistent view of the database: redb's read transaction.
@@ -382,13 +401,41 @@ impl fmt::Debug for ReadTransaction {
     }
 }
 
-/// The write transaction: redb's, without the means to weaken its durability. Dropping it undoes it.
+/// The write transaction: redb's, without the means to weaken its durability, and without what a scrub could not
+/// follow: savepoints and tables with several values for one key. Dropping it undoes it.
 pub struct WriteTransaction {
     transaction: redb::WriteTransaction,
     _live: Arc<()>,
 }
 
 impl WriteTransaction {
+    /// Opens a table, and makes it if it is not there. Each table once at a time.
+    ///
+    /// # Security
+    ///
+    /// A value that is removed or replaced is gone after the next scrub. A key may outlive its row, whole or its
+    /// beginning, for as long as its neighbours live: the database finds its way by such keys. Nothing that has to be
+    /// erased belongs into a key.
+    ///
+    /// # Errors
+    ///
+    /// The database's error.
+    pub fn open_table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &self,
+        definition: redb::TableDefinition<'_, K, V>,
+    ) -> Result<redb::Table<'_, K, V>, redb::TableError> {
+        self.transaction.open_table(definition)
+    }
+
+    /// Deletes a table with all its rows, and tells whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// The database's error.
+    pub fn delete_table(&self, table: impl redb::TableHandle) -> Result<bool, redb::TableError> {
+        self.transaction.delete_table(table)
+    }
+
     /// Makes everything durable, in two phases; it is on the disk when this returns.
     ///
     /// # Errors
@@ -409,15 +456,6 @@ impl WriteTransaction {
     pub fn abort(self) -> Result<(), VolumeError> {
         let Self { transaction, _live } = self;
         transaction.abort().map_err(database_error)
-    }
-}
-
-/// Only shared access: tables can be opened, the kind of commit cannot be changed.
-impl Deref for WriteTransaction {
-    type Target = redb::WriteTransaction;
-
-    fn deref(&self) -> &redb::WriteTransaction {
-        &self.transaction
     }
 }
 

@@ -38,8 +38,8 @@ fn vlt_56_full_volume_says_so_loses_nothing_and_goes_on_after_deleting() {
     };
     assert!(matches!(error, VolumeError::Full), "{error:?}");
     let usage = volume.usage().unwrap();
-    assert!(usage.used >= usage.soft_limit && usage.used < usage.capacity, "{usage:?}");
-    assert!(usage.soft_limit * 10 >= usage.capacity * 7, "{usage:?}");
+    assert!(usage.used >= usage.limit && usage.used < usage.capacity, "{usage:?}");
+    assert!(usage.limit * 10 >= usage.capacity * 8, "{usage:?}");
     assert!(matches!(volume.begin_write(), Err(VolumeError::Full)));
     for key in 0..stored {
         assert_eq!(get(&volume, key).unwrap().len(), 3000);

@@ -49,6 +49,10 @@ pub const TOKEN_WAIT: Duration = Duration::from_secs(4);
 /// How often a follower presents again what no relay has answered.
 const TOKEN_RETRY: Duration = Duration::from_secs(5);
 
+/// How often a follower overwrites what was deleted meanwhile. Each time costs some ten milliseconds, if there was
+/// anything.
+const SCRUB_EVERY: Duration = Duration::from_secs(30);
+
 /// How long a command waits for another one before it presents its tokens without holding the vault.
 const FIRST_LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -344,9 +348,10 @@ impl Client {
 
     /// Stays connected until `decide` ends it, or another command wants the vault.
     pub async fn follow(&mut self, decide: &mut Decide<'_>) -> Ended {
+        let mut scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
         loop {
             let (mut asked, mut retry) = (false, false);
-            let (session, compartments) = (&self.session, &self.compartments);
+            let (session, compartments, volumes) = (&self.session, &self.compartments, &self.volumes);
             let retry_at = (!self.due.is_empty()).then(|| tokio::time::Instant::now() + TOKEN_RETRY);
             let mut each = |effects: &[(usize, Effect)]| {
                 let next = decide(compartments, effects);
@@ -354,6 +359,14 @@ impl Client {
                     // What came is told before the vault is given up.
                     asked = true;
                     return Next::End;
+                }
+                // Between two rounds no transaction is alive.
+                if effects.is_empty() && tokio::time::Instant::now() >= scrub_at {
+                    for (_, base) in volumes {
+                        // Tried again the next time, at the latest when the vault is locked.
+                        let _ = base.volume().scrub();
+                    }
+                    scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
                 }
                 retry = next == Next::On && retry_at.is_some_and(|at| tokio::time::Instant::now() >= at);
                 if retry { Next::End } else { next }
@@ -447,7 +460,7 @@ impl Client {
     pub fn space(&self, compartment: usize) -> Result<(u64, u64), Error> {
         let (_, base) = self.volumes.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
         let usage = base.volume().usage().map_err(fault::volume)?;
-        Ok((usage.used, usage.soft_limit))
+        Ok((usage.used, usage.limit))
     }
 
     /// A volume of this session that no known passphrase but our own opens: where records about other passphrases may
@@ -467,8 +480,22 @@ impl Client {
         })
     }
 
-    /// Ends the connections. What was sent has left.
+    /// Overwrites what was deleted or replaced since the vault was opened, so that it cannot be brought back from the
+    /// file, not even with the passphrase. Closing does so too; this is for a session that goes on, and for a deletion
+    /// that a person asked for. Where nothing was written it costs nothing.
+    ///
+    /// # Errors
+    /// The file cannot be written. Nothing is lost, and the next unlock makes up for it.
+    pub fn scrub(&self) -> Result<(), Error> {
+        let scrubbed: Vec<_> = self.volumes.iter().map(|(_, base)| base.volume().scrub()).collect();
+        scrubbed.into_iter().collect::<Result<_, _>>().map_err(fault::volume)
+    }
+
+    /// Overwrites what was deleted, and ends the connections. What was sent has left.
     pub async fn close(mut self) {
+        // First: ending the connections waits for others. What fails here is made up for by the next unlock, and a
+        // client that is dropped without this is scrubbed as its volumes are.
+        let _ = self.scrub();
         self.driver.close().await;
     }
 }

@@ -48,15 +48,17 @@ class Volume:
         key = p.hkdf(self.key, b"lapwing vault 1 superblock")
         copies = []
         for copy in (0, 1):
-            stored = self.container.at(self.superblocks_at + copy * 8192, 4152)
+            stored = self.container.at(self.superblocks_at + copy * 8192, 4160)
             copies.append(p.open_sealed(key, p.place(self.region, copy), stored))
         plain = newest(copies)
         if plain is None:
             raise p.Damaged("no superblock opens")
-        _generation, length = struct.unpack_from("<QQ", plain)
+        _generation, length, scrubbed = struct.unpack_from("<QQQ", plain)
+        if scrubbed > 1:
+            raise p.Damaged("a superblock says something else than scrubbed or not")
         if length == 0:
             raise p.Damaged("a volume without a database")
-        return length, plain[16:]
+        return length, plain[24:]
 
     def read(self, offset, length):
         """Bytes of the database, which ends at `length`."""

@@ -23,8 +23,7 @@ use std::{
 };
 
 use lapwing_relay::store::{
-    Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome,
-    fjall::{FjallOptions, FjallStore},
+    Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions, fjall::FjallStore,
 };
 use lapwing_wire::{
     capability::PublicKey,
@@ -149,7 +148,7 @@ async fn floor(path: &Path) -> f64 {
 }
 
 async fn store(path: &Path) -> f64 {
-    let options = FjallOptions { extra_flush: FLUSH, ..FjallOptions::at(path) };
+    let options = StoreOptions { extra_flush: FLUSH, ..StoreOptions::at(path) };
     let store = Arc::new(FjallStore::open(&options).unwrap());
     let born = Born::new(1);
     let keys = |producer: u64| {

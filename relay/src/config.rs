@@ -12,7 +12,7 @@ use std::{
 use lapwing_wire::limits::MAX_BLOB;
 use serde::{Deserialize, Serialize};
 
-use crate::{limits::Limits, server::ServerOptions};
+use crate::{limits::Limits, server::ServerOptions, store::EngineName};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +74,8 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Storage {
+    /// What keeps the store. A store that exists cannot change it.
+    pub engine: EngineName,
     /// Space that stays free on the disk; below it, nothing new is taken.
     pub reserve: Size,
 }
@@ -144,7 +146,7 @@ impl Default for Network {
 impl Default for Storage {
     fn default() -> Self {
         // A memtable flush and a compaction write some hundred MiB before they free any.
-        Self { reserve: Size(512 << 20) }
+        Self { engine: EngineName::default(), reserve: Size(512 << 20) }
     }
 }
 
@@ -250,8 +252,8 @@ impl Config {
         }
     }
 
-    /// The documented file with every key, for this host, port and local address.
-    pub fn example(host: &str, port: u16, listen: IpAddr) -> String {
+    /// The documented file with every key, for this host, port, local address and engine.
+    pub fn example(host: &str, port: u16, listen: IpAddr, engine: EngineName) -> String {
         let Self {
             network:
                 Network {
@@ -268,7 +270,7 @@ impl Config {
                     stall_timeout,
                     socket_buffer,
                 },
-            storage: Storage { reserve },
+            storage: Storage { engine: _, reserve },
             limits:
                 LimitsConfig {
                     mailbox_size,
@@ -314,9 +316,11 @@ stall_timeout = "{stall_timeout}"
 # UDP socket buffers. The system may grant less: see `lapwing-relay status` and net.core.rmem_max.
 socket_buffer = "{socket_buffer}"
 
-# Read again at SIGHUP.
 [storage]
-# Space that stays free on the disk. Below it nothing new is taken; what is there stays, and is read and deleted.
+# The embedded database: "fjall", or "sled" in a program that was built with it. Read at start; a store that exists
+# keeps its own.
+engine = "{engine}"
+# Read again at SIGHUP. Space that stays free on the disk. Below it nothing new is taken; what is there stays, and is read and deleted.
 reserve = "{reserve}"
 
 # Read again at SIGHUP.
@@ -489,7 +493,7 @@ mod tests {
     fn the_example_file_is_the_defaults() {
         let defaults = Config::default();
         let Network { host, port, listen, .. } = &defaults.network;
-        let text = Config::example(host, *port, *listen);
+        let text = Config::example(host, *port, *listen, EngineName::Fjall);
         let (config, unknown) = Config::parse(&text).unwrap();
         assert_eq!(config, defaults);
         assert_eq!(unknown, Vec::<String>::new());

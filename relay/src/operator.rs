@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     service::Service,
-    store::{Ticket, fjall::FjallStore},
+    store::{KeptStore, Ticket},
 };
 
 /// Longest line either way.
@@ -105,6 +105,12 @@ pub struct Status {
     pub free_bytes: u64,
     /// Commits slower than half a second since the start.
     pub slow_commits: u64,
+    /// The slowest commit since the start, in milliseconds.
+    pub slowest_commit_ms: u64,
+    /// For how long the commit that runs now has been running, in milliseconds.
+    pub running_commit_ms: Option<u64>,
+    /// The disk is full and nothing new is taken.
+    pub is_full: bool,
     /// Receive buffer that the system granted; `None` if it does not run.
     pub socket_buffer: Option<usize>,
 }
@@ -133,7 +139,7 @@ pub struct Desk {
     /// What it does.
     pub service: Arc<Service>,
     /// Where it keeps.
-    pub store: Arc<FjallStore>,
+    pub store: Arc<dyn KeptStore>,
     /// What it hands out, once its port is known.
     pub address: Option<RelayAddress>,
     /// Folder of the store.
@@ -164,6 +170,7 @@ impl Desk {
 
     async fn status(&self, now: Timestamp) -> Result<Reply, crate::store::StoreError> {
         let totals = self.service.totals(now).await?;
+        let health = self.store.health();
         let network = self.network.as_ref().map(|ask| ask());
         Ok(Reply::Status(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -175,8 +182,13 @@ impl Desk {
             blob_bytes: totals.blob_bytes,
             tickets: totals.tickets,
             disk_bytes: self.store.disk_bytes()?,
-            free_bytes: crate::store::fjall::free_bytes(&self.store_path)?,
-            slow_commits: self.store.slow_commits(),
+            free_bytes: crate::store::free_bytes(&self.store_path)?,
+            slow_commits: health.slow_commits,
+            slowest_commit_ms: u64::try_from(health.slowest_commit.as_millis()).unwrap_or(u64::MAX),
+            running_commit_ms: health
+                .running_commit
+                .map(|running| u64::try_from(running.as_millis()).unwrap_or(u64::MAX)),
+            is_full: health.is_full,
             socket_buffer: network.map(|(_, buffer)| buffer),
         }))
     }

@@ -11,6 +11,9 @@ use crate::{
     place::Place,
 };
 
+/// A commit that has been running for longer is told.
+const STALL_MS: u64 = 3000;
+
 pub(super) async fn status(place: &Place, output: &Output) -> Result<(), CliError> {
     let reply = ask(place, output, Ask::Status).await?;
     let Reply::Status(status) = reply else { return Err(unexpected(reply)) };
@@ -94,6 +97,9 @@ fn status_text(status: &Status) -> String {
         disk_bytes,
         free_bytes,
         slow_commits,
+        slowest_commit_ms,
+        running_commit_ms,
+        is_full,
         socket_buffer,
     } = status;
     let state = match connections {
@@ -112,9 +118,15 @@ fn status_text(status: &Status) -> String {
     );
     if let Some(buffer) = socket_buffer {
         text.push_str(&format!(
-            "\nslow commits     {slow_commits} since the start\nsocket buffer    {}",
+            "\nslow commits     {slow_commits} since the start, the slowest {slowest_commit_ms} ms\nsocket buffer    {}",
             Size(u64::try_from(*buffer).unwrap_or(u64::MAX))
         ));
+    }
+    if let Some(running) = running_commit_ms.filter(|running| *running >= STALL_MS) {
+        text.push_str(&format!("\nthe disk hangs: a commit has been waiting for {running} ms"));
+    }
+    if *is_full {
+        text.push_str("\nthe disk is full: nothing new is taken until there is room");
     }
     text
 }

@@ -65,7 +65,16 @@ impl CliError {
             Self::Store(StoreError::Locked) => {
                 "another lapwing-relay uses this folder; stop it, or wait until it answers"
             }
-            Self::Store(StoreError::Version) => "use the version of lapwing-relay that wrote it",
+            Self::Store(StoreError::Version) => {
+                "use the version of lapwing-relay that wrote it; nothing was changed. See \"Upgrades\" in docs/relay-operation.md"
+            }
+            Self::Store(StoreError::Engine) => {
+                "set storage.engine in relay.toml to the engine of this store; nothing was changed"
+            }
+            Self::Store(StoreError::Unbuilt) => {
+                "set storage.engine to \"fjall\", or build lapwing-relay with `--features sled`"
+            }
+            Self::Store(StoreError::Full) => "make room on the disk; what was acknowledged is kept",
             Self::Store(StoreError::Damaged) => {
                 "restore the folder from a backup; see docs/relay-operation.md"
             }

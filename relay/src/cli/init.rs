@@ -14,20 +14,17 @@ use crate::{
     operator::{Ask, Desk, Reply},
     place::Place,
     service::Service,
-    store::{
-        StoreError,
-        fjall::{FjallOptions, FjallStore},
-    },
+    store::{KeptStore, StoreError, StoreOptions},
 };
 
 pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Result<(), CliError> {
-    let InitArgs { host, port, listen } = args;
+    let InitArgs { host, port, listen, engine } = args;
     let secret = RelaySecret::generate(&mut rand::rng());
     let key = secret.public()?;
     // Checked before anything is written; port 0 stands for one that is not known yet.
     let checked = RelayAddress::new(key, host, (*port).max(1))?;
     let address = (*port != 0).then_some(checked);
-    let text = Config::example(host, *port, *listen);
+    let text = Config::example(host, *port, *listen, *engine);
     let (config, _) = Config::parse(&text)?;
     place.create(&secret, &text)?;
     let desk = open(place, &config, address.clone()).await?;
@@ -53,10 +50,11 @@ pub(super) async fn open(
 }
 
 /// Opens the store off the runtime's threads: its journal may take a second to replay.
-pub(super) async fn open_store(place: &Place, config: &Config) -> Result<Arc<FjallStore>, CliError> {
-    let options = FjallOptions { reserve: config.storage.reserve.0, ..FjallOptions::at(place.store()) };
-    let opened = tokio::task::spawn_blocking(move || FjallStore::open(&options)).await;
-    Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??))
+pub(super) async fn open_store(place: &Place, config: &Config) -> Result<Arc<dyn KeptStore>, CliError> {
+    let options = StoreOptions { reserve: config.storage.reserve.0, ..StoreOptions::at(place.store()) };
+    let engine = config.storage.engine;
+    let opened = tokio::task::spawn_blocking(move || engine.open(&options)).await;
+    Ok(opened.map_err(|_| StoreError::Closed)??)
 }
 
 async fn issue(desk: &Desk, config: &Config) -> Result<String, CliError> {

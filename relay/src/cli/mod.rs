@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{Size, Span},
     place::Place,
+    store::EngineName,
 };
 pub use error::CliError;
 use output::Output;
@@ -64,6 +65,9 @@ struct InitArgs {
     /// Local address to listen on; `::` is all, IPv4 included
     #[arg(long, default_value = "::")]
     listen: IpAddr,
+    /// The embedded database that keeps the store; `sled` only in a program that was built with it
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
 }
 
 #[derive(Debug, Args)]

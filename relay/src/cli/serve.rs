@@ -15,11 +15,13 @@ use crate::{
     place::Place,
     server::Server,
     service::Service,
-    store::fjall::FjallStore,
+    store::KeptStore,
 };
 
 /// How often the relay looks whether its disk has failed.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long a commit may wait for the disk before that is reported while it still waits.
+const STALL: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     log::start();
@@ -53,7 +55,7 @@ pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Res
         output.result("listening", json!({ "address": address.to_string(), "port": port }), "");
     }
     output.talk(&format!("listening on {}", server.address()));
-    let ended = wait(&mut signals, place, &service, &store, output).await;
+    let ended = wait(&mut signals, place, &service, &*store, output).await;
     stop.cancel();
     // The control task holds the desk, which looks at the server.
     control.await.ok();
@@ -91,24 +93,41 @@ async fn wait(
     signals: &mut Signals,
     place: &Place,
     service: &Service,
-    store: &FjallStore,
+    store: &dyn KeptStore,
     output: &Output,
 ) -> Result<(), CliError> {
     let mut watch = tokio::time::interval(WATCH);
+    let mut is_stalled = false;
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
             _ = signals.hangup.recv() => reload(place, service, store, output),
-            _ = watch.tick() => if store.has_failed() {
-                return Err(CliError::DiskFailed);
-            },
+            _ = watch.tick() => {
+                let health = store.health();
+                if health.has_failed {
+                    return Err(CliError::DiskFailed);
+                }
+                is_stalled = report_stall(health.running_commit, is_stalled);
+            }
         }
     }
 }
 
+/// Says once that a commit hangs, and once that it ended.
+fn report_stall(running: Option<Duration>, was_stalled: bool) -> bool {
+    let is_stalled = running.is_some_and(|running| running >= STALL);
+    if is_stalled && !was_stalled {
+        tracing::warn!("a commit has been waiting for the disk for seconds; nothing is answered meanwhile");
+    }
+    if was_stalled && !is_stalled {
+        tracing::warn!("the disk answers again");
+    }
+    is_stalled
+}
+
 /// A file with a mistake changes nothing.
-fn reload(place: &Place, service: &Service, store: &FjallStore, output: &Output) {
+fn reload(place: &Place, service: &Service, store: &dyn KeptStore, output: &Output) {
     match load(place, output) {
         Ok(config) => {
             service.set_limits(config.limits());

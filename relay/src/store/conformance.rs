@@ -523,4 +523,10 @@ fn random_change(
 }
 
 #[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod power;
+#[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;

@@ -7,16 +7,27 @@
 //! | `rules` | what each change does, over any tables |
 //! | `reads` | the queries, over any tables |
 //! | [`memory`] | the reference |
-//! | [`fjall`] | the default: one writer thread, group commit |
+//! | `engine` | what a store on disk needs from an embedded database |
+//! | `group` | a store on disk: one writer thread, group commit, over any engine |
+//! | `room` | whether a full disk has room again |
+//! | [`fjall`] | the default engine |
+//! | `sled` | the other, with the feature `sled` |
 //! | [`conformance`] | the suite that every store passes |
 
 pub mod conformance;
+mod engine;
 pub mod fjall;
+mod group;
 pub mod memory;
 mod reads;
 pub mod record;
+mod room;
 mod rules;
+#[cfg(feature = "sled")]
+pub mod sled;
 mod tables;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lapwing_wire::{
@@ -27,6 +38,8 @@ use lapwing_wire::{
     tripwire::{OpenStatus, SealedList, StatusKey, Token, TokenRecord},
 };
 
+pub use engine::{EngineName, StoreOptions, free_bytes};
+pub use group::GroupCommit;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 
 /// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
@@ -39,6 +52,15 @@ pub enum StoreError {
     /// The store was written by another version of this program.
     #[error("the store was written by another version of this program")]
     Version,
+    /// The store was written by another engine. Choose that one in the configuration.
+    #[error("the store was written by another engine")]
+    Engine,
+    /// This program was built without the engine that the configuration names.
+    #[error("this program was built without that store engine")]
+    Unbuilt,
+    /// The disk is full. Nothing new is taken; the store goes on by itself when there is room.
+    #[error("the disk is full")]
+    Full,
     /// The disk refused a read or a write. The store takes no more changes until it is opened again.
     #[error("the disk refused to read or write")]
     Disk,
@@ -242,7 +264,8 @@ pub struct Totals {
 /// 2. Changes take effect one after the other, in the order in which `apply` was first polled by one caller.
 /// 3. A query sees every change whose `apply` had returned when it was made, and no change that is not yet durable.
 /// 4. A retry of a change gets the answer of the first, as described at each [`Mutation`].
-/// 5. After [`StoreError::Disk`] the store takes no more changes; what was answered before stays readable.
+/// 5. After [`StoreError::Disk`] the store takes no more changes; after [`StoreError::Full`] none until there is room
+///    again. In both cases what was answered before stays readable.
 /// 6. No method panics, and none waits for another caller's query.
 #[async_trait]
 pub trait MailboxStore: Send + Sync + 'static {
@@ -297,6 +320,36 @@ pub trait MailboxStore: Send + Sync + 'static {
 
     /// Finishes what was begun and closes the files. Later calls get [`StoreError::Closed`].
     async fn close(&self);
+}
+
+/// A store that keeps its state on a disk and can be asked about it.
+pub trait KeptStore: MailboxStore {
+    /// Changes the bytes that stay free on the file system.
+    fn set_reserve(&self, reserve: u64);
+
+    /// How it does.
+    fn health(&self) -> Health;
+
+    /// Bytes on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn disk_bytes(&self) -> Result<u64, StoreError>;
+}
+
+/// How a store on disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The disk failed: the store must be opened anew.
+    pub has_failed: bool,
+    /// The disk is full: nothing new is taken until there is room.
+    pub is_full: bool,
+    /// Commits that took more than half a second since the store was opened.
+    pub slow_commits: u64,
+    /// The slowest commit since the store was opened.
+    pub slowest_commit: Duration,
+    /// For how long the commit that runs now has been running.
+    pub running_commit: Option<Duration>,
 }
 
 /// Which envelopes to read.

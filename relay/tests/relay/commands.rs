@@ -220,3 +220,23 @@ async fn the_log_names_nobody() {
     assert_eq!(lines[0], "warning: relay.toml has an unknown key: limits.nonsense");
     assert!(lines[1].starts_with("listening on "));
 }
+
+#[test]
+fn the_program_as_it_is_released_has_one_engine() {
+    // Tests are built with every engine, so what a build without them contains is asked of cargo.
+    let tree = |more: &[&str]| {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let output = std::process::Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "--prefix", "none", "--edges", "normal,build"])
+            .args(["--manifest-path", manifest])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let has = |tree: &str, name: &str| tree.lines().any(|line| line.starts_with(&format!("{name} v")));
+    let released = tree(&[]);
+    assert!(has(&released, "fjall") && !has(&released, "sled"));
+    assert!(has(&tree(&["--features", "sled"]), "sled"), "the question would find it");
+}

@@ -11,8 +11,8 @@ use lapwing_relay::{
     service::Service,
     store::{
         MailboxStore, Ticket,
-        fjall::{FjallOptions, FjallStore},
         memory::MemoryStore,
+        {StoreOptions, fjall::FjallStore},
     },
 };
 use lapwing_wire::{
@@ -57,7 +57,7 @@ impl Relay {
     /// Over a real store on disk, with other limits.
     pub async fn start_with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = FjallStore::open(&FjallOptions::at(dir.path().join("store"))).unwrap();
+        let store = FjallStore::open(&StoreOptions::at(dir.path().join("store"))).unwrap();
         Self::over(Arc::new(store), limits, local(), Some(dir)).await
     }
 

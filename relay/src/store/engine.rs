@@ -1,0 +1,127 @@
+//! What a store on disk needs from an embedded database, and how one is opened.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    KeptStore, StoreError,
+    fjall::FjallStore,
+    tables::{Tables, Writes},
+};
+
+/// Which embedded database keeps a relay's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// The default.
+    #[default]
+    Fjall,
+    /// Only in programs built with the feature `sled`.
+    Sled,
+}
+
+impl EngineName {
+    /// Opens the store, or creates it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Unbuilt`] if this program was built without the engine.
+    pub fn open(self, options: &StoreOptions) -> Result<Arc<dyn KeptStore>, StoreError> {
+        match self {
+            Self::Fjall => Ok(Arc::new(FjallStore::open(options)?)),
+            #[cfg(feature = "sled")]
+            Self::Sled => Ok(Arc::new(super::sled::SledStore::open(options)?)),
+            #[cfg(not(feature = "sled"))]
+            Self::Sled => Err(StoreError::Unbuilt),
+        }
+    }
+}
+
+impl std::fmt::Display for EngineName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fjall => "fjall",
+            Self::Sled => "sled",
+        })
+    }
+}
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Folder; created with mode 0700 if absent.
+    pub path: PathBuf,
+    /// Bytes that stay free on the file system: below, everything new is refused with `busy`. 0 switches it off.
+    pub reserve: u64,
+    /// Slept after each flush, to model slower disks in measurements. Zero in service.
+    pub extra_flush: Duration,
+}
+
+impl StoreOptions {
+    /// The store at `path`, without a reserve.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), reserve: 0, extra_flush: Duration::ZERO }
+    }
+}
+
+/// An embedded database with two ordered spaces.
+///
+/// # Contract
+/// 1. `commit` returns after all of its writes are on stable storage; after a crash all of them are there or none.
+/// 2. `view` shows every commit that had returned when it was called, none that has not, and never changes.
+/// 3. `direct` shows every commit that has returned; it is used by the one thread that commits.
+pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
+    /// What is on disk at one moment.
+    type View: Tables;
+    /// What is on disk now.
+    type Direct<'a>: Tables;
+
+    /// Opens or creates the database in a folder that exists.
+    fn open(path: &Path) -> Result<Self, StoreError>;
+
+    fn view(&self) -> Self::View;
+
+    fn direct(&self) -> Self::Direct<'_>;
+
+    fn commit(&self, bulk: Writes, state: Writes) -> Result<(), StoreError>;
+
+    /// Bytes of its files.
+    fn disk_bytes(&self) -> Result<u64, StoreError>;
+}
+
+/// Bytes that an unprivileged process may still write to the file system of `path`.
+///
+/// # Errors
+/// [`StoreError::Disk`].
+pub fn free_bytes(path: &Path) -> Result<u64, StoreError> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|_| StoreError::Disk)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| io(&error))?;
+    // The folder's own name must survive a power cut as its files do.
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| io(&error))
+}
+
+/// Which failure the system's is.
+pub(crate) fn io(error: &std::io::Error) -> StoreError {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StoreError::Full,
+        _ => StoreError::Disk,
+    }
+}

@@ -1,0 +1,396 @@
+//! A store on disk: one writer thread and group commit over any engine.
+//!
+//! The queue is drained without any artificial wait into one commit, bounded by count and bytes; nobody is answered
+//! before it is durable (measured; `docs/performance.md`).
+//!
+//! A full disk is not the end: what waits is refused with [`StoreError::Full`], reading goes on, and the writer looks
+//! from time to time whether there is room again; then it opens the engine anew, because an engine that failed in
+//! the middle of a commit takes no other.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use lapwing_wire::{
+    capability::{Access, PublicKey},
+    frame::{BlobPart, Window},
+    ids::{BlobHash, MailboxId},
+    time::Timestamp,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Change, Health, KeptStore, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
+    WindowQuery,
+    engine::{Engine, StoreOptions, create_folder, free_bytes},
+    reads, room, rules,
+    tables::{Batch, Cache},
+};
+
+/// Changes that wait for the writer. At it `apply` waits. With the largest envelopes 64 MiB.
+const QUEUE: usize = 1024;
+/// Changes in one commit: bounds what one flush may delay.
+const MAX_BATCH: usize = 1024;
+/// Bytes of envelopes in one commit, about; measured best.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// A commit slower than this is reported: the disk or a compaction holds everybody up.
+const SLOW_COMMIT: Duration = Duration::from_millis(500);
+/// How often a full disk is looked at again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A store on disk.
+pub struct GroupCommit<E> {
+    engine: Arc<RwLock<Option<E>>>,
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    reserve: AtomicU64,
+    has_failed: AtomicBool,
+    is_full: AtomicBool,
+    slow_commits: AtomicU64,
+    /// Milliseconds of the slowest commit.
+    slowest: AtomicU64,
+    /// When the commit that runs began, in milliseconds after `started` and one; 0 while none runs.
+    begun: AtomicU64,
+}
+
+struct Job {
+    change: Change,
+    answer: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+#[expect(
+    private_bounds,
+    reason = "the engines are this crate's; outside, the stores have names of their own"
+)]
+impl<E: Engine> GroupCommit<E> {
+    /// Opens the store, or creates it. Replays what the last process had not flushed.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Version`], [`StoreError::Engine`], [`StoreError::Full`],
+    /// [`StoreError::Disk`], [`StoreError::Damaged`].
+    pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        create_folder(&options.path)?;
+        let engine = Arc::new(RwLock::new(Some(E::open(&options.path)?)));
+        let shared = Arc::new(Shared::new(options.reserve));
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            engine: Arc::clone(&engine),
+            cache: Cache::default(),
+            path: options.path.clone(),
+            extra_flush: options.extra_flush,
+            shared: Arc::clone(&shared),
+            looked: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(jobs))
+            .map_err(|_| StoreError::Disk)?;
+        Ok(Self { engine, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(thread)), shared })
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&E::View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.sender().is_none() {
+            return Err(StoreError::Closed);
+        }
+        let engine = Arc::clone(&self.engine);
+        let answer = tokio::task::spawn_blocking(move || {
+            // Held while it reads: an engine is closed only when nobody looks at it.
+            let engine = engine.read().unwrap_or_else(PoisonError::into_inner);
+            read(&engine.as_ref().ok_or(StoreError::Full)?.view())
+        });
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Job>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<E: Engine> KeptStore for GroupCommit<E> {
+    fn set_reserve(&self, reserve: u64) {
+        self.shared.reserve.store(reserve, Ordering::Relaxed);
+    }
+
+    fn health(&self) -> Health {
+        let Shared { started: _, reserve: _, has_failed, is_full, slow_commits, slowest, begun } =
+            &*self.shared;
+        let begun = begun.load(Ordering::Acquire);
+        Health {
+            has_failed: has_failed.load(Ordering::Acquire),
+            is_full: is_full.load(Ordering::Acquire),
+            slow_commits: slow_commits.load(Ordering::Relaxed),
+            slowest_commit: Duration::from_millis(slowest.load(Ordering::Relaxed)),
+            running_commit: (begun > 0)
+                .then(|| Duration::from_millis(self.shared.elapsed().saturating_sub(begun))),
+        }
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        engine.as_ref().ok_or(StoreError::Full)?.disk_bytes()
+    }
+}
+
+impl<E> std::fmt::Debug for GroupCommit<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GroupCommit(..)")
+    }
+}
+
+#[async_trait]
+impl<E: Engine> MailboxStore for GroupCommit<E> {
+    async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let queue = self.sender().ok_or(StoreError::Closed)?;
+        queue.send(Job { change, answer }).await.map_err(|_| StoreError::Closed)?;
+        drop(queue);
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.query(move |view| reads::mailbox(view, &id)).await
+    }
+
+    async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError> {
+        self.query(move |view| reads::window(view, &query)).await
+    }
+
+    async fn blob_part(&self, hash: BlobHash, offset: u64) -> Result<Option<BlobPart>, StoreError> {
+        self.query(move |view| reads::blob_part(view, &hash, offset)).await
+    }
+
+    async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError> {
+        self.query(move |view| reads::blob_digest(view, &hash)).await
+    }
+
+    async fn ticket(&self, key: PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {
+        self.query(move |view| reads::ticket(view, &key)).await
+    }
+
+    async fn tickets(&self) -> Result<Vec<Ticket>, StoreError> {
+        self.query(reads::tickets).await
+    }
+
+    async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError> {
+        self.query(move |view| reads::totals(view, now)).await
+    }
+
+    async fn close(&self) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(queue);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // The writer ends once the queue is empty and every caller that had a sender has finished.
+            tokio::task::spawn_blocking(move || writer.join().is_ok()).await.ok();
+        }
+    }
+}
+
+impl Shared {
+    fn new(reserve: u64) -> Self {
+        Self {
+            started: now(),
+            reserve: AtomicU64::new(reserve),
+            has_failed: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            slow_commits: AtomicU64::new(0),
+            slowest: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+        }
+    }
+
+    /// Milliseconds since the store was opened, and one.
+    fn elapsed(&self) -> u64 {
+        millis(self.started.elapsed()).saturating_add(1)
+    }
+}
+
+/// The one thread that writes.
+struct Writer<E> {
+    engine: Arc<RwLock<Option<E>>>,
+    cache: Cache,
+    path: PathBuf,
+    extra_flush: Duration,
+    shared: Arc<Shared>,
+    /// When a full disk was last looked at.
+    looked: Option<Instant>,
+}
+
+/// A writer that ends by a defect must not leave a relay behind that looks alive.
+impl<E> Drop for Writer<E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.has_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<E: Engine> Writer<E> {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while let Some(first) = jobs.blocking_recv() {
+            let mut bytes = weight(&first);
+            batch.push(first);
+            while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+                let Ok(job) = jobs.try_recv() else { break };
+                bytes += weight(&job);
+                batch.push(job);
+            }
+            self.work(&mut batch);
+        }
+    }
+
+    /// Commits a batch and answers all of it.
+    fn work(&mut self, batch: &mut Vec<Job>) {
+        let begun = now();
+        self.shared.begun.store(self.shared.elapsed(), Ordering::Release);
+        let done = self.attempt(batch.iter().map(|job| &job.change));
+        self.shared.begun.store(0, Ordering::Release);
+        self.watch(begun.elapsed());
+        match done {
+            Ok(outcomes) => {
+                for (job, outcome) in batch.drain(..).zip(outcomes) {
+                    // A caller that no longer waits asks again.
+                    job.answer.send(Ok(outcome)).ok();
+                }
+            }
+            // One damaged record must not fail the others of its batch.
+            Err(StoreError::Damaged) if batch.len() > 1 => {
+                for job in batch.drain(..) {
+                    let outcome = self.attempt(std::iter::once(&job.change));
+                    let outcome = outcome.and_then(|mut all| all.pop().ok_or(StoreError::Damaged));
+                    job.answer.send(outcome).ok();
+                }
+            }
+            Err(failure) => {
+                for job in batch.drain(..) {
+                    job.answer.send(Err(failure)).ok();
+                }
+            }
+        }
+    }
+
+    fn watch(&self, took: Duration) {
+        self.shared.slowest.fetch_max(millis(took), Ordering::Relaxed);
+        if took > SLOW_COMMIT {
+            self.shared.slow_commits.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("a commit took more than half a second: the disk is slow");
+        }
+    }
+
+    fn attempt<'c>(&mut self, changes: impl Iterator<Item = &'c Change>) -> Result<Vec<Outcome>, StoreError> {
+        if self.shared.has_failed.load(Ordering::Acquire) {
+            return Err(StoreError::Disk);
+        }
+        if self.shared.is_full.load(Ordering::Acquire) {
+            self.recover()?;
+        }
+        let done = self.stage_and_commit(changes);
+        if let Err(failure) = &done {
+            self.cache.forget();
+            let is_full =
+                *failure == StoreError::Full || (*failure == StoreError::Disk && room::is_full(&self.path));
+            if is_full {
+                self.shared.is_full.store(true, Ordering::Release);
+                self.looked = Some(now());
+                tracing::error!("the disk is full; nothing is taken until there is room again");
+                return Err(StoreError::Full);
+            }
+            if *failure == StoreError::Disk {
+                self.shared.has_failed.store(true, Ordering::Release);
+                tracing::error!("the disk refused to read or write; the store takes no more changes");
+            }
+        }
+        done
+    }
+
+    fn stage_and_commit<'c>(
+        &mut self,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let pressed = self.is_pressed();
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = engine.as_ref().ok_or(StoreError::Full)?;
+        // Nothing is written but by this thread, between two views.
+        let tables = engine.direct();
+        let mut batch = Batch::new(&tables, &mut self.cache);
+        let outcomes: Vec<Outcome> =
+            changes.map(|change| rules::stage(&mut batch, change, pressed)).collect::<Result<_, _>>()?;
+        let (bulk, state) = batch.into_writes();
+        if bulk.is_empty() && state.is_empty() {
+            return Ok(outcomes);
+        }
+        engine.commit(bulk, state)?;
+        if !self.extra_flush.is_zero() {
+            std::thread::sleep(self.extra_flush);
+        }
+        Ok(outcomes)
+    }
+
+    /// Opens the engine anew if the disk has room again.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < RETRY) {
+            return Err(StoreError::Full);
+        }
+        self.looked = Some(now());
+        if !room::is_there(&self.path) {
+            return Err(StoreError::Full);
+        }
+        // Waits for those who read now; whoever comes meanwhile waits for it.
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        drop(engine.take());
+        match E::open(&self.path) {
+            Ok(opened) => {
+                *engine = Some(opened);
+                self.shared.is_full.store(false, Ordering::Release);
+                tracing::warn!("the disk has room again");
+                Ok(())
+            }
+            Err(StoreError::Full) => Err(StoreError::Full),
+            // The process ends and opens the store from the beginning.
+            Err(failure) => {
+                self.shared.has_failed.store(true, Ordering::Release);
+                tracing::error!("the store could not be opened again after the disk was full");
+                Err(failure)
+            }
+        }
+    }
+
+    fn is_pressed(&self) -> bool {
+        let reserve = self.shared.reserve.load(Ordering::Relaxed);
+        reserve > 0 && free_bytes(&self.path).is_ok_and(|free| free < reserve)
+    }
+}
+
+fn weight(job: &Job) -> usize {
+    match &job.change.mutation {
+        Mutation::Append { envelope, .. } => envelope.len(),
+        Mutation::BlobPut { bytes, .. } => bytes.len(),
+        Mutation::Arm { list, .. } => list.as_bytes().len(),
+        _ => 0,
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the watch on slow commits measures this thread's own work")]
+fn now() -> Instant {
+    Instant::now()
+}

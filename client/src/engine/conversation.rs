@@ -2,9 +2,10 @@
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, AeadInPlace, Payload},
+    aead::{Aead, Payload},
 };
 use lapwing_protocol::content::{Body, Content, MAX_TEXT, MessageId};
+use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
 use lapwing_wire::{ids::labelled_hash, time::Timestamp};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
@@ -16,8 +17,6 @@ use crate::store::{
 };
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
-const NONCE: usize = 24;
-const TAG: usize = 16;
 
 /// Messages looked at in one go while counting.
 const PAGE: usize = 256;
@@ -77,7 +76,7 @@ pub(super) struct NewMessage<'a> {
 pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<'_>) -> Result<Order, Fault> {
     let order = cx.unit.next(Counter::Order)?;
     let (name, key) = body_key(cx, &chat)?;
-    let nonce: [u8; NONCE] = cx.random();
+    let nonce: [u8; NONCE_LEN] = cx.random();
     let cipher = XChaCha20Poly1305::new((&*key).into());
     let payload = Payload { msg: message.text.as_bytes(), aad: &associated(&chat, order) };
     let sealed = cipher
@@ -144,16 +143,14 @@ pub(super) fn open_body(
     out: &mut Zeroizing<Vec<u8>>,
 ) -> bool {
     out.clear();
-    let Some((nonce, sealed)) = body.split_at_checked(NONCE) else { return false };
-    let Some((sealed, tag)) = sealed.split_last_chunk::<TAG>() else { return false };
-    out.extend_from_slice(sealed);
-    let cipher = XChaCha20Poly1305::new(key.into());
-    let aad = associated(chat, order);
-    let opened = cipher.decrypt_in_place_detached(XNonce::from_slice(nonce), &aad, out, tag.into());
-    if opened.is_err() {
+    let Some((nonce, sealed)) = body.split_first_chunk::<NONCE_LEN>() else { return false };
+    let Some((sealed, tag)) = sealed.split_last_chunk::<TAG_LEN>() else { return false };
+    out.resize(sealed.len(), 0);
+    let opened = XChaCha::new(key).open(nonce, &associated(chat, order), sealed, tag, out);
+    if !opened {
         out.clear();
     }
-    opened.is_ok()
+    opened
 }
 
 /// A line of the program's own in a chat.

@@ -1,5 +1,7 @@
 //! What is shown of a compartment: read models, without secrets, with peers' text marked as such.
 
+use std::collections::BTreeMap;
+
 use lapwing_protocol::{
     alert::{Cause, Status},
     group::MemberId,
@@ -12,9 +14,9 @@ use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use super::{Fault, contact, conversation, group, renewal, trust};
 use crate::{
     store::{
-        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, InvitationRow, MailboxRow, MessageRow,
-        MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SettingsRow, TrustRow,
-        TrustSide, Unit, Writer,
+        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, InvitationRow,
+        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose,
+        RelayRow, SettingsRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };
@@ -201,9 +203,11 @@ pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
 /// # Errors
 /// [`Fault::Store`].
 pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
+    let contacts = unit.range_as::<ContactRow, ContactStanding>(&[], None, usize::MAX, false)?;
+    let contacts: BTreeMap<ChatId, ContactStanding> = contacts.into_iter().collect();
     let mut all = Vec::new();
     for (id, row) in unit.scan::<ChatRow>(&[])? {
-        all.push(chat_view(unit, id, row)?);
+        all.push(chat_view(unit, id, row, contacts.get(&id).copied())?);
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
@@ -215,7 +219,9 @@ pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
 /// [`Fault::UnknownChat`].
 pub fn chat(unit: &Unit<'_>, name: &str) -> Result<ChatView, Fault> {
     let id = contact::id_of(unit, name)?;
-    chat_view(unit, id, unit.get::<ChatRow>(&id)?.ok_or(Fault::UnknownChat)?)
+    let contact = unit.get::<ContactRow>(&id)?;
+    let standing = contact.map(|row| ContactStanding { state: row.state, verified: row.verified });
+    chat_view(unit, id, unit.get::<ChatRow>(&id)?.ok_or(Fault::UnknownChat)?, standing)
 }
 
 /// The name of a chat.
@@ -226,8 +232,12 @@ pub fn chat_name(unit: &Unit<'_>, chat: &ChatId) -> Result<String, Fault> {
     unit.get::<ChatRow>(chat)?.map(|row| row.name).ok_or(Fault::UnknownChat)
 }
 
-fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow) -> Result<ChatView, Fault> {
-    let contact = unit.get::<ContactRow>(&id)?;
+fn chat_view(
+    unit: &Unit<'_>,
+    id: ChatId,
+    row: ChatRow,
+    contact: Option<ContactStanding>,
+) -> Result<ChatView, Fault> {
     let state = match (&contact, row.kind) {
         (Some(contact), _) => match contact.state {
             ContactState::Invited => ChatState::Invited,

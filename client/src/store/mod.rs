@@ -15,13 +15,13 @@ mod unit;
 mod volume;
 
 pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError, Visitor};
-pub(crate) use rows::SealedText;
 pub use rows::{
     AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
     InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,
     OpKind, OpRow, Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow,
     Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
+pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

@@ -18,7 +18,7 @@
 //! | `allocation` | what a volume's sessions allocated |
 //! | `volume`, `units`, `superblock` | redb on sealed units |
 //! | `keytable` | keys that can be destroyed one by one |
-//! | `kdf`, `sector`, `map`, `labels`, `geometry`, `generation` | keys, sealing, encoding, labels, offsets, which copy is newer |
+//! | `kdf`, `xchacha`, `sector`, `map`, `labels`, `geometry`, `generation` | keys, sealing, encoding, labels, offsets, which copy is newer |
 //! | `memory` | [`Secret`], the wiping allocator, hardening of the process |
 //! | `backend` | file and memory |
 //!
@@ -71,6 +71,7 @@ mod slot;
 mod superblock;
 mod units;
 mod volume;
+mod xchacha;
 
 #[doc(hidden)]
 pub mod testing;
@@ -91,4 +92,5 @@ pub use crate::{
     payload::{APPLICATION_MAX, Others, PayloadId, VolumeId},
     session::{Entry, Session, Spec},
     volume::{ReadTransaction, Usage, Volume, WriteTransaction},
+    xchacha::{NONCE_LEN, TAG_LEN, XChaCha},
 };

@@ -14,16 +14,12 @@ use chacha20::{
     XChaCha20,
     cipher::{KeyIvInit, StreamCipher},
 };
-use chacha20poly1305::{AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
-use crate::memory::Secret;
+pub(crate) use crate::xchacha::{NONCE_LEN, TAG_LEN};
+use crate::{memory::Secret, xchacha::XChaCha};
 
-/// Bytes of a nonce.
-pub(crate) const NONCE_LEN: usize = 24;
-/// Bytes of a tag.
-pub(crate) const TAG_LEN: usize = 16;
 /// What sealing adds.
 pub(crate) const SEAL_OVERHEAD: usize = NONCE_LEN + TAG_LEN;
 
@@ -67,17 +63,16 @@ pub(crate) fn seal_into(
     if out.len() != plaintext.len() + SEAL_OVERHEAD {
         return false;
     }
-    let (nonce, rest) = out.split_at_mut(NONCE_LEN);
+    let Some((nonce, rest)) = out.split_first_chunk_mut::<NONCE_LEN>() else { return false };
     let (body, tag_out) = rest.split_at_mut(plaintext.len());
     rng.fill_bytes(nonce);
     body.copy_from_slice(plaintext);
-    let cipher = XChaCha20Poly1305::new(key.expose().into());
-    match cipher.encrypt_in_place_detached(XNonce::from_slice(nonce), &place.associated_data(), body) {
-        Ok(tag) => {
+    match XChaCha::new(key.expose()).seal(nonce, &place.associated_data(), body) {
+        Some(tag) => {
             tag_out.copy_from_slice(&tag);
             true
         }
-        Err(_) => {
+        None => {
             // Beyond the cipher's length limit (256 GiB): no plaintext may stay in the output.
             rng.fill_bytes(body);
             false
@@ -100,20 +95,12 @@ pub(crate) fn open_into(key: &Secret<32>, place: Place, sealed: &[u8], out: &mut
         out.fill(0);
         return false;
     }
-    let (nonce, rest) = sealed.split_at(NONCE_LEN);
-    let (body, tag) = rest.split_at(out.len());
-    out.copy_from_slice(body);
-    let cipher = XChaCha20Poly1305::new(key.expose().into());
-    let opened = cipher.decrypt_in_place_detached(
-        XNonce::from_slice(nonce),
-        &place.associated_data(),
-        out,
-        Tag::from_slice(tag),
-    );
-    if opened.is_err() {
-        out.fill(0);
-    }
-    opened.is_ok()
+    let parts = sealed.split_first_chunk::<NONCE_LEN>().and_then(|(nonce, rest)| {
+        let (body, tag) = rest.split_last_chunk::<TAG_LEN>()?;
+        Some((nonce, body, tag))
+    });
+    let Some((nonce, body, tag)) = parts else { return false };
+    XChaCha::new(key.expose()).open(nonce, &place.associated_data(), body, tag, out)
 }
 
 /// Opens `sealed` into a new buffer that is wiped on drop, or tells nothing.

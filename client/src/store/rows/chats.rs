@@ -107,6 +107,15 @@ pub struct ContactRow {
 }
 row!(0x04, ContactRow, ChatId, |k| k.as_bytes().to_vec(), id16);
 
+/// What a list of chats shows of a contact.
+#[derive(Clone, Copy, Deserialize)]
+pub(crate) struct ContactStanding {
+    /// How far it has come.
+    pub(crate) state: ContactState,
+    /// The owner compared safety numbers.
+    pub(crate) verified: bool,
+}
+
 /// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -24,11 +24,11 @@ mod groups;
 mod plans;
 mod renewals;
 
-pub(crate) use chats::SealedText;
 pub use chats::{
     ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MessageRow, MessageState, NameRow,
     TakenTicketRow, Writer,
 };
+pub(crate) use chats::{ContactStanding, SealedText};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
 pub use renewals::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};

@@ -31,9 +31,24 @@ pub fn left_out() -> bool {
 /// nothing.
 #[must_use]
 pub fn read(vault: &Path, passphrase: &str) -> Option<Value> {
+    run(vault, passphrase, &[])
+}
+
+/// Offsets and lengths of what a passphrase makes use of in a vault: without the rest it opens the same.
+///
+/// # Panics
+/// The passphrase opens nothing.
+#[must_use]
+pub fn ranges(vault: &Path, passphrase: &str) -> Vec<(usize, usize)> {
+    let told = run(vault, passphrase, &["--ranges"]).expect("a passphrase that opens something");
+    serde_json::from_value(told["ranges"].clone()).expect("pairs of numbers")
+}
+
+fn run(vault: &Path, passphrase: &str, flags: &[&str]) -> Option<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/read");
     let mut child = Command::new("python3")
         .arg(&script)
+        .args(flags)
         .arg(vault)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

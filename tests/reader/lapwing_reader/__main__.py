@@ -17,25 +17,42 @@ import cbor2
 sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 
-from lapwing_reader.container import Container, Unlocked, WrongPassphrase
+from lapwing_reader.container import REGIONS_AT, Container, Unlocked, WrongPassphrase
 from lapwing_reader.primitives import Damaged
 from lapwing_reader.records import Compartment
-from lapwing_reader.volume import Volume
+from lapwing_reader.volume import STRIDE, Volume
 
 
 def main():
     arguments = argparse.ArgumentParser(prog="lapwing_reader", description=__doc__)
     arguments.add_argument("vault", help="the vault's file, or an image of it")
-    path = arguments.parse_args().vault
+    arguments.add_argument("--ranges", action="store_true", help="print which bytes of the file are in use")
+    arguments = arguments.parse_args()
+    path = arguments.vault
     with open(path, "rb") as file:
         container = Container(file.read())
     line = sys.stdin.buffer.readline().rstrip(b"\r\n").decode("utf-8")
     passphrase = unicodedata.normalize("NFC", line).encode("utf-8")
     unlocked = Unlocked(container, container.unlock(passphrase))
     volumes = [Volume(container, region, key) for region, key in unlocked.volumes]
+    if arguments.ranges:
+        json.dump({"ranges": in_use(container, volumes)}, sys.stdout)
+        print()
+        return
     described = [Compartment(volume).described() for volume in volumes]
     json.dump({"compartments": described}, sys.stdout, ensure_ascii=False)
     print()
+
+
+def in_use(container, volumes):
+    """Header, heads of the regions, and units that hold anything but zeros: without the rest the vault is the same."""
+    ranges = [(0, REGIONS_AT)]
+    for volume in volumes:
+        start = container.region_at(volume.region)
+        ranges.append((start, volume.units_at - start))
+        used = (unit for unit in range(volume.unit_count) if any(volume.unit(unit)))
+        ranges += [(volume.units_at + unit * STRIDE, STRIDE) for unit in used]
+    return ranges
 
 
 try:

@@ -73,7 +73,10 @@ class Volume:
     def _page(self, page):
         if page == 0:
             return self.page_0
-        unit = page - 1
+        return self.unit(page - 1)
+
+    def unit(self, unit):
+        """The page in a data unit."""
         if unit >= self.unit_count:
             raise p.Damaged("beyond the region's end")
         stored = self.container.at(self.units_at + unit * STRIDE, PAGE + p.OVERHEAD)

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Change, Health, KeptStore, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
     WindowQuery,
-    engine::{Engine, StoreOptions, create_folder, free_bytes},
+    engine::{Engine, StoreOptions, create_folder, folder_bytes, free_bytes},
     reads, room, rules,
     tables::{Batch, Cache},
 };
@@ -47,6 +47,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A store on disk.
 pub struct GroupCommit<E> {
+    path: PathBuf,
     engine: Arc<RwLock<Option<E>>>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -97,7 +98,13 @@ impl<E: Engine> GroupCommit<E> {
             .name("store-writer".into())
             .spawn(move || writer.run(jobs))
             .map_err(|_| StoreError::Disk)?;
-        Ok(Self { engine, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(thread)), shared })
+        Ok(Self {
+            path: options.path.clone(),
+            engine,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(thread)),
+            shared,
+        })
     }
 
     async fn query<T: Send + 'static>(
@@ -141,8 +148,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
-        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        engine.as_ref().ok_or(StoreError::Full)?.disk_bytes()
+        folder_bytes(&self.path)
     }
 }
 

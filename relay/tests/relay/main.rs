@@ -8,5 +8,6 @@ mod crash;
 mod crowd;
 mod hostile;
 mod quic;
+mod stall;
 mod support;
 mod tripwire;

@@ -3,7 +3,7 @@
 //! Short here; `LAPWING_KILL_ROUNDS=1000 cargo nextest run -p lapwing-relay kill_rounds` is the long run.
 
 use super::{
-    storm::{Kept, Storm, TASKS, check_left},
+    storm::{FILL, Kept, Storm, TASKS, check_left},
     *,
 };
 
@@ -51,4 +51,84 @@ async fn fjall_keeps_what_it_acknowledged_through_kill_rounds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sled_keeps_what_it_acknowledged_through_kill_rounds() {
     kill_again_and_again(Kept::Sled, rounds()).await;
+}
+
+/// How long a relay may take to be there again.
+const RESTART: Duration = Duration::from_secs(2);
+
+async fn open_again_after(count: u64) -> Duration {
+    let dir = tempfile::tempdir().unwrap();
+    let text = count.to_string();
+    let mut storm = Storm::start(Kept::Fjall, dir.path(), 0, &[(FILL, std::path::Path::new(&text))]);
+    storm.wait_long("the store is full", |marks| marks.starts_with('f'));
+    storm.kill();
+    let begun = tokio::time::Instant::now();
+    let store = Kept::Fjall.open(dir.path()).unwrap();
+    let owner = Owner::new(7);
+    let query =
+        WindowQuery { mailbox: owner.id(), born: owner.born(), after: Seq::START, count: 10, bytes: 1 << 20 };
+    assert_eq!(store.window(query).await.unwrap().unwrap().items.len(), 10);
+    let mut change = owner.append(envelope(1, 1024));
+    if let Mutation::Append { limit, .. } = &mut change {
+        *limit = u64::MAX;
+    }
+    let (stored, _) = place(&*store, change).await.unwrap();
+    assert_eq!(stored.seq.value(), count / 100 + 1);
+    let took = begun.elapsed();
+    store.close().await;
+    println!("{count} envelopes: opened, read and written after {took:?}");
+    took
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_store_is_there_again_in_two_seconds() {
+    assert!(open_again_after(20_000).await < RESTART);
+}
+
+/// A gigabyte and a minute: `cargo nextest run -p lapwing-relay --run-ignored only million`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes more than a gigabyte"]
+async fn a_million_envelopes_are_there_again_in_two_seconds() {
+    assert!(open_again_after(1_000_000).await < RESTART);
+}
+
+/// Envelopes that a queue has seen before it is read.
+const TAKEN: u64 = 20_000;
+
+/// A queue that was emptied again and again must not become slower: what was taken lies before its head, and reading
+/// begins at the head. Walking over it would take hundreds of times as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_does_not_walk_over_what_was_taken() {
+    for kept in [Kept::Fjall, Kept::Sled] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = kept.open(dir.path()).unwrap();
+        let (old, young) = (Owner::new(1), Owner::new(2));
+        for owner in [&old, &young] {
+            done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        }
+        for group in 0..TAKEN / 1000 {
+            let group =
+                (1..=1000).map(|number| apply(&*store, old.append(envelope(group * 1000 + number, 64)), 1));
+            for outcome in together(group).await {
+                assert!(matches!(outcome, Ok(Outcome::Stored { .. })));
+            }
+            done(&*store, old.ack(u64::MAX, &[]), "taken").await.unwrap();
+        }
+        for owner in [&old, &young] {
+            for number in 0..10 {
+                place(&*store, owner.append(envelope(1_000_000 + number, 64))).await.unwrap();
+            }
+        }
+        let mut fastest = [Duration::MAX; 2];
+        for _ in 0..50 {
+            for (owner, fastest) in [&old, &young].into_iter().zip(&mut fastest) {
+                let begun = tokio::time::Instant::now();
+                assert_eq!(numbers(&*store, owner, 0).await.unwrap().len(), 10);
+                *fastest = begun.elapsed().min(*fastest);
+            }
+        }
+        println!("{kept:?}: after {TAKEN} taken {:?}, fresh {:?}", fastest[0], fastest[1]);
+        assert!(fastest[0] < fastest[1] * 30 + Duration::from_millis(1), "{kept:?}: {fastest:?}");
+        store.close().await;
+    }
 }

@@ -33,8 +33,12 @@ pub(super) const TASKS: u8 = 6;
 const STEPS: u64 = 6000;
 /// How long a process may take to come as far as it is asked to.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Tells the child what to do: engine, folder, first mailbox.
+/// Tells the child what to do: engine, first mailbox.
 const STORM: &str = "LAPWING_STORM";
+/// Where.
+const FOLDER: &str = "LAPWING_STORM_FOLDER";
+/// Fills the store with so many envelopes instead, marks `f`, and waits to be killed.
+pub(super) const FILL: &str = "LAPWING_STORM_FILL";
 
 /// Which store a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ impl Storm {
         command
             .args(["--exact", "store::conformance::storm::storm_child", "--ignored", "--nocapture"])
             .env(STORM, format!("{kept:?} {first}"))
-            .env("LAPWING_STORM_FOLDER", folder)
+            .env(FOLDER, folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         for (name, value) in with {
@@ -97,10 +101,19 @@ impl Storm {
 
     /// Waits until the marks are as asked.
     pub(super) fn wait(&mut self, what: &str, is_there: impl Fn(&str) -> bool) {
+        self.wait_for(PATIENCE, what, is_there);
+    }
+
+    /// As `wait`, for what takes minutes.
+    pub(super) fn wait_long(&mut self, what: &str, is_there: impl Fn(&str) -> bool) {
+        self.wait_for(PATIENCE * 20, what, is_there);
+    }
+
+    fn wait_for(&mut self, patience: Duration, what: &str, is_there: impl Fn(&str) -> bool) {
         let begun = tokio::time::Instant::now();
         while !is_there(&self.marks()) {
             assert!(self.child.try_wait().unwrap().is_none(), "the process ended by itself before: {what}");
-            assert!(begun.elapsed() < PATIENCE, "it takes too long: {what}");
+            assert!(begun.elapsed() < patience, "it takes too long: {what}");
             std::thread::sleep(Duration::from_millis(4));
         }
     }
@@ -133,12 +146,17 @@ fn storm_child() {
     let (kept, first) = text.split_once(' ').unwrap();
     let kept = Kept::ALL.into_iter().find(|kind| format!("{kind:?}") == kept).unwrap();
     let first: u8 = first.parse().unwrap();
-    let folder = PathBuf::from(std::env::var_os("LAPWING_STORM_FOLDER").unwrap());
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let marks = OpenOptions::new().append(true).create(true).open(folder.join("marks")).unwrap();
         let marks = Arc::new(marks);
         let store = kept.open(&folder).unwrap();
+        if let Ok(count) = std::env::var(FILL) {
+            fill(&*store, count.parse().unwrap()).await;
+            mark(&marks, format_args!("f {count}"));
+            std::future::pending::<()>().await;
+        }
         let tasks: Vec<_> = (0..TASKS)
             .map(|task| {
                 let (store, marks) = (Arc::clone(&store), Arc::clone(&marks));
@@ -157,6 +175,31 @@ fn mark(marks: &File, text: std::fmt::Arguments<'_>) {
     let mut marks = marks;
     // One call, so that a line is there or not.
     assert_eq!(marks.write(line.as_bytes()).unwrap(), line.len());
+}
+
+/// So many envelopes of 1 KiB in 100 logs.
+async fn fill(store: &dyn KeptStore, count: u64) {
+    let owners: Vec<Owner> = (0..=99).map(Owner::new).collect();
+    for owner in &owners {
+        done(store, owner.create(MailboxKind::Log, Charge::Open), "created").await.unwrap();
+    }
+    let mut rng = StdRng::seed_from_u64(count);
+    let numbers: Vec<u64> = (0..count).collect();
+    for group in numbers.chunks(1000) {
+        let group = group.iter().map(|number| {
+            let mut bytes = vec![0; 1024];
+            rng.fill_bytes(&mut bytes);
+            let mut change = owners[usize::try_from(*number).unwrap() % owners.len()].append(bytes);
+            if let Mutation::Append { limit, .. } = &mut change {
+                *limit = u64::MAX;
+            }
+            change
+        });
+        let group: Vec<Mutation> = group.collect();
+        for outcome in together(group.into_iter().map(|change| apply(store, change, 1))).await {
+            assert!(matches!(outcome, Ok(Outcome::Stored { is_new: true, .. })));
+        }
+    }
 }
 
 /// Applies a change; while the disk is full, says so and tries again.

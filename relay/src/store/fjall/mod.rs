@@ -101,10 +101,6 @@ impl Engine for Fjall {
         }
         batch.commit().map_err(error)
     }
-
-    fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.db.disk_space().map_err(error)
-    }
 }
 
 fn database(path: &Path) -> fjall::Result<Database> {

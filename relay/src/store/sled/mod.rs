@@ -119,10 +119,6 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
         *self.durable() = next;
         Ok(())
     }
-
-    fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.db.size_on_disk().map_err(error)
-    }
 }
 
 /// Both spaces lie in one tree, because only a batch of one tree is atomic.

@@ -32,18 +32,24 @@ pub fn run_json(dir: &Path, arguments: &[&str]) -> serde_json::Value {
 impl Process {
     /// Starts a relay and waits until it listens.
     pub fn start(dir: &Path) -> Self {
-        Self::spawn(dir, Stdio::null())
+        Self::spawn(dir, Stdio::null(), &[])
     }
 
     /// As `start`, with its standard error in a file.
     pub fn start_logging(dir: &Path, log: std::fs::File) -> Self {
-        Self::spawn(dir, log.into())
+        Self::spawn(dir, log.into(), &[])
     }
 
-    fn spawn(dir: &Path, log: Stdio) -> Self {
+    /// As `start_logging`, with variables of its environment set.
+    pub fn start_with(dir: &Path, log: std::fs::File, with: &[(&str, &Path)]) -> Self {
+        Self::spawn(dir, log.into(), with)
+    }
+
+    fn spawn(dir: &Path, log: Stdio, with: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["serve", "--json", "--dir"])
             .arg(dir)
+            .envs(with.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -10,7 +10,7 @@ use super::{
     args::NewPassphraseArgs,
     output::Output,
     progress::Progress,
-    prompt::{Prompt, TypedPassphrase},
+    prompt::{Prompt, TypedPassphrase, standard_input},
     strength::{Level, Strength},
 };
 use crate::{
@@ -213,10 +213,8 @@ impl Shell {
         }
         self.prompt.before_input()?;
         let mut text = Vec::new();
-        std::io::stdin()
-            .lock()
-            .take(MAX_INPUT + 1)
-            .read_to_end(&mut text)
+        standard_input()
+            .and_then(|input| input.take(MAX_INPUT + 1).read_to_end(&mut text))
             .map_err(|_| Error::usage("standard input cannot be read", "pipe the text into the command"))?;
         if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_INPUT {
             return Err(Error::usage("what came on standard input is too long", "is it the right file?"));

@@ -15,6 +15,7 @@ pub enum CompartmentCommand {
     /// Delete a compartment with everything in it, for good
     Delete {
         /// The compartment
+        #[arg(id = "which", value_name = "COMPARTMENT")]
         compartment: String,
         /// You are sure
         #[arg(long)]
@@ -23,6 +24,7 @@ pub enum CompartmentCommand {
     /// Give a compartment another name
     Rename {
         /// The compartment
+        #[arg(id = "which", value_name = "COMPARTMENT")]
         compartment: String,
         /// Its new name
         name: String,

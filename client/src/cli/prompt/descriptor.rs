@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Read},
+    os::fd::AsFd,
 };
 
 use zeroize::Zeroizing;
@@ -101,35 +102,29 @@ impl<P: Prompt> Prompt for FromDescriptors<P> {
     }
 }
 
-enum Lines {
-    /// Descriptor 0 goes through the buffer that the rest of the program reads standard input through.
-    Stdin,
-    File(File),
-}
+struct Lines(File);
 
 impl Lines {
     fn open(number: u32, flag: &'static str) -> Result<Self, PromptError> {
-        let lines = match number {
-            STDIN => Self::Stdin,
+        let file = match number {
+            STDIN => standard_input(),
             // What the program writes to is nothing to read from.
             1 | 2 => return Err(PromptError::Descriptor { flag }),
-            _ => Self::File(
-                File::open(format!("/dev/fd/{number}")).map_err(|_| PromptError::Descriptor { flag })?,
-            ),
+            _ => File::open(format!("/dev/fd/{number}")),
         };
-        let is_terminal = match &lines {
-            Self::Stdin => io::stdin().is_terminal(),
-            Self::File(file) => file.is_terminal(),
-        };
-        if is_terminal { Err(PromptError::DescriptorIsTerminal { flag }) } else { Ok(lines) }
+        let file = file.map_err(|_| PromptError::Descriptor { flag })?;
+        if file.is_terminal() { Err(PromptError::DescriptorIsTerminal { flag }) } else { Ok(Self(file)) }
     }
 
     fn next(&mut self, flag: &'static str) -> Result<TypedPassphrase, PromptError> {
-        match self {
-            Self::Stdin => read_line(&mut io::stdin().lock(), flag),
-            Self::File(file) => read_line(file, flag),
-        }
+        read_line(&mut self.0, flag)
     }
+}
+
+/// Standard input without the library's buffer, in which what was read stays as long as the process lives. Whoever
+/// reads on goes on behind what was read here.
+pub(in crate::cli) fn standard_input() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// One line, of at most [`MAX_PASSPHRASE`] bytes and its line break.

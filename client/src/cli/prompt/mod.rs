@@ -8,6 +8,7 @@ mod passphrase;
 mod scripted;
 mod terminal;
 
+pub(in crate::cli) use descriptor::standard_input;
 pub use descriptor::{Descriptors, FromDescriptors};
 pub use passphrase::{MAX_PASSPHRASE, PassphraseError, TypedPassphrase};
 pub use scripted::{Answer, Scripted};

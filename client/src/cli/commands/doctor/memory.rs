@@ -134,7 +134,7 @@ fn locked_memory(process: &Process) -> Finding {
     Finding::care(
         "locked memory",
         format!("the limit for locked memory{limit} is too low to keep all of lapwing out of swap"),
-        "raise it to 64 MiB: ulimit -l 65536, or memlock in /etc/security/limits.conf; or use no swap",
+        "raise it to 256 MiB: ulimit -l 262144, or memlock in /etc/security/limits.conf; or use no swap",
     )
 }
 

@@ -192,6 +192,7 @@ fn crowd() -> MemoryBase {
             sent: NOW,
             stored: NOW,
             state: MessageState::Received,
+            lives: None,
             key: [0; 16],
             body: body.into(),
         };

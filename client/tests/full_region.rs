@@ -49,6 +49,7 @@ fn message() -> MessageRow {
         sent: Timestamp::from_millis(1),
         stored: Timestamp::from_millis(1),
         state: MessageState::Received,
+        lives: None,
         key: [0; 16],
         body: ByteBuf::from(vec![0xa5; 16_000]),
     }

@@ -8,6 +8,7 @@
 //! "route"         route
 //! "ready"         null
 //! "text"          text, at most 16,000 bytes of UTF-8
+//! "timer"         see timer.rs
 //! "trust_request" "trust_accept" "trust_remove" "alert_ack"                  see alert.rs
 //! "group_invite" "group_join" "group_welcome" "group_decline"               see group/invite.rs
 //! ```
@@ -36,6 +37,7 @@ use crate::{
     route::{RawRoute, Route},
     secret::SecretBytes,
     session::MAX_PLAINTEXT,
+    timer::Timer,
 };
 
 /// Longest text, in bytes of UTF-8: with what surrounds it, a text fits an envelope of the largest class with room
@@ -98,6 +100,8 @@ pub enum Body {
     Ready,
     /// Text from one person to others. Untrusted: never print it without escaping.
     Text(String),
+    /// How long the sender wants messages of this chat to be kept once they were shown.
+    Timer(Timer),
     /// Asks the peer to be a trusted contact.
     TrustRequest(TrustRequest),
     /// The peer agrees.
@@ -211,6 +215,7 @@ impl Body {
             Self::Route(_) => "route",
             Self::Ready => "ready",
             Self::Text(_) => "text",
+            Self::Timer(_) => "timer",
             Self::TrustRequest(_) => "trust_request",
             Self::TrustAccept(_) => "trust_accept",
             Self::TrustRemove(_) => "trust_remove",
@@ -238,6 +243,7 @@ impl Body {
                 check_text(text, ContentError::TooLong)?;
                 codec::encode(text)
             }
+            Self::Timer(timer) => codec::encode(&timer.raw()),
             Self::TrustRequest(request) => codec::encode(&request.raw()),
             Self::TrustAccept(answer) | Self::TrustRemove(answer) => codec::encode(answer),
             Self::AlertAck(ack) => codec::encode(ack),
@@ -272,6 +278,7 @@ impl Body {
                 check_text(&text, ContentError::Malformed)?;
                 Self::Text(text)
             }
+            "timer" => Self::Timer(Timer::from_raw(&part(body)?)?),
             "trust_request" => Self::TrustRequest(TrustRequest::from_raw(part(body)?)),
             "trust_accept" => Self::TrustAccept(part(body)?),
             "trust_remove" => Self::TrustRemove(part(body)?),
@@ -374,7 +381,7 @@ mod tests {
         let back = Content::decode(&raw("poll", &[0xff, 0x00])).unwrap();
         assert!(matches!(&back.body, Body::Unsupported { kind } if kind == "poll"));
         assert_eq!(back.encode().unwrap_err(), ContentError::Unsupported);
-        for kind in ["hello", "route", "text", "trust_request", "group_join", "group_welcome", "alert_ack"] {
+        for kind in ["hello", "route", "text", "timer", "trust_request", "group_join", "group_welcome", "alert_ack"] {
             assert_eq!(Content::decode(&raw(kind, &[0xf6])).unwrap_err(), ContentError::Malformed, "{kind}");
             assert_eq!(Content::decode(&raw(kind, &[])).unwrap_err(), ContentError::Malformed, "{kind}");
         }
@@ -429,7 +436,7 @@ mod tests {
         }
 
         #[test]
-        fn changed_content_never_panics(which in 0usize..15, at: prop::sample::Index, byte: u8) {
+        fn changed_content_never_panics(which in 0usize..16, at: prop::sample::Index, byte: u8) {
             let bodies = crate::vectors::bodies();
             let body = bodies.into_iter().nth(which).unwrap();
             let mut bytes = content(body).encode().unwrap().expose().to_vec();

@@ -15,6 +15,7 @@
 //! | [`route`] | where and how to send to somebody |
 //! | [`envelope`] | what a relay carries: sealed, in four sizes |
 //! | [`content`] | what an opened message contains |
+//! | [`timer`] | how long messages are kept once they were shown |
 //! | [`alert`] | alerts, and what makes a trusted contact |
 //! | [`group`] | membership as a signed chain, epochs, logs, group messages |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
@@ -40,5 +41,6 @@ pub mod signing;
 #[cfg(test)]
 mod testing;
 pub mod ticket;
+pub mod timer;
 #[cfg(test)]
 mod vectors;

@@ -29,6 +29,7 @@ use crate::{
     session::LocalIdentity,
     testing::{NOW, epoch_keys, hex, one_time_bundle, person, relay, rng, route},
     ticket::{self, Ticket},
+    timer::{Lifetime, Timer},
 };
 
 pub(crate) fn alert() -> Alert {
@@ -102,6 +103,7 @@ pub(crate) fn bodies() -> Vec<Body> {
         Body::Route(route(2)),
         Body::Ready,
         Body::Text("hello, мир".to_owned()),
+        Body::Timer(Timer { lifetime: Lifetime::from_secs(3600), number: 1_800_000_000_000 }),
         Body::TrustRequest(trust_request()),
         Body::TrustAccept(TrustAnswer { trust }),
         Body::TrustRemove(TrustAnswer { trust }),

@@ -153,6 +153,8 @@ impl Client {
         client.present_tokens().await;
         client.open_volumes()?;
         client.name_compartments()?;
+        // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
+        client.sweep();
         client.take_answers();
         // What fails here is tried again by the next command.
         let _ = client.reconcile();
@@ -333,6 +335,23 @@ impl Client {
         let compartment =
             self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
         self.driver.command(compartment, command).map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// Erases what is due, and what a killed command had left to erase.
+    fn sweep(&mut self) {
+        for compartment in &self.compartments {
+            // What fails here is tried again by the next settling, and by the next command.
+            let _ = self.driver.sweep(compartment);
+        }
+    }
+
+    /// Deletes a chat with all that it holds. Plans that would have ended its mailboxes forget them.
+    ///
+    /// # Errors
+    /// It was refused; nothing was changed.
+    pub fn delete_chat(&mut self, compartment: usize, chat: &str, leave: bool) -> Result<(), Error> {
+        self.command(compartment, Command::Delete { chat: chat.to_owned(), leave })?;
+        self.refresh_plans().map_err(|fault| refused_by_engine(&fault))
     }
 
     /// Sends what waits and takes what came, for at most `budget`.

@@ -14,6 +14,7 @@ use super::{
     pass::{Lost, Shared, Taken},
 };
 use crate::{
+    engine,
     net::Backoff,
     store::{OpRow, Unit},
 };
@@ -23,6 +24,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How often everything is gone through while nothing is told: for what becomes due by the clock alone.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How often it is looked for messages whose time is over.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Longest that one round of settling may take while following.
 const ROUND: Duration = Duration::from_secs(20);
@@ -47,6 +51,7 @@ impl Driver {
         let mut total = Report::default();
         let mut backoff = Backoff::default();
         let mut due = tokio::time::Instant::now();
+        let mut look = due;
         loop {
             if tokio::time::Instant::now() >= due {
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
@@ -66,6 +71,10 @@ impl Driver {
             } else if decide(&[]) == Next::End {
                 return total;
             }
+            if tokio::time::Instant::now() >= look {
+                look = tokio::time::Instant::now() + LOOK;
+                self.sweep_due(compartments, &mut total);
+            }
             let Some((relay, notice)) = self.next_notice().await else { continue };
             let mut report = Report::default();
             let kept = match notice {
@@ -82,6 +91,18 @@ impl Driver {
             total.faults.extend(report.faults);
             if decide(&report.effects) == Next::End {
                 return total;
+            }
+        }
+    }
+
+    /// TMR-05: erases messages whose time is over, whether or not a relay can be reached.
+    fn sweep_due(&mut self, compartments: &[Compartment], total: &mut Report) {
+        let now = self.now();
+        for compartment in compartments {
+            let next = engine::next_due(&Unit::new(&*compartment.base));
+            let is_due = matches!(next, Ok(Some(at)) if at <= now);
+            if is_due && let Err(fault) = self.sweep(compartment) {
+                total.faults.push(fault);
             }
         }
     }

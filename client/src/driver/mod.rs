@@ -44,7 +44,7 @@ use self::line::{Ask, Line};
 use crate::{
     engine::{self, Command, Effect, Event, Fault, Reply},
     net::{ConnectError, Transport},
-    store::{Base, Unit},
+    store::{Base, DoomedKeyRow, Unit, destroy_doomed_keys},
 };
 
 /// How long after a failed try a token is presented again, while its bounded wait lasts.
@@ -135,6 +135,10 @@ impl Driver {
     /// [`Fault`]: nothing was changed.
     pub fn command(&mut self, compartment: &Compartment, command: Command) -> Result<Reply, Fault> {
         let effects = self.handle(compartment, Event::Command(command))?;
+        if effects.iter().any(|effect| matches!(effect, Effect::Erased)) {
+            // It is decided; what a fault leaves is erased by the next sweep.
+            let _ = self.sweep(compartment);
+        }
         effects
             .into_iter()
             .find_map(|effect| match effect {
@@ -142,6 +146,15 @@ impl Driver {
                 _ => None,
             })
             .ok_or(Fault::Inconsistent("a command without reply"))
+    }
+
+    /// Erases what is due by now, and what earlier commands had left to erase. Answers whether anything was.
+    ///
+    /// # Errors
+    /// [`Fault`]: the rest stays for the next sweep.
+    pub fn sweep(&mut self, compartment: &Compartment) -> Result<bool, Fault> {
+        let now = self.now();
+        sweep(compartment, now, &mut *self.rng)
     }
 
     /// Whether there is a link to this relay.
@@ -193,10 +206,33 @@ fn commit_event(
     let mut unit = Unit::new(&*compartment.base);
     let effects = engine::handle(&mut unit, event, now, rng)?;
     let changes = unit.into_changes();
+    let dooms = changes.puts::<DoomedKeyRow>();
     if !changes.is_empty() {
         compartment.base.commit(changes)?;
     }
+    if dooms {
+        // ERA-01. The event has happened, whatever comes of this; what fails is done by the next sweep.
+        let _ = destroy_doomed_keys(&*compartment.base);
+    }
     Ok(effects)
+}
+
+/// Sweeps of one compartment in a row: each erases hundreds of records.
+const MAX_SWEEPS: usize = 100_000;
+
+/// Erases what is due and what was left to be erased. Answers whether anything was.
+fn sweep(compartment: &Compartment, now: Timestamp, rng: &mut dyn CryptoRng) -> Result<bool, Fault> {
+    destroy_doomed_keys(&*compartment.base)?;
+    let mut erased = false;
+    for _ in 0..MAX_SWEEPS {
+        let effects = commit_event(compartment, Event::Sweep, now, rng)?;
+        let more = effects.iter().any(|effect| matches!(effect, Effect::MoreToErase));
+        erased |= more || effects.iter().any(|effect| matches!(effect, Effect::Erased));
+        if !more {
+            break;
+        }
+    }
+    Ok(erased)
 }
 
 type Lines<'a> = Mutex<&'a mut BTreeMap<RelayKey, Arc<Line>>>;

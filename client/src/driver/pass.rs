@@ -19,6 +19,7 @@ use super::{
     batch::{self, Batch, Standing},
     commit_event,
     line::{Ask, Line, Reading},
+    sweep,
 };
 use crate::{
     engine::{self, Event, Fault},
@@ -99,6 +100,14 @@ impl<'a> Shared<'a> {
                 self.report().faults.push(fault);
                 false
             }
+        }
+    }
+
+    /// Erases what is due.
+    pub(super) fn sweep(&self, number: usize) {
+        let Some(compartment) = self.compartments.get(number) else { return };
+        if let Err(fault) = sweep(compartment, self.now(), &mut **self.rng()) {
+            self.report().faults.push(fault);
         }
     }
 

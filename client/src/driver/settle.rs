@@ -66,6 +66,7 @@ impl Driver {
         };
         let shared = &shared;
         for number in 0..compartments.len() {
+            shared.sweep(number);
             shared.handle(number, Event::Tick);
         }
         let mut progress: HashMap<RelayKey, Progress> = HashMap::new();

@@ -104,12 +104,16 @@ fn refused(cx: &mut Cx<'_, '_, '_>, op: OpId, mut row: OpRow, refusal: Refusal) 
 
 /// The mailbox of a contact is gone. Where it was the ticket's, somebody else used the ticket.
 fn unreachable_contact(cx: &mut Cx<'_, '_, '_>, chat: ChatId, kind: &OpKind) -> Result<(), Fault> {
-    let OpKind::Append { mailbox, .. } = kind else { return Ok(()) };
+    let OpKind::Append { mailbox, order, .. } = kind else { return Ok(()) };
     let Some(contact) = cx.unit.get::<ContactRow>(&chat)? else { return Ok(()) };
     let current =
         contact.route.as_ref().and_then(|route| Route::import(route).ok()).map(|route| route.mailbox);
     if contact.state == ContactState::Joined && current == Some(*mailbox) {
         return contact::failed(cx, chat, contact);
+    }
+    // A message of a person is shown as not delivered; what the program itself had to say would be missed by nobody.
+    if order.is_none() && contact.state == ContactState::Established && current == Some(*mailbox) {
+        conversation::note(cx, chat, "does not receive here any more: something the program had to tell did not arrive")?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use lapwing_protocol::timer::Lifetime;
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     capability::{Access, SecretKey},
@@ -9,7 +10,7 @@ use lapwing_wire::{
 };
 
 use super::{
-    Cx, Fault, contact, conversation, group,
+    Cx, Fault, contact, conversation, drafts, erasing, expiry, group,
     plan::{self, PlanSpec},
     relays, renewal, trust, vacate,
 };
@@ -71,6 +72,51 @@ pub enum Command {
         chat: String,
         /// The text.
         text: String,
+    },
+    /// Keeps a text for later.
+    Draft {
+        /// Which chat.
+        chat: String,
+        /// The text.
+        text: String,
+    },
+    /// Removes a draft.
+    DeleteDraft {
+        /// Of which chat.
+        chat: String,
+    },
+    /// Sends a draft; then it is none any more.
+    SendDraft {
+        /// Of which chat.
+        chat: String,
+    },
+    /// Sets how long messages are kept once they were shown; tells the other side.
+    SetTimer {
+        /// In which chat.
+        chat: String,
+        /// How long; `None` for ever.
+        lifetime: Option<Lifetime>,
+    },
+    /// Erases messages by their places; all or none.
+    Erase {
+        /// Of which chat.
+        chat: String,
+        /// Their places.
+        orders: Vec<Order>,
+    },
+    /// Erases what a chat holds.
+    Clear {
+        /// Which chat.
+        chat: String,
+        /// Only what came longer ago.
+        older: Option<Duration>,
+    },
+    /// Deletes a chat with all that it holds.
+    Delete {
+        /// Which chat.
+        chat: String,
+        /// Leaves the group first.
+        leave: bool,
     },
     /// Remembers what was shown.
     MarkRead {
@@ -176,6 +222,11 @@ pub enum Reply {
         /// Its place.
         order: Order,
     },
+    /// Messages were erased.
+    Erased {
+        /// How many of them had not left, and do not leave any more.
+        withdrawn: u64,
+    },
     /// A relay was added.
     Relay(RelayAddress),
     /// A trust was begun.
@@ -225,6 +276,19 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             let order = conversation::send(cx, chat, &text)?;
             Ok(Reply::Message { chat, order })
         }
+        Command::Draft { chat, text } => drafts::keep(cx, &chat, &text).map(|()| Reply::Done),
+        Command::DeleteDraft { chat } => drafts::delete(cx, &chat).map(|()| Reply::Done),
+        Command::SendDraft { chat } => {
+            let (chat, order) = drafts::send(cx, &chat)?;
+            Ok(Reply::Message { chat, order })
+        }
+        Command::SetTimer { chat, lifetime } => expiry::set(cx, &chat, lifetime).map(|()| Reply::Done),
+        Command::Erase { chat, orders } => {
+            let withdrawn = erasing::messages(cx, &chat, &orders)?;
+            Ok(Reply::Erased { withdrawn })
+        }
+        Command::Clear { chat, older } => erasing::clear(cx, &chat, older).map(|()| Reply::Done),
+        Command::Delete { chat, leave } => erasing::chat(cx, &chat, leave).map(|()| Reply::Done),
         Command::MarkRead { chat, order } => {
             conversation::mark_read(cx, chat, order)?;
             Ok(Reply::Done)

@@ -34,9 +34,9 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Effect, Fault, conversation,
+    Cx, Effect, Fault, conversation, expiry,
     outgoing::{self, DIRECT, local_identity, seed},
-    relays, renewal,
+    relays, renewal, retention,
 };
 use crate::store::{
     ChatId, ChatKind, ChatRow, ContactRow, ContactState, JoiningRow, MailboxRow, NameRow, OpId, OpKind,
@@ -166,7 +166,7 @@ pub(super) fn join(cx: &mut Cx<'_, '_, '_>, text: &str, name: &str) -> Result<Ch
         return Err(Fault::TicketUsedHere);
     }
     let chat = new_chat(cx, name, ChatKind::Direct)?;
-    cx.unit.put(&ticket.route.mailbox, &TakenTicketRow { chat });
+    cx.unit.put(&ticket.route.mailbox, &TakenTicketRow { chat, until: Some(ticket.expires) });
     cx.unit.put(&chat, &JoiningRow { until: ticket.expires });
     let local = LocalIdentity::generate(&mut cx.rng)?;
     let contact = ContactRow {
@@ -230,7 +230,7 @@ pub(super) fn bundle_answer(
     cx.unit.put(&chat, &JoiningRow { until: ticket.expires.plus(MAX_VALIDITY) });
     let hello = Hello { route: outgoing::route_to(cx, &inbox)?, alias: None };
     outgoing::send_content(cx, chat, Body::Hello(hello), None, Some(inbox))?;
-    Ok(())
+    expiry::announce(cx, chat)
 }
 
 fn fail(cx: &mut Cx<'_, '_, '_>, op: OpId, chat: ChatId, contact: ContactRow) -> Result<(), Fault> {
@@ -241,7 +241,7 @@ fn fail(cx: &mut Cx<'_, '_, '_>, op: OpId, chat: ChatId, contact: ContactRow) ->
 /// A contact came to nothing.
 pub(super) fn failed(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut contact: ContactRow) -> Result<(), Fault> {
     contact.state = ContactState::Failed;
-    contact.ticket = None;
+    retention::forget_session(&mut contact);
     cx.unit.delete::<JoiningRow>(&chat);
     if let Some(inbox) = contact.inbox.take() {
         outgoing::close_mailbox(cx, &inbox)?;
@@ -306,6 +306,7 @@ fn first_message(
     contact.state = ContactState::Established;
     cx.unit.put(&chat, &contact);
     answer_with_route(cx, chat)?;
+    expiry::announce(cx, chat)?;
     cx.tell(Effect::Contact { chat });
     Ok(true)
 }
@@ -475,7 +476,8 @@ pub(super) fn unblock(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault
     let inbox = outgoing::new_mailbox(cx, &relay, Purpose::Direct(chat), MailboxKind::Queue)?;
     contact.inbox = Some(inbox);
     cx.unit.put(&chat, &contact);
-    answer_with_route(cx, chat)
+    answer_with_route(cx, chat)?;
+    expiry::announce(cx, chat)
 }
 
 /// The keys that read a mailbox.

@@ -1,67 +1,20 @@
 //! Messages of a chat: written, taken, shown.
 
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+use lapwing_protocol::{
+    content::{Body, Content, MAX_TEXT, MessageId},
+    timer::Lifetime,
 };
-use lapwing_protocol::content::{Body, Content, MAX_TEXT, MessageId};
-use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
-use lapwing_wire::{ids::labelled_hash, time::Timestamp};
-use serde_bytes::ByteBuf;
+use lapwing_wire::time::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Cx, Effect, Fault, contact, group, outgoing, renewal, trust};
+use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, renewal, trust};
 use crate::store::{
-    BodyKeyName, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState,
-    OpKind, Order, StoreError, Unit, Writer,
+    ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState, OpKind, Order,
+    Unit, Writer,
 };
-
-const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Messages looked at in one go while counting.
 const PAGE: usize = 256;
-use crate::labels::MESSAGE_BODY as BODY_LABEL;
-
-/// Name of the key that seals a chat's bodies of one day, so that they can be made unreadable together.
-fn body_key_name(chat: &ChatId, stored: Timestamp) -> BodyKeyName {
-    let day = stored.as_millis() / DAY_MS;
-    let hash = labelled_hash(BODY_LABEL, &[chat.as_bytes(), &day.to_be_bytes()]);
-    let mut name = [0; 16];
-    name.copy_from_slice(&hash[..16]);
-    name
-}
-
-/// Name of the key for bodies of all chats, where the table has no room for another key. It is made with the first
-/// message, while there is room.
-fn spare_key_name() -> BodyKeyName {
-    let mut name = [0; 16];
-    name.copy_from_slice(&labelled_hash(BODY_LABEL, &[])[..16]);
-    name
-}
-
-/// The key for a body of today, and its name. The table of a volume holds some thousand keys; a message that cannot
-/// have one of its own day is worth more than none.
-fn body_key(cx: &Cx<'_, '_, '_>, chat: &ChatId) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
-    let spare = spare_key_name();
-    let spare_key = cx.unit.make_body_key(&spare)?;
-    let name = body_key_name(chat, cx.now);
-    match cx.unit.make_body_key(&name) {
-        Ok(key) => Ok((name, key)),
-        Err(StoreError::Full) => Ok((spare, spare_key)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What a body is bound to: label, chat, place.
-fn associated(chat: &ChatId, order: Order) -> [u8; BODY_LABEL.len() + 16 + 8] {
-    let mut data = [0; BODY_LABEL.len() + 16 + 8];
-    let (label, place) = data.split_at_mut(BODY_LABEL.len());
-    label.copy_from_slice(BODY_LABEL);
-    let (of, at) = place.split_at_mut(16);
-    of.copy_from_slice(chat.as_bytes());
-    at.copy_from_slice(&order.to_be_bytes());
-    data
-}
 
 /// A message to be stored.
 pub(super) struct NewMessage<'a> {
@@ -75,21 +28,17 @@ pub(super) struct NewMessage<'a> {
 /// Stores a message; its text is sealed.
 pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<'_>) -> Result<Order, Fault> {
     let order = cx.unit.next(Counter::Order)?;
-    let (name, key) = body_key(cx, &chat)?;
-    let nonce: [u8; NONCE_LEN] = cx.random();
-    let cipher = XChaCha20Poly1305::new((&*key).into());
-    let payload = Payload { msg: message.text.as_bytes(), aad: &associated(&chat, order) };
-    let sealed = cipher
-        .encrypt(XNonce::from_slice(&nonce), payload)
-        .map_err(|_| Fault::Inconsistent("a message cannot be sealed"))?;
+    let sealed = bodies::seal(cx, chat, order, message.text)?;
+    let lives = expiry::begin(cx, (chat, order), message.writer)?;
     let row = MessageRow {
         id: message.id,
         writer: message.writer,
         sent: message.sent,
         stored: cx.now,
         state: message.state,
-        key: name,
-        body: ByteBuf::from([nonce.as_slice(), &sealed].concat()),
+        lives: lives.map(Lifetime::as_secs),
+        key: sealed.key,
+        body: sealed.body,
     };
     cx.unit.put(&(chat, order), &row);
     if let Some(mut shown) = cx.unit.get::<ChatRow>(&chat)? {
@@ -101,22 +50,27 @@ pub(super) fn store(cx: &mut Cx<'_, '_, '_>, chat: ChatId, message: &NewMessage<
     Ok(order)
 }
 
-/// Remembers what was shown.
+/// Remembers what was shown. TMR-04: the time of messages that disappear runs from here.
 pub(super) fn mark_read(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order) -> Result<(), Fault> {
     let mut row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
     if row.read_to >= order {
         return Ok(());
     }
+    let mut after = (chat, row.read_to);
     row.read_to = order;
-    let mut unread = 0;
-    let mut after = (chat, order);
+    row.unread = 0;
     loop {
         let page = cx.unit.range::<MessageRow>(chat.as_bytes(), Some(&after), PAGE, false)?;
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        unread += page.iter().filter(|(_, message)| message.writer != Writer::Me).count();
+        for (place, message) in page {
+            if place.1 <= order {
+                expiry::shown(cx, place, &message)?;
+            } else {
+                row.unread = row.unread.saturating_add(u64::from(message.writer != Writer::Me));
+            }
+        }
     }
-    row.unread = u64::try_from(unread).unwrap_or(u64::MAX);
     cx.unit.put(&chat, &row);
     Ok(())
 }
@@ -128,29 +82,7 @@ pub(super) fn text_of(
     order: Order,
     row: &MessageRow,
 ) -> Result<Option<Zeroizing<String>>, Fault> {
-    let Some(key) = unit.body_key(&row.key)? else { return Ok(None) };
-    let mut text = Zeroizing::new(Vec::new());
-    let opened = open_body(&key, chat, order, &row.body, &mut text);
-    Ok(opened.then(|| String::from_utf8(std::mem::take(&mut *text)).ok().map(Zeroizing::new)).flatten())
-}
-
-/// Opens a body into `out`, in place of what that held. Returns whether it is authentic; if not, `out` is empty.
-pub(super) fn open_body(
-    key: &[u8; 32],
-    chat: &ChatId,
-    order: Order,
-    body: &[u8],
-    out: &mut Zeroizing<Vec<u8>>,
-) -> bool {
-    out.clear();
-    let Some((nonce, sealed)) = body.split_first_chunk::<NONCE_LEN>() else { return false };
-    let Some((sealed, tag)) = sealed.split_last_chunk::<TAG_LEN>() else { return false };
-    out.resize(sealed.len(), 0);
-    let opened = XChaCha::new(key).open(nonce, &associated(chat, order), sealed, tag, out);
-    if !opened {
-        out.clear();
-    }
-    opened
+    bodies::open(unit, chat, order, &row.key, &row.body)
 }
 
 /// A line of the program's own in a chat.
@@ -206,6 +138,7 @@ pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> R
         }
         // A second introduction changes nothing; `Ready` did its work by arriving.
         Body::Hello(_) | Body::Ready => {}
+        Body::Timer(timer) => expiry::received(cx, chat, timer)?,
         Body::Route(route) => contact::moved(cx, chat, &route)?,
         Body::RenewalTicket(ticket) => renewal::received(cx, chat, &ticket)?,
         Body::Renewal(route) => renewal::repeated(cx, chat, &route)?,

@@ -42,6 +42,8 @@ pub enum Event {
     },
     /// Time has passed: whatever is due by now.
     Tick,
+    /// What is due to be erased, or was left to be erased, goes: a part of it, see [`Effect::MoreToErase`].
+    Sweep,
 }
 
 /// Something to tell. Effects change nothing; all changes are in the unit of work.
@@ -96,6 +98,10 @@ pub enum Effect {
         /// Its chat.
         chat: ChatId,
     },
+    /// Something was erased.
+    Erased,
+    /// There is more to erase than fits one commit: sweep again.
+    MoreToErase,
     /// A relay contradicted itself.
     Inconsistent,
     /// Something arrived that was refused; there is nothing to do.

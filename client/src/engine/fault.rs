@@ -67,6 +67,21 @@ pub enum Fault {
     /// The owner blocked the chat.
     #[error("this chat is blocked")]
     Blocked,
+    /// No message of that number.
+    #[error("there is no message of that number in this chat")]
+    UnknownMessage,
+    /// Nothing was kept for later.
+    #[error("there is no draft for this chat")]
+    NoDraft,
+    /// The chat is that of a trust.
+    #[error("you and this contact are to alert each other: that would end silently with the chat")]
+    TrustedChat,
+    /// An alert from this chat was not acknowledged.
+    #[error("an alert of this contact is not acknowledged yet")]
+    AlertWaits,
+    /// The group was not left.
+    #[error("you are still a member of this group")]
+    StillMember,
     /// The text is empty.
     #[error("there is nothing to send")]
     EmptyText,
@@ -155,6 +170,11 @@ impl Fault {
             Self::RenewalWaits => "ask the other person to run: lapwing sync",
             Self::NoRenewalTicket => "make a new contact with a fresh ticket: lapwing invite NAME",
             Self::Blocked => "to undo it: lapwing chat unblock NAME",
+            Self::UnknownMessage => "see the numbers with: lapwing read CHAT --numbers",
+            Self::NoDraft => "keep one with: lapwing draft CHAT -",
+            Self::TrustedChat => "end it first: lapwing trust remove CHAT",
+            Self::AlertWaits => "read it with: lapwing alert list; then: lapwing alert ack",
+            Self::StillMember => "leave it first: lapwing group leave GROUP; or: lapwing chat delete GROUP --leave",
             Self::EmptyText => "give the text as an argument, or on standard input with -",
             Self::TextTooLong => "send it in parts",
             Self::NoTrust => "see: lapwing trust list",

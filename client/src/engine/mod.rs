@@ -10,6 +10,11 @@
 //! | [`command`] | what a person asks for, and the answers |
 //! | `contact` | tickets, first messages, moving to fresh mailboxes |
 //! | `conversation` | messages of a chat |
+//! | `bodies` | texts at rest, and the keys that seal them |
+//! | `drafts` | texts that were not sent |
+//! | `expiry` | messages that disappear |
+//! | `erasing` | messages and chats that are erased |
+//! | `retention` | records that have outlived their use |
 //! | `inbox` | what a relay delivers |
 //! | `answer` | what a relay answers |
 //! | `outgoing` | operations for relays |
@@ -31,11 +36,16 @@ pub mod search;
 pub mod view;
 
 mod answer;
+mod bodies;
 mod contact;
 mod conversation;
+mod drafts;
+mod erasing;
+mod expiry;
 mod inbox;
 mod outgoing;
 mod relays;
+mod retention;
 mod trust;
 mod vacate;
 
@@ -47,6 +57,7 @@ use rand_core::CryptoRng;
 pub use command::{Command, Reply};
 pub use contact::{DEFAULT_VALIDITY, MAX_VALIDITY};
 pub use event::{Effect, Event};
+pub use expiry::next_due;
 pub use fault::Fault;
 pub use inbox::is_acknowledged;
 pub use outgoing::{OpStep, Proof, request_of};
@@ -106,6 +117,16 @@ pub fn handle(
             renewal::tick(&mut cx)?;
             group::tick(&mut cx)?;
         }
+        Event::Sweep => sweep(&mut cx)?,
     }
     Ok(cx.effects)
+}
+
+/// TMR-05, ERA-03: one commit's worth of what is to be erased.
+fn sweep(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
+    expiry::follow_clock(cx)?;
+    if expiry::erase_due(cx)? || erasing::go_on(cx)? || retention::sweep(cx)? {
+        cx.tell(Effect::MoreToErase);
+    }
+    Ok(())
 }

@@ -8,15 +8,16 @@ use lapwing_protocol::{
     identity::IdentityKey,
     route::Route,
     session::{LocalIdentity, SafetyNumber, Session},
+    timer::Lifetime,
 };
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 
-use super::{Fault, contact, conversation, group, renewal, trust};
+use super::{Fault, contact, conversation, drafts, expiry, group, renewal, trust};
 use crate::{
     store::{
-        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, InvitationRow,
-        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose,
-        RelayRow, SettingsRow, TrustRow, TrustSide, Unit, Writer,
+        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow, DraftRow, InvitationRow,
+        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow,
+        SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };
@@ -55,6 +56,30 @@ pub struct ChatView {
     pub waiting: usize,
     /// When the last message came.
     pub last: Option<Timestamp>,
+    /// How long messages are kept once they were shown, where they are not kept for ever.
+    pub timer: Option<Lifetime>,
+    /// A text was kept that is not sent.
+    pub draft: bool,
+}
+
+/// How long a chat keeps its messages once they were shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerView {
+    /// What we want.
+    pub ours: Option<Lifetime>,
+    /// What the other side wants; in a group its owner and admins.
+    pub theirs: Option<Lifetime>,
+    /// What counts: the shorter.
+    pub counts: Option<Lifetime>,
+}
+
+/// A text that was not sent.
+#[derive(Debug)]
+pub struct DraftView {
+    /// The text.
+    pub text: Untrusted<String>,
+    /// When it was last changed.
+    pub saved: Timestamp,
 }
 
 /// Where a chat stands.
@@ -87,6 +112,8 @@ pub struct MessageView {
     pub stored: Timestamp,
     /// Where it is.
     pub state: MessageState,
+    /// When it disappears, as far as is known.
+    pub until: Option<Timestamp>,
     /// The text; `None` where its key was destroyed.
     pub text: Option<Untrusted<String>>,
 }
@@ -250,6 +277,8 @@ fn chat_view(
     };
     Ok(ChatView {
         id,
+        timer: expiry::lifetime(unit, &id)?,
+        draft: unit.get::<DraftRow>(&id)?.is_some(),
         name: row.name,
         kind: row.kind,
         state,
@@ -295,7 +324,11 @@ pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<Messag
     rows.drain(..)
         .map(|((_, order), row)| {
             let text = conversation::text_of(unit, chat, order, &row)?;
-            Ok(message(&names, order, &row, text.map(|text| text.to_string())))
+            let until = match row.lives {
+                Some(_) => unit.get::<DeadlineRow>(&(*chat, order))?.map(|deadline| deadline.at),
+                None => None,
+            };
+            Ok(MessageView { until, ..message(&names, order, &row, text.map(|text| text.to_string())) })
         })
         .collect()
 }
@@ -313,6 +346,7 @@ pub(super) fn message(
         sent: row.sent,
         stored: row.stored,
         state: row.state,
+        until: None,
         text: text.map(Untrusted::new),
     }
 }
@@ -328,6 +362,28 @@ fn writer(names: &group::Names, writer: &Writer) -> WriterView {
 
 fn member_name(names: &group::Names, member: &MemberId) -> Untrusted<String> {
     Untrusted::new(names.get(member).unwrap_or_else(|| "former member".to_owned()))
+}
+
+/// How long a chat keeps its messages.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn timer(unit: &Unit<'_>, chat: &ChatId) -> Result<TimerView, Fault> {
+    let row = unit.get::<TimerRow>(chat)?.unwrap_or_default();
+    Ok(TimerView {
+        ours: row.ours.and_then(Lifetime::from_secs),
+        theirs: row.theirs.and_then(Lifetime::from_secs),
+        counts: expiry::lifetime(unit, chat)?,
+    })
+}
+
+/// The draft of a chat.
+///
+/// # Errors
+/// [`Fault::NoDraft`].
+pub fn draft(unit: &Unit<'_>, chat: &ChatId) -> Result<DraftView, Fault> {
+    let (text, saved) = drafts::of(unit, chat)?.ok_or(Fault::NoDraft)?;
+    Ok(DraftView { text: Untrusted::new(text.to_string()), saved })
 }
 
 /// The safety number of a direct chat.

@@ -5,18 +5,22 @@
 //! | `base` | what a compartment's storage must offer: a vault volume, or memory in tests |
 //! | `unit` | reads through to the base, keeps changes until they are committed together |
 //! | `rows` | every record's shape |
+//! | `doomed` | keys that a commit has doomed |
 //!
 //! One commit holds the message, the advanced ratchet state and the read cursor (design 4.3): the engine stages all
 //! of them in one [`Unit`], and only a committed unit is acknowledged to a relay.
 
 mod base;
+mod doomed;
 mod rows;
 mod unit;
 mod volume;
 
 pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError, Visitor};
+pub use doomed::destroy_doomed_keys;
 pub use rows::{
-    AlertRow, AuthorRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
+    AlertRow, AuthorRow, BodyKeyRow, ChainRow, ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState,
+    Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, TimerRow,
     InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,
     OpKind, OpRow, Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow,
     Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,

@@ -44,6 +44,14 @@ impl Changes {
         self.0.into_iter()
     }
 
+    /// Whether a record of this kind would be put.
+    #[must_use]
+    pub fn puts<R: Row>(&self) -> bool {
+        let from = vec![R::TABLE];
+        let to = end_of(&from);
+        self.0.range(from..to).any(|(_, value)| value.is_some())
+    }
+
     /// Whether nothing would change.
     #[must_use]
     pub fn is_empty(&self) -> bool {

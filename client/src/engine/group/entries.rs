@@ -15,6 +15,7 @@ use super::{
     super::{
         Cx, Effect, Fault,
         conversation::{self, NewMessage},
+        expiry, retention,
     },
     joining, members,
     state::Loaded,
@@ -181,6 +182,7 @@ fn accept_sender_key(
     let mut row = cx.unit.get::<AuthorRow>(&place)?.unwrap_or_else(|| AuthorRow {
         keys: Vec::new(),
         track: ByteBuf::from(AuthorTrack::new().export()),
+        renewed: None,
         epoch: 0,
     });
     let known = row.keys.iter().any(|kept| {
@@ -190,6 +192,7 @@ fn accept_sender_key(
         row.keys.push(ByteBuf::from(key.export()?.expose().to_vec()));
         let excess = row.keys.len().saturating_sub(KEPT_SENDER_KEYS);
         row.keys.drain(..excess);
+        row.renewed = Some(cx.now);
         cx.unit.put(&place, &row);
     }
     Ok(true)
@@ -265,7 +268,7 @@ fn written(
     if cx.unit.get::<SeenRow>(&(loaded.chat, content.id))?.is_some() {
         return Ok(true);
     }
-    cx.unit.put(&(loaded.chat, content.id), &SeenRow { at: cx.now });
+    cx.unit.put(&(loaded.chat, content.id), &SeenRow { at: retention::day(cx.now) });
     if gap > 0 {
         let text = format!("{gap} earlier message(s) of {} did not arrive", loaded.name_of(from));
         conversation::note(cx, loaded.chat, &text)?;
@@ -281,6 +284,12 @@ fn written(
             };
             let order = conversation::store(cx, loaded.chat, &message)?;
             cx.tell(Effect::Message { chat: loaded.chat, order });
+        }
+        // TMR-06
+        Body::Timer(timer) => {
+            let author = loaded.group.member(from).filter(|member| member.role.may_commit());
+            let Some(name) = author.map(|author| author.name.clone()) else { return Ok(false) };
+            expiry::received_in_group(cx, loaded.chat, timer, &name)?;
         }
         Body::Unsupported { kind: _ } => {
             let text = "a message arrived that this version of lapwing does not understand";

@@ -20,7 +20,7 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 
 use super::{
-    super::{Cx, Effect, Fault, contact, conversation, outgoing, relays},
+    super::{Cx, Effect, Fault, contact, conversation, expiry, outgoing, relays},
     state::{Loaded, new_chat, refused},
     writing,
 };
@@ -331,6 +331,9 @@ fn let_in(cx: &mut Cx<'_, '_, '_>, through: ChatId, join: &GroupJoin) -> Result<
     cx.unit.put(&id, &row);
     outgoing::send_content(cx, through, Body::GroupWelcome(welcome), None, Some(keys.mailbox))?;
     conversation::note(cx, chat, &format!("{name} is in the group now"))?;
+    if expiry::of_group(cx.unit, &chat)?.is_some() {
+        writing::announce_timer(cx, chat)?;
+    }
     cx.tell(Effect::Group { chat });
     Ok(())
 }

@@ -22,10 +22,12 @@ pub use shown::{GroupView, MemberView, Names, group_view, shared_with, state, un
 
 pub(super) use entries::{caught_up, entry};
 pub(super) use joining::{chain_answer, declined, invited, join_requested, welcomed};
-pub(super) use writing::send;
+pub(super) use writing::{announce_timer, send};
+
+use lapwing_protocol::group::Role;
 
 use super::{Cx, Fault, outgoing};
-use crate::store::{ChatId, GroupRow, MailboxRow};
+use crate::store::{ChatId, GroupRow, MailboxRow, Unit};
 
 /// What a person asks of groups.
 #[derive(Debug)]
@@ -105,6 +107,21 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: GroupCommand) -> Result<Grou
             members::remove(cx, &group, &member).map(|name| GroupReply::Removed { name })
         }
         GroupCommand::Leave { group, end } => members::leave(cx, &group, end).map(|()| GroupReply::Done),
+    }
+}
+
+/// Leaves a group.
+pub(super) fn leave(cx: &mut Cx<'_, '_, '_>, group: &str) -> Result<(), Fault> {
+    members::leave(cx, group, false)
+}
+
+/// Our role in the group of a chat; none where we are not in it.
+pub(super) fn role(unit: &Unit<'_>, chat: &ChatId) -> Result<Option<Role>, Fault> {
+    match state::Loaded::of(unit, *chat) {
+        Ok(loaded) if loaded.row.ended => Ok(None),
+        Ok(loaded) => Ok(loaded.role()),
+        Err(Fault::NotAGroup | Fault::GroupNotReady) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

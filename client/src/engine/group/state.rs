@@ -6,7 +6,7 @@ use lapwing_protocol::{
 };
 use serde_bytes::ByteBuf;
 
-use super::super::{Cx, Effect, Fault, contact, conversation};
+use super::super::{Cx, Effect, Fault, contact, conversation, retention};
 use crate::store::{ChainRow, ChatId, ChatKind, GroupRow, KeptEpoch, MailboxRow, Unit};
 
 /// A group, loaded for one unit of work.
@@ -135,6 +135,8 @@ impl Loaded {
         }
         self.drop_sender_key();
         self.row.coming = None;
+        // RET-05
+        retention::forget_members(cx, &self.chat)?;
         super::writing::give_up(cx, self.chat)?;
         self.put(cx)?;
         conversation::note(cx, self.chat, text)?;

@@ -23,12 +23,12 @@ use super::{
     super::{
         Cx, Effect, Fault,
         conversation::{self, NewMessage},
-        outgoing,
+        expiry, outgoing,
     },
     state::Loaded,
 };
 use crate::store::{
-    ChatId, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer,
+    ChatId, Counter, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer,
 };
 
 /// GRW-04: messages under one sender key.
@@ -53,8 +53,33 @@ pub(in super::super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) 
     let id = MessageId::from_bytes(cx.random());
     let message = NewMessage { id, writer: Writer::Me, sent: cx.now, state: MessageState::Waiting, text };
     let order = conversation::store(cx, chat, &message)?;
-    cx.unit.put(&(chat, order), &UnsealedRow { since: cx.now });
+    cx.unit.put(&(chat, order), &UnsealedRow { since: cx.now, timer: false });
     Ok(order)
+}
+
+/// TMR-06: the group's timer is told to all with the next messages; as they are, it is sealed when the log was read to its
+/// end.
+pub(in super::super) fn announce_timer(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    let order = cx.unit.next(Counter::Order)?;
+    cx.unit.put(&(chat, order), &UnsealedRow { since: cx.now, timer: true });
+    Ok(())
+}
+
+/// What is to be sealed in this place, and its id. `None` where nothing is left to say.
+fn waiting_content(
+    cx: &mut Cx<'_, '_, '_>,
+    place: (ChatId, Order),
+    waiting: &UnsealedRow,
+) -> Result<Option<Content>, Fault> {
+    let (chat, order) = place;
+    if waiting.timer {
+        let Some(timer) = expiry::of_group(cx.unit, &chat)? else { return Ok(None) };
+        let id = MessageId::from_bytes(cx.random());
+        return Ok(Some(Content { id, sent: cx.now, body: Body::Timer(timer) }));
+    }
+    let Some(row) = cx.unit.get::<MessageRow>(&place)? else { return Ok(None) };
+    let Some(text) = conversation::text_of(cx.unit, &chat, order, &row)? else { return Ok(None) };
+    Ok(Some(Content { id: row.id, sent: row.sent, body: Body::Text(text.to_string()) }))
 }
 
 /// Seals what waits for this group.
@@ -72,10 +97,9 @@ pub(super) fn seal_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), 
     let mut sender = sender_key(cx, &mut loaded)?;
     give_sender_key(cx, &mut loaded, &sender, &keys)?;
     let bound = context(&loaded.group.id());
-    for ((_, order), _) in waiting {
+    for ((_, order), row) in waiting {
         cx.unit.delete::<UnsealedRow>(&(chat, order));
-        let Some(row) = cx.unit.get::<MessageRow>(&(chat, order))? else { continue };
-        let Some(text) = conversation::text_of(cx.unit, &chat, order, &row)? else { continue };
+        let Some(content) = waiting_content(cx, (chat, order), &row)? else { continue };
         if sender.sent() >= SENDER_KEY_MESSAGES {
             loaded.drop_sender_key();
             sender = sender_key(cx, &mut loaded)?;
@@ -89,7 +113,6 @@ pub(super) fn seal_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), 
             counter: loaded.row.counter.saturating_add(1),
             previous: MessageHash::from_bytes(loaded.row.previous),
         };
-        let content = Content { id: row.id, sent: row.sent, body: Body::Text(text.to_string()) };
         let content = GroupContent::new(binding, content).map_err(|_| Fault::TextTooLong)?;
         let message = sender.encrypt(content.encode().expose(), Context::new(&bound), &mut cx.rng)?;
         loaded.row.counter = binding.counter;
@@ -228,10 +251,12 @@ pub(super) fn append_after(
 
 /// What still waits for a group that ended is marked as not delivered.
 pub(super) fn give_up(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
-    for ((_, order), _) in cx.unit.scan::<UnsealedRow>(chat.as_bytes())? {
+    for ((_, order), row) in cx.unit.scan::<UnsealedRow>(chat.as_bytes())? {
         cx.unit.delete::<UnsealedRow>(&(chat, order));
-        conversation::set_state(cx, chat, order, MessageState::Failed)?;
-        cx.tell(Effect::Undelivered { chat, order });
+        if !row.timer {
+            conversation::set_state(cx, chat, order, MessageState::Failed)?;
+            cx.tell(Effect::Undelivered { chat, order });
+        }
     }
     Ok(())
 }
@@ -261,7 +286,8 @@ pub(super) fn unseal_unsent(
             && *of == chat
         {
             cx.unit.delete::<OpRow>(&op);
-            cx.unit.put(&(chat, *order), &UnsealedRow { since: cx.now });
+            let timer = cx.unit.get::<MessageRow>(&(chat, *order))?.is_none();
+            cx.unit.put(&(chat, *order), &UnsealedRow { since: cx.now, timer });
         }
     }
     Ok(())

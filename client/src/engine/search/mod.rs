@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use self::fold::fold;
 use super::{
-    Fault, conversation, group,
+    Fault, bodies, group,
     view::{self, MessageView},
 };
 use crate::store::{
@@ -277,7 +277,7 @@ impl<'a> Worker<'a> {
             self.key = Some((name, self.base.body_key(&name)?));
         }
         let Some((_, Some(key))) = &self.key else { return Ok(()) };
-        if !conversation::open_body(key, chat, order, body, &mut self.text) {
+        if !bodies::open_into(key, chat, order, body, &mut self.text) {
             return Ok(());
         }
         let Ok(text) = std::str::from_utf8(&self.text) else { return Ok(()) };

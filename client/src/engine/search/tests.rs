@@ -9,7 +9,10 @@ use serde_bytes::ByteBuf;
 
 use super::*;
 use crate::{
-    engine::{Cx, conversation::NewMessage},
+    engine::{
+        Cx,
+        conversation::{self, NewMessage},
+    },
     store::{ChatKind, MemoryBase, MessageState, Writer},
 };
 
@@ -169,6 +172,7 @@ proptest! {
             sent: Timestamp::from_millis(time),
             stored: Timestamp::from_millis(time / 2),
             state: MessageState::Received,
+            lives: None,
             key,
             body: ByteBuf::from(body.clone()),
         };

@@ -63,6 +63,9 @@ row!(0x14, JoiningRow, ChatId, |k| k.as_bytes().to_vec(), id16);
 pub struct TakenTicketRow {
     /// The chat that was begun with it.
     pub chat: ChatId,
+    /// When the ticket ends, and with it the use of this row.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
 }
 row!(0x15, TakenTicketRow, MailboxId, |k| k.as_bytes().to_vec(), |b| b
     .try_into()
@@ -157,6 +160,9 @@ pub struct MessageRow {
     pub stored: Timestamp,
     /// Where it is.
     pub state: MessageState,
+    /// How long it is kept once it was shown, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lives: Option<u32>,
     /// Name of the key that seals its text: as a rule that of its chat and day.
     #[serde(with = "serde_bytes")]
     pub key: [u8; 16],

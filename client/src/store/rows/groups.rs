@@ -79,6 +79,9 @@ pub struct AuthorRow {
     pub keys: Vec<ByteBuf>,
     /// His last number and hash.
     pub track: ByteBuf,
+    /// When the newest of his keys came, where there is an older one.
+    #[serde(default)]
+    pub renewed: Option<Timestamp>,
     /// The epoch of his last message.
     #[serde(default)]
     pub epoch: u64,
@@ -120,6 +123,9 @@ row!(0x0f, InvitationRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
 pub struct UnsealedRow {
     /// When it was written.
     pub since: Timestamp,
+    /// No message of a person: the group's timer, as it is when this is sealed.
+    #[serde(default)]
+    pub timer: bool,
 }
 row!(
     0x11,
@@ -132,7 +138,7 @@ row!(
 /// A message of a group that was shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SeenRow {
-    /// When it came.
+    /// The day it came: no more than its own end needs.
     pub at: Timestamp,
 }
 row!(

@@ -5,6 +5,7 @@
 //! | here | ids, settings, relays, mailboxes, operations |
 //! | `chats` | chats, contacts, messages |
 //! | `groups` | what a member holds of a group |
+//! | `erasure` | keys of bodies, deadlines, drafts, what is still to be erased |
 //! | `plans` | trusts, alerts, plans |
 //! | `renewals` | beginning a session anew |
 //!
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 mod chats;
+mod erasure;
 mod groups;
 mod plans;
 mod renewals;
@@ -29,6 +31,9 @@ pub use chats::{
     TakenTicketRow, Writer,
 };
 pub(crate) use chats::{ContactStanding, SealedText};
+pub use erasure::{
+    BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow,
+};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
 pub use renewals::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
@@ -67,6 +72,11 @@ macro_rules! local_id {
 local_id! {
     /// A chat, known on this device only.
     ChatId
+}
+
+impl ChatId {
+    /// The chat of operations whose own chat was deleted. No chat has this id: ids are drawn at random.
+    pub const NOBODY: Self = Self([0; 16]);
 }
 
 /// Place of a message in its chat: 1, 2, 3, ... in the order of arrival here, which no peer chooses.

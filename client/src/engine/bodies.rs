@@ -1,0 +1,169 @@
+//! Texts at rest: sealed under a key of their chat and day, which dies with the last of them.
+//!
+//! ```text
+//! body = nonce 24 | XChaCha20-Poly1305(key, text), associated data: label, chat, number
+//! ```
+//!
+//! Invariants: ERA-01 a key is doomed in the commit that removes the last body under it, and destroyed right after;
+//! ERA-02 the name of a key is never used again, so a destruction that comes late hits nothing that is alive. The name is
+//! the hash of the number of the first body, which no later commit gets again; a unit of work that was dropped leaves its
+//! key to the next one.
+//! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which stays; what erases them then
+//! is the scrubbing of the volume alone.
+
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
+use lapwing_wire::{ids::labelled_hash, time::Timestamp};
+use serde_bytes::ByteBuf;
+use zeroize::Zeroizing;
+
+use super::{Cx, Fault};
+use crate::{
+    labels::MESSAGE_BODY as LABEL,
+    store::{BodyKeyName, BodyKeyRow, ChatId, DoomedKeyRow, Order, StoreError, Unit},
+};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// A sealed text, and the name of its key.
+pub(super) struct Sealed {
+    pub(super) key: BodyKeyName,
+    pub(super) body: ByteBuf,
+}
+
+const fn day_of(stored: Timestamp) -> u64 {
+    stored.as_millis() / DAY_MS
+}
+
+fn name_of(parts: &[&[u8]]) -> BodyKeyName {
+    let mut name = [0; 16];
+    name.copy_from_slice(&labelled_hash(LABEL, parts)[..16]);
+    name
+}
+
+/// Name of the key for bodies of all chats, where the table has no room for another key. It is made with the first
+/// message, while there is room.
+fn spare_key_name() -> BodyKeyName {
+    name_of(&[])
+}
+
+/// What a body is bound to: label, chat, number.
+fn associated(chat: &ChatId, number: Order) -> [u8; LABEL.len() + 16 + 8] {
+    let mut data = [0; LABEL.len() + 16 + 8];
+    let (label, place) = data.split_at_mut(LABEL.len());
+    label.copy_from_slice(LABEL);
+    let (of, at) = place.split_at_mut(16);
+    of.copy_from_slice(chat.as_bytes());
+    at.copy_from_slice(&number.to_be_bytes());
+    data
+}
+
+/// The key for a body of today. The table of a volume holds some thousand keys; a message that cannot have one of its own
+/// day is worth more than none.
+fn key_of_today(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    number: Order,
+) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
+    let spare = spare_key_name();
+    let spare_key = cx.unit.make_body_key(&spare)?;
+    let place = (chat, day_of(cx.now));
+    let mut row = cx
+        .unit
+        .get::<BodyKeyRow>(&place)?
+        .unwrap_or_else(|| BodyKeyRow { name: name_of(&[&number.to_be_bytes()]), bodies: 0 });
+    let key = match cx.unit.make_body_key(&row.name) {
+        Ok(key) => key,
+        Err(StoreError::Full) => return Ok((spare, spare_key)),
+        Err(error) => return Err(error.into()),
+    };
+    row.bodies = row.bodies.saturating_add(1);
+    cx.unit.put(&place, &row);
+    Ok((row.name, key))
+}
+
+/// Seals a text that is stored now. `number` binds it to its record, and is used once.
+pub(super) fn seal(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    number: Order,
+    text: &str,
+) -> Result<Sealed, Fault> {
+    let (key, secret) = key_of_today(cx, chat, number)?;
+    let nonce: [u8; NONCE_LEN] = cx.random();
+    let cipher = XChaCha20Poly1305::new((&*secret).into());
+    let payload = Payload { msg: text.as_bytes(), aad: &associated(&chat, number) };
+    let sealed = cipher
+        .encrypt(XNonce::from_slice(&nonce), payload)
+        .map_err(|_| Fault::Inconsistent("a text cannot be sealed"))?;
+    Ok(Sealed { key, body: ByteBuf::from([nonce.as_slice(), &sealed].concat()) })
+}
+
+/// Opens a text. `None` if its key is gone.
+pub(super) fn open(
+    unit: &Unit<'_>,
+    chat: &ChatId,
+    number: Order,
+    key: &BodyKeyName,
+    body: &[u8],
+) -> Result<Option<Zeroizing<String>>, Fault> {
+    let Some(key) = unit.body_key(key)? else { return Ok(None) };
+    let mut text = Zeroizing::new(Vec::new());
+    let opened = open_into(&key, chat, number, body, &mut text);
+    Ok(opened.then(|| String::from_utf8(std::mem::take(&mut *text)).ok().map(Zeroizing::new)).flatten())
+}
+
+/// Opens a body into `out`, in place of what that held. Returns whether it is authentic; if not, `out` is empty.
+pub(super) fn open_into(
+    key: &[u8; 32],
+    chat: &ChatId,
+    number: Order,
+    body: &[u8],
+    out: &mut Zeroizing<Vec<u8>>,
+) -> bool {
+    out.clear();
+    let Some((nonce, sealed)) = body.split_first_chunk::<NONCE_LEN>() else { return false };
+    let Some((sealed, tag)) = sealed.split_last_chunk::<TAG_LEN>() else { return false };
+    out.resize(sealed.len(), 0);
+    let opened = XChaCha::new(key).open(nonce, &associated(chat, number), sealed, tag, out);
+    if !opened {
+        out.clear();
+    }
+    opened
+}
+
+/// A body that was stored then is gone. ERA-01: with the last one of its day the key is doomed.
+pub(super) fn release(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    stored: Timestamp,
+    key: &BodyKeyName,
+) -> Result<(), Fault> {
+    let place = (chat, day_of(stored));
+    let Some(mut row) = cx.unit.get::<BodyKeyRow>(&place)?.filter(|row| row.name == *key) else {
+        return Ok(());
+    };
+    row.bodies = row.bodies.saturating_sub(1);
+    if row.bodies == 0 {
+        doom(cx, &place, &row);
+    } else {
+        cx.unit.put(&place, &row);
+    }
+    Ok(())
+}
+
+/// Every body of a chat is to go: all its keys are doomed at once, whatever is still to be removed.
+pub(super) fn release_all(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fault> {
+    for (place, row) in cx.unit.scan::<BodyKeyRow>(chat.as_bytes())? {
+        doom(cx, &place, &row);
+    }
+    Ok(())
+}
+
+fn doom(cx: &mut Cx<'_, '_, '_>, place: &(ChatId, u64), row: &BodyKeyRow) {
+    cx.unit.delete::<BodyKeyRow>(place);
+    cx.unit.put(&row.name, &DoomedKeyRow {});
+}

@@ -1,0 +1,290 @@
+//! Erasing: messages, what a chat holds of them, and whole chats.
+//!
+//! ERA-03 one commit decides; what is too much for it is recorded there and erased in steps, by the same command or by
+//! whichever comes next, before anything is shown. ERA-04 a message that has not left when it is erased does not leave any
+//! more; what has left is with others. ERA-05 of a chat that is deleted nothing stays but operations for relays that name
+//! no chat: mailboxes to be closed, and words of the program that were already on their way. ERA-06 a chat is not deleted
+//! while somebody's safety hangs on it: a trust, an alert that nobody has acknowledged, a group that was not left.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, retention};
+use crate::store::{
+    AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow,
+    GroupRow, InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow,
+    Order, Purpose, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
+};
+
+/// Records removed in one commit. More would hold many pages of a full volume at once.
+const STEP: usize = 500;
+
+/// Erases messages, and afterwards sets right what their chats say of them.
+#[derive(Default)]
+pub(super) struct Eraser {
+    /// Operations that carry messages which have not left; looked for when the first one is met.
+    waiting: Option<HashMap<(ChatId, Order), Vec<OpId>>>,
+    touched: BTreeSet<ChatId>,
+    withdrawn: BTreeMap<ChatId, u64>,
+}
+
+impl Eraser {
+    /// Erases one message, if it is there.
+    pub(super) fn erase(&mut self, cx: &mut Cx<'_, '_, '_>, place: (ChatId, Order)) -> Result<(), Fault> {
+        let Some(row) = cx.unit.get::<MessageRow>(&place)? else { return Ok(()) };
+        let (chat, order) = place;
+        cx.unit.delete::<MessageRow>(&place);
+        bodies::release(cx, chat, row.stored, &row.key)?;
+        if row.lives.is_some() {
+            expiry::forget_deadline(cx, place)?;
+        }
+        let waits = row.state == MessageState::Waiting;
+        if waits {
+            self.withdraw(cx, place)?;
+            *self.withdrawn.entry(chat).or_default() += 1;
+        }
+        if let Some(mut shown) = cx.unit.get::<ChatRow>(&chat)? {
+            let unread = row.writer != Writer::Me && order > shown.read_to;
+            shown.unread = shown.unread.saturating_sub(u64::from(unread));
+            shown.waiting = shown.waiting.saturating_sub(u64::from(waits));
+            cx.unit.put(&chat, &shown);
+            self.touched.insert(chat);
+        }
+        Ok(())
+    }
+
+    /// ERA-04
+    fn withdraw(&mut self, cx: &mut Cx<'_, '_, '_>, place: (ChatId, Order)) -> Result<(), Fault> {
+        cx.unit.delete::<UnsealedRow>(&place);
+        let waiting = match &mut self.waiting {
+            Some(waiting) => waiting,
+            empty => empty.insert(carried(cx)?),
+        };
+        for op in waiting.remove(&place).into_iter().flatten() {
+            cx.unit.delete::<OpRow>(&op);
+        }
+        Ok(())
+    }
+
+    /// Sets right when each chat had its last message. Answers how many messages of ours had not left, by chat.
+    pub(super) fn finish(self, cx: &mut Cx<'_, '_, '_>) -> Result<BTreeMap<ChatId, u64>, Fault> {
+        for chat in self.touched {
+            let Some(mut shown) = cx.unit.get::<ChatRow>(&chat)? else { continue };
+            let last = cx.unit.range::<MessageRow>(chat.as_bytes(), None, 1, true)?;
+            let last = last.first().map(|(_, row)| row.stored);
+            if shown.last != last {
+                shown.last = last;
+                cx.unit.put(&chat, &shown);
+            }
+        }
+        Ok(self.withdrawn)
+    }
+}
+
+fn carried(cx: &Cx<'_, '_, '_>) -> Result<HashMap<(ChatId, Order), Vec<OpId>>, Fault> {
+    let mut carried: HashMap<_, Vec<OpId>> = HashMap::new();
+    for (op, row) in cx.unit.scan::<OpRow>(&[])? {
+        if let OpKind::Append { chat, order: Some(order), .. } = row.kind {
+            carried.entry((chat, order)).or_default().push(op);
+        }
+    }
+    Ok(carried)
+}
+
+/// Erases messages by their numbers: all or none. Answers how many of them had not left.
+pub(super) fn messages(cx: &mut Cx<'_, '_, '_>, name: &str, numbers: &[Order]) -> Result<u64, Fault> {
+    let (chat, _) = contact::find(cx, name)?;
+    let mut eraser = Eraser::default();
+    for order in numbers {
+        cx.unit.get::<MessageRow>(&(chat, *order))?.ok_or(Fault::UnknownMessage)?;
+        eraser.erase(cx, (chat, *order))?;
+    }
+    cx.tell(Effect::Erased);
+    Ok(eraser.finish(cx)?.values().sum())
+}
+
+/// Erases what a chat holds, or what came before so long a time. ERA-03.
+pub(super) fn clear(cx: &mut Cx<'_, '_, '_>, name: &str, older: Option<Duration>) -> Result<(), Fault> {
+    let (chat, _) = contact::find(cx, name)?;
+    let before = older.map(|older| cx.now.minus(older));
+    if before.is_none() {
+        drop_draft(cx, &chat)?;
+        bodies::release_all(cx, &chat)?;
+    }
+    let last = cx.unit.range::<MessageRow>(chat.as_bytes(), None, 1, true)?;
+    if let Some(((_, upto), _)) = last.first() {
+        // What an earlier one has left to do is part of this one.
+        let earlier = cx.unit.get::<ErasingRow>(&chat)?;
+        let before = match earlier {
+            Some(ErasingRow { before: Some(earlier), .. }) => before.map(|before| before.max(earlier)),
+            Some(ErasingRow { before: None, .. }) => None,
+            None => before,
+        };
+        cx.unit.put(&chat, &ErasingRow { upto: *upto, before, after: 0, whole: false });
+    }
+    cx.tell(Effect::Erased);
+    Ok(())
+}
+
+/// Removes a draft and frees the key that sealed it.
+pub(super) fn drop_draft(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<bool, Fault> {
+    let Some(draft) = cx.unit.get::<DraftRow>(chat)? else { return Ok(false) };
+    cx.unit.delete::<DraftRow>(chat);
+    bodies::release(cx, *chat, draft.stored, &draft.key)?;
+    Ok(true)
+}
+
+/// Deletes a chat with all that it holds. ERA-03, ERA-05, ERA-06.
+pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(), Fault> {
+    let (chat, row) = contact::find(cx, name)?;
+    require_unused(cx, &chat)?;
+    if row.kind == ChatKind::Group {
+        leave_first(cx, name, &chat, leave)?;
+    }
+    let established = cx
+        .unit
+        .get::<ContactRow>(&chat)?
+        .is_none_or(|contact| contact.state == ContactState::Established);
+    end_operations(cx, &chat, established)?;
+    end_mailboxes(cx, &chat, row.kind)?;
+    end_invitations(cx, &chat)?;
+    drop_draft(cx, &chat)?;
+    bodies::release_all(cx, &chat)?;
+    cx.unit.delete::<NameRow>(&row.name);
+    cx.unit.delete::<ChatRow>(&chat);
+    cx.unit.delete::<ContactRow>(&chat);
+    cx.unit.delete::<JoiningRow>(&chat);
+    cx.unit.delete::<TimerRow>(&chat);
+    cx.unit.delete::<GroupRow>(&chat);
+    cx.unit.delete::<ChainRow>(&chat);
+    retention::forget_members(cx, &chat)?;
+    for (mailbox, taken) in cx.unit.scan::<TakenTicketRow>(&[])? {
+        if taken.chat == chat {
+            cx.unit.delete::<TakenTicketRow>(&mailbox);
+        }
+    }
+    for (id, alert) in cx.unit.scan::<AlertRow>(&[])? {
+        if alert.chat == chat {
+            cx.unit.delete::<AlertRow>(&id);
+        }
+    }
+    for (place, _) in cx.unit.scan::<UnsealedRow>(chat.as_bytes())? {
+        cx.unit.delete::<UnsealedRow>(&place);
+    }
+    cx.unit.put(&chat, &ErasingRow { upto: Order::MAX, before: None, after: 0, whole: true });
+    cx.group = None;
+    cx.tell(Effect::Erased);
+    Ok(())
+}
+
+/// ERA-06
+fn require_unused(cx: &Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fault> {
+    if cx.unit.scan::<TrustRow>(&[])?.iter().any(|(_, trust)| trust.chat == *chat) {
+        return Err(Fault::TrustedChat);
+    }
+    let open = |(_, alert): &(_, AlertRow)| alert.chat == *chat && alert.acknowledged.is_none();
+    if cx.unit.scan::<AlertRow>(&[])?.iter().any(open) {
+        return Err(Fault::AlertWaits);
+    }
+    Ok(())
+}
+
+fn leave_first(cx: &mut Cx<'_, '_, '_>, name: &str, chat: &ChatId, leave: bool) -> Result<(), Fault> {
+    let member = cx.unit.get::<GroupRow>(chat)?.is_some_and(|held| !held.ended && held.epoch.is_some());
+    match (member, leave) {
+        (false, _) => Ok(()),
+        (true, false) => Err(Fault::StillMember),
+        (true, true) => group::leave(cx, name),
+    }
+}
+
+/// What waits for the chat's relays: messages and what makes no sense alone go, the program's own words lose their chat's
+/// name.
+fn end_operations(cx: &mut Cx<'_, '_, '_>, chat: &ChatId, keep_words: bool) -> Result<(), Fault> {
+    for (op, mut row) in cx.unit.scan::<OpRow>(&[])? {
+        match &mut row.kind {
+            OpKind::Append { chat: of, order: None, .. } if of == chat && keep_words => {
+                *of = ChatId::NOBODY;
+                cx.unit.put(&op, &row);
+            }
+            OpKind::Append { chat: of, .. }
+            | OpKind::GetBundle { chat: of, .. }
+            | OpKind::GetChain { chat: of, .. }
+                if of == chat =>
+            {
+                cx.unit.delete::<OpRow>(&op);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn end_mailboxes(cx: &mut Cx<'_, '_, '_>, chat: &ChatId, kind: ChatKind) -> Result<(), Fault> {
+    for (mailbox, row) in cx.unit.scan::<MailboxRow>(&[])? {
+        let of_chat = match row.purpose {
+            Purpose::Ticket(of) | Purpose::Direct(of) | Purpose::Group(of) => of == *chat,
+            Purpose::Alert(_) | Purpose::AlertOutbox(_) | Purpose::Home => false,
+        };
+        match kind {
+            _ if !of_chat => {}
+            ChatKind::Direct => outgoing::close_mailbox(cx, &mailbox)?,
+            // Who made a log leaves it to its age: others have to read in it what became of the group.
+            ChatKind::Group => cx.unit.delete::<MailboxRow>(&mailbox),
+        }
+    }
+    Ok(())
+}
+
+fn end_invitations(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fault> {
+    for (id, row) in cx.unit.scan::<InvitationRow>(&[])? {
+        if row.through != *chat && row.chat != Some(*chat) {
+            continue;
+        }
+        cx.unit.delete::<InvitationRow>(&id);
+        // Nobody can let us in any more.
+        if let (false, Some(joining)) = (row.ours, row.chat)
+            && let Some(mut held) = cx.unit.get::<GroupRow>(&joining)?
+            && held.epoch.is_none()
+        {
+            held.ended = true;
+            cx.unit.put(&joining, &held);
+        }
+    }
+    Ok(())
+}
+
+/// ERA-03: goes on with what was decided. `true` if there is more.
+pub(super) fn go_on(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
+    let Some((chat, mut job)) = cx.unit.range::<ErasingRow>(&[], None, 1, false)?.into_iter().next() else {
+        return Ok(false);
+    };
+    let page = cx.unit.range::<MessageRow>(chat.as_bytes(), Some(&(chat, job.after)), STEP, false)?;
+    let mut eraser = Eraser::default();
+    let full = page.len() == STEP;
+    let mut last = job.after;
+    for ((_, order), row) in page {
+        last = order;
+        if order <= job.upto && job.before.is_none_or(|before| row.stored < before) {
+            eraser.erase(cx, (chat, order))?;
+        }
+    }
+    eraser.finish(cx)?;
+    job.after = last;
+    let mut done = !full || last >= job.upto;
+    if done && job.whole {
+        let seen = cx.unit.range::<SeenRow>(chat.as_bytes(), None, STEP, false)?;
+        done = seen.len() < STEP;
+        for (place, _) in seen {
+            cx.unit.delete::<SeenRow>(&place);
+        }
+    }
+    if done {
+        cx.unit.delete::<ErasingRow>(&chat);
+    } else {
+        cx.unit.put(&chat, &job);
+    }
+    Ok(true)
+}

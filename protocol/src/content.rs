@@ -381,7 +381,9 @@ mod tests {
         let back = Content::decode(&raw("poll", &[0xff, 0x00])).unwrap();
         assert!(matches!(&back.body, Body::Unsupported { kind } if kind == "poll"));
         assert_eq!(back.encode().unwrap_err(), ContentError::Unsupported);
-        for kind in ["hello", "route", "text", "timer", "trust_request", "group_join", "group_welcome", "alert_ack"] {
+        for kind in
+            ["hello", "route", "text", "timer", "trust_request", "group_join", "group_welcome", "alert_ack"]
+        {
             assert_eq!(Content::decode(&raw(kind, &[0xf6])).unwrap_err(), ContentError::Malformed, "{kind}");
             assert_eq!(Content::decode(&raw(kind, &[])).unwrap_err(), ContentError::Malformed, "{kind}");
         }

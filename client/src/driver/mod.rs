@@ -44,7 +44,7 @@ use self::line::{Ask, Line};
 use crate::{
     engine::{self, Command, Effect, Event, Fault, Reply},
     net::{ConnectError, Transport},
-    store::{Base, DoomedKeyRow, Unit, destroy_doomed_keys},
+    store::{Base, ChatId, DoomedKeyRow, Order, Unit, destroy_doomed_keys},
 };
 
 /// How long after a failed try a token is presented again, while its bounded wait lasts.
@@ -57,6 +57,23 @@ pub struct Compartment {
     pub name: String,
     /// Its records.
     pub base: Arc<dyn Base + Send + Sync>,
+}
+
+impl Compartment {
+    /// Remembers what was shown, while a driver is at work: between two of its awaits.
+    ///
+    /// # Errors
+    /// [`Fault`]: nothing was changed.
+    pub fn mark_read(
+        &self,
+        chat: ChatId,
+        order: Order,
+        now: Timestamp,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), Fault> {
+        let event = Event::Command(Command::MarkRead { chat, order });
+        commit_event(self, event, now, rng).map(|_| ())
+    }
 }
 
 /// A relay that could not be used.

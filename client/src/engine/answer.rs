@@ -113,7 +113,11 @@ fn unreachable_contact(cx: &mut Cx<'_, '_, '_>, chat: ChatId, kind: &OpKind) -> 
     }
     // A message of a person is shown as not delivered; what the program itself had to say would be missed by nobody.
     if order.is_none() && contact.state == ContactState::Established && current == Some(*mailbox) {
-        conversation::note(cx, chat, "does not receive here any more: something the program had to tell did not arrive")?;
+        conversation::note(
+            cx,
+            chat,
+            "does not receive here any more: something the program had to tell did not arrive",
+        )?;
     }
     Ok(())
 }

@@ -13,9 +13,9 @@ use std::{
 
 use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, retention};
 use crate::store::{
-    AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow,
-    GroupRow, InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow,
-    Order, Purpose, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
+    AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow, GroupRow,
+    InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
+    Purpose, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
 };
 
 /// Records removed in one commit. More would hold many pages of a full volume at once.
@@ -143,10 +143,8 @@ pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(
     if row.kind == ChatKind::Group {
         leave_first(cx, name, &chat, leave)?;
     }
-    let established = cx
-        .unit
-        .get::<ContactRow>(&chat)?
-        .is_none_or(|contact| contact.state == ContactState::Established);
+    let established =
+        cx.unit.get::<ContactRow>(&chat)?.is_none_or(|contact| contact.state == ContactState::Established);
     end_operations(cx, &chat, established)?;
     end_mailboxes(cx, &chat, row.kind)?;
     end_invitations(cx, &chat)?;

@@ -22,8 +22,8 @@ use super::{Cx, Effect, Fault, contact, conversation, erasing, group, outgoing};
 use crate::{
     clock::span_words,
     store::{
-        ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState, DeadlineRow, DueRow, MessageRow, Order,
-        TimerRow, Unit, Writer,
+        ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState, DeadlineRow, DueRow, MessageRow,
+        Order, TimerRow, Unit, Writer,
     },
 };
 
@@ -54,8 +54,7 @@ fn shorter(row: &TimerRow) -> Option<Lifetime> {
 pub(super) fn set(cx: &mut Cx<'_, '_, '_>, name: &str, wanted: Option<Lifetime>) -> Result<(), Fault> {
     let (chat, shown) = contact::find(cx, name)?;
     let mut row = cx.unit.get::<TimerRow>(&chat)?.unwrap_or_default();
-    let for_all = shown.kind == ChatKind::Group
-        && group::role(cx.unit, &chat)?.is_some_and(Role::may_commit);
+    let for_all = shown.kind == ChatKind::Group && group::role(cx.unit, &chat)?.is_some_and(Role::may_commit);
     let known = if for_all { row.theirs } else { row.ours };
     let ours = wanted.map(Lifetime::as_secs);
     if known == ours && !(for_all && row.ours.is_some()) {
@@ -239,7 +238,11 @@ pub(super) fn erase_due(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
     for (chat, count) in unsent {
         // A chat that is being deleted is told nothing.
         if cx.unit.get::<ChatRow>(&chat)?.is_some() {
-            conversation::note(cx, chat, &format!("{count} message(s) of yours were not sent in time and are gone"))?;
+            conversation::note(
+                cx,
+                chat,
+                &format!("{count} message(s) of yours were not sent in time and are gone"),
+            )?;
         }
     }
     if !due.is_empty() {

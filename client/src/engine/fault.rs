@@ -174,7 +174,9 @@ impl Fault {
             Self::NoDraft => "keep one with: lapwing draft CHAT -",
             Self::TrustedChat => "end it first: lapwing trust remove CHAT",
             Self::AlertWaits => "read it with: lapwing alert list; then: lapwing alert ack",
-            Self::StillMember => "leave it first: lapwing group leave GROUP; or: lapwing chat delete GROUP --leave",
+            Self::StillMember => {
+                "leave it first: lapwing group leave GROUP; or: lapwing chat delete GROUP --leave"
+            }
             Self::EmptyText => "give the text as an argument, or on standard input with -",
             Self::TextTooLong => "send it in parts",
             Self::NoTrust => "see: lapwing trust list",

@@ -16,8 +16,8 @@ use super::{Fault, contact, conversation, drafts, expiry, group, renewal, trust}
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow, DraftRow, InvitationRow,
-        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose, RelayRow,
-        SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
+        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose,
+        RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };

@@ -20,10 +20,10 @@ pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError, Visitor};
 pub use doomed::destroy_doomed_keys;
 pub use rows::{
     AlertRow, AuthorRow, BodyKeyRow, ChainRow, ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState,
-    Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, TimerRow,
-    InvitationRow, JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId,
-    OpKind, OpRow, Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow,
-    Sink, TakenTicketRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, InvitationRow, JoiningRow,
+    KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
+    PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow, Sink, TakenTicketRow,
+    TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};

@@ -9,11 +9,13 @@
 //! | [`crash`] | records that crash at a chosen commit, or fill up |
 //! | [`network`] | links, and what may happen to what travels on them |
 //! | [`person`] | one client with its records |
+//! | [`records`] | what a person's records say of each other |
 //! | [`relay`] | a relay whose past can be played again |
 
 pub mod crash;
 pub mod network;
 pub mod person;
+pub mod records;
 pub mod relay;
 
 use std::{
@@ -55,6 +57,12 @@ impl ManualClock {
     pub fn advance(&self, span: Duration) {
         let ms = u64::try_from(span.as_millis()).expect("a span of a test");
         self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Is set back.
+    pub fn turn_back(&self, span: Duration) {
+        let ms = u64::try_from(span.as_millis()).expect("a span of a test");
+        self.0.fetch_sub(ms, Ordering::Relaxed);
     }
 }
 

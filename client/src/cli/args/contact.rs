@@ -54,6 +54,44 @@ pub enum ChatCommand {
         /// Its new name
         name: String,
     },
+    /// Show or set how long messages are kept once they were read: both sides are told, the shorter time counts
+    Timer {
+        /// The chat
+        chat: String,
+        /// From 5m to 365d, or off
+        #[arg(value_name = "SPAN|off")]
+        span: Option<String>,
+    },
+    /// Erase messages by their numbers; see: lapwing read CHAT --numbers
+    Erase {
+        /// The chat
+        chat: String,
+        /// The numbers
+        #[arg(value_name = "NUMBER", required = true, num_args = 1..=500)]
+        numbers: Vec<u64>,
+    },
+    /// Erase all messages of a chat and its draft; the chat stays
+    Clear {
+        /// The chat
+        chat: String,
+        /// Only what came longer ago, like 12h, 30d
+        #[arg(long, value_name = "SPAN")]
+        before: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Delete a chat: messages, keys, names, all of it
+    Delete {
+        /// The chat
+        chat: String,
+        /// Leave the group first
+        #[arg(long)]
+        leave: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// End a contact: nothing is taken or sent any more
     Block {
         /// The chat

@@ -1,4 +1,4 @@
-//! `send`, `read`, `sync`.
+//! `send`, `draft`, `read`, `sync`.
 
 use clap::Args;
 
@@ -10,8 +10,24 @@ pub struct SendArgs {
     /// The text, or - to read it from standard input
     ///
     /// Standard input leaves no trace in the shell's history: echo "at the ford" | lapwing send anna -
-    #[arg(value_name = "-|TEXT")]
-    pub text: String,
+    #[arg(value_name = "-|TEXT", required_unless_present = "draft", conflicts_with = "draft")]
+    pub text: Option<String>,
+    /// Send the draft of this chat
+    #[arg(long)]
+    pub draft: bool,
+}
+
+/// Arguments of `draft`.
+#[derive(Debug, Args)]
+pub struct DraftArgs {
+    /// The chat
+    pub chat: String,
+    /// The text to keep, or - to read it from standard input; without it the draft is shown
+    #[arg(value_name = "-|TEXT", conflicts_with = "delete")]
+    pub text: Option<String>,
+    /// Erase the draft
+    #[arg(long)]
+    pub delete: bool,
 }
 
 /// Arguments of `read`.
@@ -25,6 +41,9 @@ pub struct ReadArgs {
     /// Show the last N messages [default: all that were not shown yet, at least 10]
     #[arg(long, value_name = "N")]
     pub last: Option<usize>,
+    /// Show the number of each message, for `chat erase`
+    #[arg(long)]
+    pub numbers: bool,
 }
 
 /// Arguments of `sync`.

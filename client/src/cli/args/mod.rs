@@ -20,7 +20,7 @@ pub use compartment::CompartmentCommand;
 pub use contact::{ChatCommand, InviteArgs, JoinArgs, VerifyArgs};
 pub use demo::DemoArgs;
 pub use group::GroupCommandLine;
-pub use message::{ReadArgs, SendArgs, SyncArgs};
+pub use message::{DraftArgs, ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
 pub use search::SearchArgs;
 pub use sos::{ActionArg, SosAddArgs, SosCommand};
@@ -91,11 +91,13 @@ pub enum CommandLine {
     Join(JoinArgs),
     /// Show the safety number of a chat, or record that you compared it
     Verify(VerifyArgs),
-    /// List, rename or block chats
+    /// List, rename, block, clear or delete chats, or set how long they keep messages
     #[command(subcommand)]
     Chat(ChatCommand),
     /// Send a message
     Send(SendArgs),
+    /// Keep a text for later, show it, or erase it
+    Draft(DraftArgs),
     /// Show messages of a chat
     Read(ReadArgs),
     /// Find messages that contain a text

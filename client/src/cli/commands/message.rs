@@ -11,7 +11,7 @@ use crate::{
         output::{Output, Record},
         shell::Shell,
     },
-    client::{Client, Ended},
+    client::{Client, Ended, generator},
     clock::{self, Zone},
     driver::{Compartment, Next, Report},
     engine::{
@@ -53,10 +53,13 @@ const fn state_word(state: MessageState) -> &'static str {
 }
 
 pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Error> {
-    let text = shell.argument(&args.text)?;
+    let text = args.text.as_deref().map(|text| shell.argument(text)).transpose()?;
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
-    let command = || Command::Send { chat: args.chat.clone(), text: text.clone() };
+    let command = || match &text {
+        Some(text) => Command::Send { chat: args.chat.clone(), text: text.clone() },
+        None => Command::SendDraft { chat: args.chat.clone() },
+    };
     let replied = match client.command(number, command()) {
         // What is missing may lie at the relay already: the group's history, the other side's answer.
         Err(error) if error.retry() == Retry::Later => {
@@ -96,9 +99,13 @@ pub(super) struct Message {
     sent: String,
     received: String,
     state: &'static str,
+    /// When it disappears, as far as is known.
+    disappears: Option<String>,
     text: Option<String>,
     #[serde(skip)]
     time: String,
+    #[serde(skip)]
+    numbered: bool,
 }
 
 impl Message {
@@ -120,9 +127,17 @@ impl Message {
             sent: clock::rfc3339(view.sent),
             received: clock::rfc3339(view.stored),
             state: state_word(view.state),
+            disappears: view.until.map(clock::rfc3339),
             text: view.text.as_ref().map(|text| text.block().to_string()),
             time: zone.short(view.stored, clock::now()),
+            numbered: false,
         }
+    }
+
+    /// Shown with its number.
+    fn numbered(mut self, numbered: bool) -> Self {
+        self.numbered = numbered;
+        self
     }
 }
 
@@ -132,6 +147,9 @@ impl Record for Message {
         let text = self.text.as_deref().unwrap_or("(erased)");
         // A second line of a message must not look like another message.
         let text = text.replace('\n', "\n    ");
+        if self.numbered {
+            write!(f, "{:>5}  ", self.order)?;
+        }
         write!(f, "{}  {}: {text}", self.time, self.from)?;
         match self.state {
             "waiting" => write!(f, "  [not at the relay yet]"),
@@ -155,13 +173,13 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
         shown = client.read(number, |unit| view::messages(unit, &chat, Span::Last(FEW)))?;
     }
     for message in &shown {
-        shell.output.emit(&Message::of(&args.chat, message, &zone))?;
+        shell.output.emit(&Message::of(&args.chat, message, &zone).numbered(args.numbers))?;
     }
     if let Some(last) = shown.last() {
         client.command(number, Command::MarkRead { chat, order: last.order })?;
     }
     if args.follow && !shell.offline {
-        follow(shell, &mut client, number, chat, &args.chat).await?;
+        follow(shell, &mut client, number, chat, args).await?;
     }
     client.close().await;
     Ok(Exit::Done)
@@ -172,14 +190,14 @@ async fn follow(
     client: &mut Client,
     number: usize,
     chat: ChatId,
-    name: &str,
+    args: &ReadArgs,
 ) -> Result<(), Error> {
     shell.output.talk("Waiting for messages; Ctrl-C ends it.");
     let zone = Zone::of_system();
-    let mut last = None;
     let mut failed = None;
-    let output = &shell.output;
+    let (output, now) = (&shell.output, &shell.world.clock);
     let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
+        let mut last = None;
         for (compartment, effect) in effects {
             if let Err(error) = told(output, compartments, *compartment, effect) {
                 failed = Some(error);
@@ -192,19 +210,22 @@ async fn follow(
             let unit = Unit::new(&*compartments[number].base);
             let Ok(messages) = view::messages(&unit, &chat, Span::One(*order)) else { continue };
             for message in &messages {
-                if let Err(error) = output.emit(&Message::of(name, message, &zone)) {
+                let shown = Message::of(&args.chat, message, &zone).numbered(args.numbers);
+                if let Err(error) = output.emit(&shown) {
                     failed = Some(error.into());
                     return Next::End;
                 }
                 last = last.max(Some(message.order));
             }
         }
+        if let Some(order) = last {
+            // TMR-04: the time of what was shown runs now, not from the end of following. A vault that takes no more is
+            // told by what cannot be taken in.
+            let _ = compartments[number].mark_read(chat, order, now(), &mut generator());
+        }
         Next::On
     };
     let ended = client.follow(&mut decide).await;
-    if let Some(order) = last {
-        client.command(number, Command::MarkRead { chat, order })?;
-    }
     if let Some(error) = failed {
         return Err(error);
     }

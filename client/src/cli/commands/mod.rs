@@ -7,6 +7,8 @@ mod contact;
 mod demo;
 mod doctor;
 mod done;
+mod draft;
+mod erase;
 mod group;
 mod message;
 mod passphrase;
@@ -35,6 +37,7 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Verify(args) => contact::verify(shell, &args).await,
         CommandLine::Chat(command) => chat::run(shell, command).await,
         CommandLine::Send(args) => message::send(shell, &args).await,
+        CommandLine::Draft(args) => draft::draft(shell, &args).await,
         CommandLine::Read(args) => message::read(shell, &args).await,
         CommandLine::Search(args) => search::search(shell, &args).await,
         CommandLine::Sync(args) => message::sync(shell, &args).await,

@@ -15,7 +15,7 @@ use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, retenti
 use crate::store::{
     AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow, GroupRow,
     InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    Purpose, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
+    Purpose, RenewalDueRow, RenewalRow, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
 };
 
 /// Records removed in one commit. More would hold many pages of a full volume at once.
@@ -157,6 +157,12 @@ pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(
     cx.unit.delete::<TimerRow>(&chat);
     cx.unit.delete::<GroupRow>(&chat);
     cx.unit.delete::<ChainRow>(&chat);
+    if let Some(renewal) = cx.unit.get::<RenewalRow>(&chat)? {
+        cx.unit.delete::<RenewalRow>(&chat);
+        if let Some(due) = renewal.due {
+            cx.unit.delete::<RenewalDueRow>(&(due, chat));
+        }
+    }
     retention::forget_members(cx, &chat)?;
     for (mailbox, taken) in cx.unit.scan::<TakenTicketRow>(&[])? {
         if taken.chat == chat {

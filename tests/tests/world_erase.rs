@@ -1,7 +1,7 @@
 //! What is erased is gone from the records, and everything else is as it was: messages, drafts, chats that are deleted while
 //! others write, whatever the network or a crash does.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "scenario tests")]
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
 
 use std::time::Duration;
 

@@ -113,6 +113,7 @@ async fn story(stage: &mut Stage) {
     people(stage).await;
     messages(stage).await;
     groups(stage).await;
+    erasing(stage).await;
     duress(stage).await;
     passphrases(stage).await;
     compartments(stage).await;
@@ -214,6 +215,45 @@ async fn groups(stage: &mut Stage) {
         stage.types(words).await;
         stage.settles(ana).await;
         stage.settles(bo).await;
+    }
+}
+
+async fn erasing(stage: &mut Stage) {
+    stage.types(&["--offline", "send", "ana", "seven"]).await;
+    stage.answers(&["chat", "clear", "carla"], [Answer::Confirm(false)]).await;
+    stage.answers(&["chat", "delete", "old"], [Answer::Confirm(true)]).await;
+    for words in [
+        ["draft", "ana"].as_slice(),
+        &["draft", "ana", "half a thought"],
+        &["draft", "ana"],
+        &["--json", "draft", "ana"],
+        &["--json", "chat", "list"],
+        &["draft", "ana", "--delete"],
+        &["draft", "ana", "a whole one"],
+        &["send", "ana", "--draft"],
+        &["send", "ana", "--draft"],
+        &["chat", "timer", "ana"],
+        &["chat", "timer", "ana", "1h"],
+        &["--json", "chat", "timer", "ana"],
+        &["chat", "timer", "ana", "3s"],
+        &["chat", "timer", "march", "30d"],
+        &["chat", "list"],
+        &["send", "ana", "for an hour"],
+        &["read", "ana", "--numbers", "--last", "3"],
+        &["--json", "read", "ana", "--last", "1"],
+        &["chat", "erase", "ana", "99999"],
+        &["--json", "chat", "erase", "ana", "99999"],
+        &["chat", "clear", "ana", "--before", "10d", "--yes"],
+        &["chat", "timer", "ana", "off"],
+        &["chat", "delete", "march", "--yes"],
+        &["chat", "delete", "march", "--leave", "--yes"],
+        &["chat", "delete", "choir", "--yes"],
+        &["chat", "delete", "choir", "--yes"],
+        &["chat", "clear", "carla", "--yes"],
+        &["chat", "list"],
+    ] {
+        stage.types(words).await;
+        stage.settles(ana).await;
     }
 }
 

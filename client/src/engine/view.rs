@@ -15,9 +15,9 @@ use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use super::{Fault, contact, conversation, drafts, expiry, group, renewal, trust};
 use crate::{
     store::{
-        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow, DraftRow, InvitationRow,
-        MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow, PlanState, Purpose,
-        RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
+        AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
+        DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow,
+        PlanState, Purpose, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };

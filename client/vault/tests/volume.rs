@@ -292,3 +292,94 @@ fn session_and_volume_can_be_sent_to_another_thread() {
     std::thread::spawn(move || put(&volume, 1, "from elsewhere")).join().unwrap();
     assert_eq!(get(&session.open_volume(id, &mut world.rng).unwrap(), 1).as_deref(), Some("from elsewhere"));
 }
+
+#[test]
+fn vlt_56_reserve_is_enough_to_delete_whatever_was_stored_and_to_close() {
+    for (seed, len) in [(61, 40), (62, 700), (63, 3000), (64, 9000), (65, 60_000)] {
+        let (mut world, session, volume) = volume(seed);
+        let id = volume.id();
+        let value = "x".repeat(len);
+        let mut stored = 0u64;
+        loop {
+            // Many rows at once as long as there is room, so that small ones do not take minutes.
+            let write = match volume.begin_write() {
+                Ok(write) => write,
+                Err(VolumeError::Full) => break,
+                Err(other) => panic!("{other}"),
+            };
+            let batch = (40_000 / len as u64).max(1);
+            {
+                let mut table = write.open_table(TABLE).unwrap();
+                for key in stored..stored + batch {
+                    table.insert(key, value.as_str()).unwrap();
+                }
+            }
+            write.commit().unwrap();
+            stored += batch;
+        }
+        let full = volume.usage().unwrap();
+        assert!(full.used >= full.limit && full.used <= full.capacity, "{full:?}");
+        // Small necessary changes go on for a while.
+        for n in 0..20 {
+            let write = volume.begin_cleanup().unwrap();
+            write.open_table(TABLE).unwrap().insert(u64::MAX - n, "a mark").unwrap();
+            write.commit().unwrap();
+        }
+        volume.close().unwrap();
+        let volume = session.open_volume(id, &mut world.rng).unwrap();
+        assert!(matches!(volume.begin_write(), Err(VolumeError::Full)));
+        // Here and there first, which copies a page for every row; then one after another, in bulk.
+        let mut left: Vec<u64> = (0..stored).collect();
+        for batch in [1, 1, 2, 7, 10] {
+            let write = volume.begin_cleanup().unwrap();
+            for n in 0..batch.min(left.len() / 2) {
+                let key = left.remove((n * 37 + 11) % left.len());
+                assert!(write.open_table(TABLE).unwrap().remove(key).unwrap().is_some());
+            }
+            write.commit().unwrap();
+        }
+        for keys in left.chunks(50) {
+            let write = volume.begin_cleanup().unwrap();
+            for key in keys {
+                assert!(write.open_table(TABLE).unwrap().remove(key).unwrap().is_some());
+            }
+            write.commit().unwrap();
+        }
+        assert!(volume.usage().unwrap().used * 4 < full.used, "{len}");
+        volume.close().unwrap();
+        let volume = session.open_volume(id, &mut world.rng).unwrap();
+        assert_eq!(get(&volume, u64::MAX).as_deref(), Some("a mark"));
+        put(&volume, 5, &value);
+    }
+}
+
+#[test]
+fn vlt_56_volume_that_is_full_to_the_last_page_still_closes_opens_and_deletes() {
+    let (mut world, session, volume) = volume(66);
+    let id = volume.id();
+    let value = "x".repeat(3000);
+    let mut stored = 0;
+    loop {
+        let write = volume.begin_cleanup().unwrap();
+        let inserted = write.open_table(TABLE).unwrap().insert(stored, value.as_str()).map(|_| ());
+        if inserted.is_err() || write.commit().is_err() {
+            break;
+        }
+        stored += 1;
+    }
+    assert_eq!(get(&volume, stored - 1).unwrap().len(), 3000);
+    let usage = volume.usage().unwrap();
+    assert!(usage.used * 100 > usage.capacity * 95, "{usage:?}");
+    // Whether there is room to close in order or not, nothing is lost.
+    let _closed = volume.close();
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    assert_eq!(get(&volume, 0).unwrap().len(), 3000);
+    for key in 0..stored {
+        let write = volume.begin_cleanup().unwrap();
+        write.open_table(TABLE).unwrap().remove(key).unwrap();
+        write.commit().unwrap();
+    }
+    volume.close().unwrap();
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    put(&volume, 1, "and on");
+}

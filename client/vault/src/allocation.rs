@@ -99,6 +99,15 @@ impl Allocation {
         }
     }
 
+    /// Whether both hold the same records in the same order.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let any = Generation::from_bytes([0; GENERATION_LEN]);
+        match (self.encode(any), other.encode(any)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        }
+    }
+
     fn encode(&self, generation: Generation) -> Result<Zeroizing<Vec<u8>>, TooManyRecords> {
         if self.payloads.len() > PAYLOAD_RECORDS_MAX || self.volumes.len() > VOLUME_RECORDS_MAX {
             return Err(TooManyRecords);

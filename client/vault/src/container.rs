@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Bytes written at once while a container is filled.
-const FILL_CHUNK: usize = 1 << 20;
+pub(crate) const FILL_CHUNK: usize = 1 << 20;
 
 /// A container: where to start.
 #[derive(Debug, Clone, Copy)]
@@ -191,7 +191,11 @@ enum Examined {
 }
 
 impl Disk {
-    fn new(backend: Arc<dyn Backend>, geometry: Geometry, salt_block: Box<[u8; SALT_BLOCK_LEN]>) -> Self {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        geometry: Geometry,
+        salt_block: Box<[u8; SALT_BLOCK_LEN]>,
+    ) -> Self {
         Self { backend, geometry, salt_block, open_regions: Mutex::new([false; 4]) }
     }
 

@@ -216,6 +216,42 @@ pub enum VolumeError {
     Io(#[from] io::Error),
 }
 
+/// Why a container was not carried over to a larger one. The old one is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrowError {
+    /// A container only grows.
+    #[error("the new size is not larger than the container's size now")]
+    NotLarger,
+    /// There is something already where the copy was to be made.
+    #[error("something exists already where the larger container was to be made")]
+    Exists,
+    /// The disk has no room for the copy beside the old container.
+    #[error("the disk is full: until the old container is erased, both need room")]
+    DiskFull,
+    /// This session's own slots are gone: another process ended it.
+    #[error("this session has been ended from elsewhere")]
+    SessionEnded,
+    /// What was read back is not what was written. The disk is failing.
+    #[error("the copy differs from the container")]
+    Differs,
+    /// A volume could not be closed or read; close the volumes that are open.
+    #[error("a volume could not be read")]
+    Volume(#[from] VolumeError),
+    /// The system refused.
+    #[error("the container could not be read, or the copy not written")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for GrowError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 impl VolumeError {
     /// Sorts a database error: full and damaged are told apart from the rest, whatever redb wrapped them in.
     pub(crate) fn from_database(error: redb::Error) -> Self {

@@ -127,11 +127,54 @@ impl KeyTable {
         grant: &Grant,
         rng: &mut dyn CryptoRng,
     ) -> io::Result<()> {
+        Self::create_with(&[], backend, geometry, grant, rng)
+    }
+
+    /// Writes a table of the same keys to another container; the caller syncs.
+    pub(crate) fn copy_to(
+        &self,
+        backend: &dyn Backend,
+        geometry: &Geometry,
+        grant: &Grant,
+        rng: &mut dyn CryptoRng,
+    ) -> io::Result<()> {
+        let state = self.state();
+        let contents: Vec<&UnitContent> = state.units.iter().map(|unit| &unit.content).collect();
+        if contents.len() > geometry.table_units() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::create_with(&contents, backend, geometry, grant, rng)
+    }
+
+    /// Whether both hold the same keys.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let all = |table: &Self| -> BTreeMap<KeyName, Secret<32>> {
+            let state = table.state();
+            let keys = state.units.iter().flat_map(|unit| &unit.content.keys);
+            keys.map(|(name, key)| (*name, heap_copy(key))).collect()
+        };
+        let (one, other) = (all(self), all(other));
+        one.len() == other.len()
+            && one.iter().zip(&other).all(|((name, key), (other_name, other_key))| {
+                name == other_name && key.expose() == other_key.expose()
+            })
+    }
+
+    /// Units with these contents, and empty ones after them.
+    fn create_with(
+        contents: &[&UnitContent],
+        backend: &dyn Backend,
+        geometry: &Geometry,
+        grant: &Grant,
+        rng: &mut dyn CryptoRng,
+    ) -> io::Result<()> {
         let key = subkey(&grant.key.0, labels::KEY_TABLE);
+        let empty = UnitContent::default();
         for unit in 0..geometry.table_units() {
+            let content = contents.get(unit).copied().unwrap_or(&empty);
             let first = Generation::random(rng);
             for (copy, generation) in [first, first.next()].into_iter().enumerate() {
-                let plaintext = UnitContent::default().encode(generation);
+                let plaintext = content.encode(generation);
                 let stored = sector::seal(&key, Place::copy_of(unit as u64, copy), &plaintext, rng);
                 backend.write_at(geometry.table_unit(grant.region, unit, copy), &stored)?;
             }

@@ -17,6 +17,7 @@
 //! | `header`, `slot`, `payload` | two header copies of sixteen two-layer slots, and what a slot holds |
 //! | `allocation` | what a volume's sessions allocated |
 //! | `volume`, `units`, `superblock` | redb on sealed units |
+//! | `btree`, `pageset` | which units the database's trees lead to |
 //! | `keytable` | keys that can be destroyed one by one |
 //! | `kdf`, `xchacha`, `sector`, `map`, `labels`, `geometry`, `generation` | keys, sealing, encoding, labels, offsets, which copy is newer |
 //! | `memory` | [`Secret`], the wiping allocator, hardening of the process |
@@ -80,10 +81,11 @@ pub use redb;
 
 pub use crate::{
     allocation::LABEL_MAX,
-    backend::{Backend, FileBackend, MemoryBackend},
+    backend::{Backend, FileBackend, MemoryBackend, Replacement},
     container::{Container, Locked},
     error::{
-        ChangeError, CreateError, DerivationError, HeldField, OpenError, SizeError, UnlockError, VolumeError,
+        ChangeError, CreateError, DerivationError, GrowError, HeldField, OpenError, SizeError, UnlockError,
+        VolumeError,
     },
     geometry::ContainerSize,
     kdf::{Cost, Passphrase},

@@ -95,8 +95,19 @@ impl SuperblockPair {
         grant: &Grant,
         rng: &mut dyn CryptoRng,
     ) -> io::Result<()> {
-        let generation = Generation::random(rng);
-        let current = Superblock { generation, len: 0, scrubbed: true, page: Box::new([0; PAGE_LEN]) };
+        Self::create_with(0, Box::new([0; PAGE_LEN]), backend, geometry, grant, rng)
+    }
+
+    /// As [`create`](Self::create), of a scrubbed volume with this length and page 0.
+    pub(crate) fn create_with(
+        len: u64,
+        page: Box<[u8; PAGE_LEN]>,
+        backend: &dyn Backend,
+        geometry: &Geometry,
+        grant: &Grant,
+        rng: &mut dyn CryptoRng,
+    ) -> io::Result<()> {
+        let current = Superblock { generation: Generation::random(rng), len, scrubbed: true, page };
         let key = subkey(&grant.key.0, labels::SUPERBLOCK);
         let region = grant.region;
         let mut pair = Self { region, key, current, synced_copy: 1, changed: false, written: false };

@@ -29,7 +29,7 @@ const REQUEST_LOCK: i64 = 1;
 /// A file, open for reading and writing.
 pub struct FileBackend {
     file: File,
-    /// Where the file is, as long as it must be removed when the creation does not finish.
+    /// Where the file was opened.
     path: PathBuf,
     unfinished: AtomicBool,
 }
@@ -72,6 +72,15 @@ impl FileBackend {
             return Err(OpenError::NotAFile);
         }
         Ok(Self { file, path: path.to_owned(), unfinished: AtomicBool::new(false) })
+    }
+
+    fn is_at_its_path(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes or gives back the lock on one byte. `false` when somebody else has it.
@@ -176,7 +185,13 @@ impl Backend for FileBackend {
         if requested {
             self.set_lock(REQUEST_LOCK, libc::F_UNLCK)?;
         }
-        locked
+        // While this one waited, another container may have taken the file's place: who writes here now writes to
+        // what is about to be erased. The caller opens the path anew.
+        if locked? && self.is_at_its_path()? {
+            return Ok(true);
+        }
+        self.unlock();
+        Ok(false)
     }
 
     fn unlock(&self) {

@@ -3,11 +3,13 @@
 
 mod file;
 mod memory;
+mod replacement;
 
 use std::{io, time::Duration};
 
 pub use file::FileBackend;
 pub use memory::MemoryBackend;
+pub use replacement::Replacement;
 
 /// How often a process that waits for the lock looks again. Short against a person's patience, long against
 /// the cost of a system call.

@@ -4,6 +4,7 @@
 //! writes its records first and the header last, so that a power cut leaves the state before or after
 //! (VLT-40); a session whose own slots are gone ends (VLT-28).
 
+mod growth;
 mod naming;
 mod passphrases;
 mod records;
@@ -13,6 +14,7 @@ use std::{fmt, sync::Arc};
 
 use rand_core::CryptoRng;
 
+pub(crate) use growth::erase_all_but_salt;
 pub use passphrases::{Entry, Spec};
 
 use crate::{
@@ -219,6 +221,13 @@ impl Session {
             .union(self.unreadable)
     }
 
+    /// Whether both of this session's own slots are in the header.
+    fn is_in(&self, header: &Header) -> bool {
+        self.access.each().all(|(slot, key, _)| {
+            header.payload(slot, key).is_some_and(|payload| payload.id == self.payload.id)
+        })
+    }
+
     /// One header write: reads the newest whole copy, checks that this session is still in it, changes it,
     /// writes both copies.
     fn write_header(&mut self, change: HeaderChange, rng: &mut dyn CryptoRng) -> Result<(), ChangeError> {
@@ -227,10 +236,7 @@ impl Session {
         }
         let (newest_copy, mut header) = self.disk.newest_header(&self.keys)?.ok_or(ChangeError::Damaged)?;
         // VLT-28.
-        let present = self.access.each().all(|(slot, key, _)| {
-            header.payload(slot, key).is_some_and(|payload| payload.id == self.payload.id)
-        });
-        if !present {
+        if !self.is_in(&header) {
             self.ended = true;
             return Err(ChangeError::SessionEnded);
         }

@@ -14,6 +14,7 @@
 //!
 //! Known gaps: who has several images sees which units changed.
 
+mod copy;
 mod sealed;
 mod storage;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::{
     superblock::SuperblockPair,
 };
 
+pub(crate) use copy::{copy, is_same};
 use sealed::{SealedUnits, whole_page};
 pub(crate) use storage::SharedUnits;
 

@@ -1,0 +1,154 @@
+//! A larger container takes the place of a smaller one.
+//!
+//! ```text
+//! vault.growing    the copy that is being made
+//! vault.outgrown   a second name of the old container, to be erased
+//! ```
+//!
+//! Invariants: the file at the vault's own path counts, always; the other two are never opened (VLT-72). What is left of
+//! them after a crash is known by its first block, which is the vault's own, and erased by the next command that unlocks
+//! the vault. Besides that only an empty file of such a name is removed.
+//!
+//! Known gaps: where the file system has no second names for a file, a crash between the change of places and the erasing
+//! leaves the old container's bytes on the disk without a name.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rand_core::CryptoRng;
+
+use super::{Backend, FileBackend};
+use crate::{error::CreateError, geometry::SALT_BLOCK_LEN, session::erase_all_but_salt};
+
+/// The files that take part when the container at a path is replaced.
+pub struct Replacement {
+    path: PathBuf,
+    new: PathBuf,
+    old: PathBuf,
+}
+
+impl Replacement {
+    /// Of the container at `path`.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let beside = |ending: &str| {
+            let mut name = OsString::from(path);
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        Self { path: path.to_owned(), new: beside(".growing"), old: beside(".outgrown") }
+    }
+
+    /// Creates the file of the copy. It is removed again when it is dropped before it is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::Exists`] if there is such a file, else the system's error.
+    pub fn create(&self) -> Result<FileBackend, CreateError> {
+        FileBackend::create(&self.new)
+    }
+
+    /// Lets the finished copy take the container's place, at once, and keeps the old one under its other name.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; then the old container is in its place.
+    pub fn put(&self) -> io::Result<()> {
+        match fs::hard_link(&self.path, &self.old) {
+            Ok(()) => self.sync_folder()?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            // No second names here: see the head of this file.
+            Err(_) => {}
+        }
+        fs::rename(&self.new, &self.path)?;
+        self.sync_folder()
+    }
+
+    /// Removes the old container's name, after it was erased.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn finish(&self) -> io::Result<()> {
+        match fs::remove_file(&self.old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.sync_folder(),
+        }
+    }
+
+    /// Removes what a crash left of an earlier replacement, and tells whether there was anything. Only with the lock of
+    /// the container at the path, whose first block is `salt_block`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; the next call tries again.
+    pub(crate) fn clear(
+        &self,
+        salt_block: &[u8; SALT_BLOCK_LEN],
+        rng: &mut dyn CryptoRng,
+    ) -> io::Result<bool> {
+        let mut cleared = false;
+        for path in [&self.new, &self.old] {
+            let Ok(found) = fs::symlink_metadata(path) else { continue };
+            if !found.is_file() {
+                continue;
+            }
+            let vault = fs::symlink_metadata(&self.path)?;
+            let second_name = (found.dev(), found.ino()) == (vault.dev(), vault.ino());
+            if !second_name {
+                let Ok(backend) = FileBackend::open(path) else { continue };
+                match first_block(&backend)? {
+                    First::Empty => {}
+                    First::Is(block) if *block == *salt_block => erase_all_but_salt(&backend, rng)?,
+                    First::Is(_) => continue,
+                }
+            }
+            fs::remove_file(path)?;
+            cleared = true;
+        }
+        if cleared {
+            self.sync_folder()?;
+        }
+        Ok(cleared)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replacement(..)")
+    }
+}
+
+/// How a file begins.
+enum First {
+    /// With nothing, or with zeros: nothing was written to it.
+    Empty,
+    Is(Box<[u8; SALT_BLOCK_LEN]>),
+}
+
+fn first_block(backend: &FileBackend) -> io::Result<First> {
+    if backend.len()? == 0 {
+        return Ok(First::Empty);
+    }
+    let mut block = Box::new([0; SALT_BLOCK_LEN]);
+    match backend.read_at(0, block.as_mut_slice()) {
+        // Shorter than the first write of any container: somebody else's.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => block.fill(1),
+        read => read?,
+    }
+    Ok(if block.iter().all(|byte| *byte == 0) { First::Empty } else { First::Is(block) })
+}

@@ -68,6 +68,11 @@ impl Shell {
                 "a compartment of this vault cannot be opened any more: it was overwritten or damaged; the others are whole",
             );
         }
+        for (name, percent) in client.crowded() {
+            self.output.warn(format_args!(
+                "{name} is {percent} % full: delete what is not needed, move chats to another compartment, or: lapwing grow"
+            ));
+        }
         Ok((client, passphrase))
     }
 

@@ -1,6 +1,6 @@
 //! What the vault and the engine refuse, in two lines for people.
 
-use lapwing_vault::{ChangeError, CreateError, OpenError, UnlockError, VolumeError};
+use lapwing_vault::{ChangeError, CreateError, GrowError, OpenError, UnlockError, VolumeError};
 
 use crate::{
     engine::Fault,
@@ -21,6 +21,24 @@ pub(super) fn create(error: CreateError) -> Error {
             Error::refused(message, "lapwing needs about 300 MiB of free memory to unlock")
         }
         _ => Error::refused(message, "check that the folder exists and can be written"),
+    }
+}
+
+pub(super) fn grow(error: GrowError) -> Error {
+    let message = error.to_string();
+    match error {
+        GrowError::NotLarger => {
+            Error::usage(message, "a vault only grows; see its size with: ls -l, and give a larger --size")
+        }
+        GrowError::DiskFull => Error::refused(message, "free some space; the vault is as it was"),
+        GrowError::Exists => {
+            Error::refused(message, "move the file that ends in .growing away; the vault is as it was")
+        }
+        GrowError::SessionEnded => Error::refused(message, "unlock again; the vault is as it was"),
+        GrowError::Differs => {
+            Error::refused(message, "the disk may be failing: copy the vault to another one; it is as it was")
+        }
+        _ => Error::refused(message, "check the disk; the vault is as it was"),
     }
 }
 

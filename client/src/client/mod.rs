@@ -5,6 +5,7 @@
 
 mod compartments;
 mod fault;
+mod growth;
 mod passphrases;
 mod plans;
 mod tokens;
@@ -152,6 +153,7 @@ impl Client {
         // Before any volume is opened: nothing that may be wrong with one keeps the word from leaving.
         client.present_tokens().await;
         client.open_volumes()?;
+        client.clear_leftovers(path);
         client.name_compartments()?;
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();

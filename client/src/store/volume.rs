@@ -14,7 +14,7 @@ use super::{
     unit::{Changes, Row},
 };
 
-/// Most bytes of a commit without messages that may go past the soft limit: a ratchet state and a few rows.
+/// Most bytes of a commit without messages that may go past the limit: a ratchet state and a few rows.
 const SMALL_COMMIT: usize = 32 << 10;
 
 const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
@@ -29,6 +29,15 @@ impl VolumeBase {
     #[must_use]
     pub const fn new(volume: Volume) -> Self {
         Self { volume }
+    }
+
+    /// Closes the volume: see [`Volume::close`].
+    ///
+    /// # Errors
+    ///
+    /// The volume's error.
+    pub fn close(self) -> Result<(), VolumeError> {
+        self.volume.close()
     }
 
     /// The volume, for what concerns space and erasure.
@@ -115,7 +124,7 @@ impl Base for VolumeBase {
             }
         }
         // Deleting must work where there is no room for anything new, and so must what keeps a vault usable: marks, acknowledgements,
-        // alerts. Only messages and what comes in bulk stop at the soft limit; the rest lives in the room above it.
+        // alerts. Only messages and what comes in bulk stop at the limit; the rest lives in the room beyond it.
         let small = puts.iter().map(|(_, value)| value.len()).sum::<usize>() <= SMALL_COMMIT
             && puts.iter().all(|(key, _)| key.first() != Some(&MessageRow::TABLE));
         let write = match self.volume.begin_write() {

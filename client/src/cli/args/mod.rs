@@ -24,7 +24,7 @@ pub use message::{DraftArgs, ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
 pub use search::SearchArgs;
 pub use sos::{ActionArg, SosAddArgs, SosCommand};
-pub use vault::{InitArgs, NewPassphraseArgs, PassphraseCommand};
+pub use vault::{GrowArgs, InitArgs, NewPassphraseArgs, PassphraseCommand};
 
 use crate::error::Error;
 
@@ -78,6 +78,8 @@ pub struct Global {
 pub enum CommandLine {
     /// Make a vault
     Init(InitArgs),
+    /// Carry everything over to a larger vault
+    Grow(GrowArgs),
     /// Show relays, chats, what waits, and the space that is left
     Status,
     /// Look for what is unsafe about this computer and this vault

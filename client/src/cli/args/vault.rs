@@ -1,4 +1,4 @@
-//! `init`, `passphrase`.
+//! `init`, `grow`, `passphrase`.
 
 use clap::{Args, Subcommand};
 
@@ -7,12 +7,23 @@ use crate::words::{DEFAULT_WORDS, FEWEST_WORDS, Language, MOST_WORDS};
 /// Arguments of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Size of the vault, fixed for its life: 8MiB to 16GiB
+    /// Size of the vault, 8MiB to 16GiB; it can only be made larger, later
     #[arg(long, default_value = "256MiB", value_name = "SIZE", value_parser = crate::cli::size::parse)]
     pub size: u64,
     /// What applies to every new passphrase
     #[command(flatten)]
     pub new: NewPassphraseArgs,
+}
+
+/// Arguments of `grow`.
+#[derive(Debug, Args)]
+pub struct GrowArgs {
+    /// The new size, larger than now, up to 16GiB
+    #[arg(long, value_name = "SIZE", value_parser = crate::cli::size::parse)]
+    pub size: u64,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What applies to every new passphrase.

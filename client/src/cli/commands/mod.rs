@@ -10,6 +10,7 @@ mod done;
 mod draft;
 mod erase;
 mod group;
+mod grow;
 mod message;
 mod passphrase;
 mod relay;
@@ -29,6 +30,7 @@ use crate::error::Error;
 pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error> {
     match command {
         CommandLine::Init(args) => vault::init(shell, &args).await,
+        CommandLine::Grow(args) => grow::grow(shell, &args).await,
         CommandLine::Status => vault::status(shell).await,
         CommandLine::Doctor => doctor::doctor(shell).await,
         CommandLine::Relay(command) => relay::run(shell, command).await,

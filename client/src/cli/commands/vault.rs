@@ -48,10 +48,11 @@ fn make_folder(folder: &std::path::Path) -> Result<(), Error> {
     })
 }
 
+/// A vault that was made, or made larger.
 #[derive(Serialize)]
-struct Made {
-    path: String,
-    bytes: u64,
+pub(super) struct Made {
+    pub(super) path: String,
+    pub(super) bytes: u64,
 }
 
 impl Record for Made {

@@ -115,14 +115,14 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
             well &= finding.ok;
             shell.output.emit(&finding)?;
         }
-        let (used, limit) = client.space(number)?;
-        if used.saturating_mul(10) > limit.saturating_mul(8) {
+        let name = &client.compartments()[number].name;
+        if client.crowded().iter().any(|(crowded, _)| crowded == name) {
             well = false;
             shell.output.emit(&Finding {
                 check: "space",
                 ok: false,
-                message: format!("{} is nearly full", client.compartments()[number].name),
-                hint: "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER",
+                message: format!("{name} is nearly full"),
+                hint: "delete what is not needed, or make the vault larger: lapwing grow --size SIZE",
             })?;
         }
     }

@@ -50,6 +50,9 @@ impl std::fmt::Display for EngineName {
     }
 }
 
+/// See [`StoreOptions::forget_after`].
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -57,6 +60,8 @@ pub struct StoreOptions {
     pub path: PathBuf,
     /// Bytes that stay free on the file system: below, everything new is refused with `busy`. 0 switches it off.
     pub reserve: u64,
+    /// How long keys of what was deleted may stay before they are overwritten: every time costs some flushes.
+    pub forget_after: Duration,
     /// Slept after each flush, to model slower disks in measurements. Zero in service.
     pub extra_flush: Duration,
 }
@@ -64,7 +69,7 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// The store at `path`, without a reserve.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), reserve: 0, extra_flush: Duration::ZERO }
+        Self { path: path.into(), reserve: 0, forget_after: FORGET_AFTER, extra_flush: Duration::ZERO }
     }
 }
 

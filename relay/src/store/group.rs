@@ -8,6 +8,7 @@
 //! the middle of a commit takes no other.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -30,8 +31,10 @@ use super::{
     Change, Health, KeptStore, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
     WindowQuery,
     engine::{Engine, StoreOptions, create_folder, folder_bytes, free_bytes},
+    keys::{KeyFile, Slot},
     reads, room, rules,
-    tables::{Batch, Cache},
+    sealing::{Opened, Sealer, still_due},
+    tables::{Batch, Cache, Staged},
 };
 
 /// Changes that wait for the writer. At it `apply` waits. With the largest envelopes 64 MiB.
@@ -45,9 +48,13 @@ const SLOW_COMMIT: Duration = Duration::from_millis(500);
 /// How often a full disk is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Slots whose keys are forgotten at a time: bounds how long others wait.
+const MAX_FORGOTTEN: usize = 1024;
+
 /// A store on disk.
 pub struct GroupCommit<E> {
     path: PathBuf,
+    keys: Arc<KeyFile>,
     engine: Arc<RwLock<Option<E>>>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -83,11 +90,21 @@ impl<E: Engine> GroupCommit<E> {
     /// [`StoreError::Disk`], [`StoreError::Damaged`].
     pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
         create_folder(&options.path)?;
-        let engine = Arc::new(RwLock::new(Some(E::open(&options.path)?)));
+        let opened = E::open(&options.path)?;
+        // After the engine, whose lock keeps other processes away.
+        let keys = Arc::new(KeyFile::open(&options.path)?);
+        let due = still_due(&opened.direct())?;
+        let engine = Arc::new(RwLock::new(Some(opened)));
         let shared = Arc::new(Shared::new(options.reserve));
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {
             engine: Arc::clone(&engine),
+            keys: Arc::clone(&keys),
+            sealer: Sealer::new(),
+            forget_at: (!due.is_empty()).then(now),
+            due,
+            forget_after: options.forget_after,
+            timer: tokio::runtime::Handle::try_current().ok(),
             cache: Cache::default(),
             path: options.path.clone(),
             extra_flush: options.extra_flush,
@@ -100,6 +117,7 @@ impl<E: Engine> GroupCommit<E> {
             .map_err(|_| StoreError::Disk)?;
         Ok(Self {
             path: options.path.clone(),
+            keys,
             engine,
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(thread)),
@@ -109,16 +127,16 @@ impl<E: Engine> GroupCommit<E> {
 
     async fn query<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&E::View) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Opened<E::View>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         if self.sender().is_none() {
             return Err(StoreError::Closed);
         }
-        let engine = Arc::clone(&self.engine);
+        let (engine, keys) = (Arc::clone(&self.engine), Arc::clone(&self.keys));
         let answer = tokio::task::spawn_blocking(move || {
             // Held while it reads: an engine is closed only when nobody looks at it.
             let engine = engine.read().unwrap_or_else(PoisonError::into_inner);
-            read(&engine.as_ref().ok_or(StoreError::Full)?.view())
+            read(&Opened::new(engine.as_ref().ok_or(StoreError::Full)?.view(), keys))
         });
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -229,6 +247,14 @@ impl Shared {
 /// The one thread that writes.
 struct Writer<E> {
     engine: Arc<RwLock<Option<E>>>,
+    keys: Arc<KeyFile>,
+    sealer: Sealer,
+    /// What is to be forgotten, and when.
+    due: BTreeMap<Slot, u64>,
+    forget_at: Option<Instant>,
+    forget_after: Duration,
+    /// Wakes this thread when that time has come and nobody else does.
+    timer: Option<tokio::runtime::Handle>,
     cache: Cache,
     path: PathBuf,
     extra_flush: Duration,
@@ -249,7 +275,11 @@ impl<E> Drop for Writer<E> {
 impl<E: Engine> Writer<E> {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        while let Some(first) = jobs.blocking_recv() {
+        while let Some(next) = self.next(&mut jobs) {
+            if self.forget_at.is_some_and(|at| at <= now()) {
+                self.forget_due();
+            }
+            let Some(first) = next else { continue };
             let mut bytes = weight(&first);
             batch.push(first);
             while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
@@ -259,6 +289,53 @@ impl<E: Engine> Writer<E> {
             }
             self.work(&mut batch);
         }
+        self.forget_due();
+    }
+
+    /// The next job; none in it if it is time to forget; none at all at the end.
+    fn next(&self, jobs: &mut mpsc::Receiver<Job>) -> Option<Option<Job>> {
+        let (Some(at), Some(timer)) = (self.forget_at, &self.timer) else {
+            return jobs.blocking_recv().map(Some);
+        };
+        let left = at.saturating_duration_since(now());
+        match timer.block_on(async { tokio::time::timeout(left, jobs.recv()).await }) {
+            Ok(job) => job.map(Some),
+            Err(_) => Some(None),
+        }
+    }
+
+    /// Overwrites keys that nobody needs. What fails is tried again.
+    fn forget_due(&mut self) {
+        if self.shared.has_failed.load(Ordering::Acquire) || self.shared.is_full.load(Ordering::Acquire) {
+            self.forget_at = self.forget_at.map(|_| now() + self.forget_after);
+            return;
+        }
+        while !self.due.is_empty() {
+            let later = self.due.keys().nth(MAX_FORGOTTEN).copied();
+            let rest = later.map_or_else(BTreeMap::new, |later| self.due.split_off(&later));
+            let due = std::mem::replace(&mut self.due, rest);
+            if self.forget(&due).is_err() {
+                tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
+                self.cache.forget();
+                self.due.extend(due);
+                self.forget_at = Some(now() + self.forget_after);
+                return;
+            }
+        }
+        self.forget_at = None;
+    }
+
+    fn forget(&mut self, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
+        self.sealer.forget(&self.keys, due)?;
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = engine.as_ref().ok_or(StoreError::Full)?;
+        let tables = engine.direct();
+        let mut batch = Batch::new(&tables, &mut self.cache);
+        for (slot, before) in due {
+            batch.forgot_keys(*slot, *before)?;
+        }
+        let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
+        engine.commit(bulk, state)
     }
 
     /// Commits a batch and answers all of it.
@@ -309,6 +386,7 @@ impl<E: Engine> Writer<E> {
         let done = self.stage_and_commit(changes);
         if let Err(failure) = &done {
             self.cache.forget();
+            self.sealer.reset();
             let is_full =
                 *failure == StoreError::Full || (*failure == StoreError::Disk && room::is_full(&self.path));
             if is_full {
@@ -337,11 +415,17 @@ impl<E: Engine> Writer<E> {
         let mut batch = Batch::new(&tables, &mut self.cache);
         let outcomes: Vec<Outcome> =
             changes.map(|change| rules::stage(&mut batch, change, pressed)).collect::<Result<_, _>>()?;
-        let (bulk, state) = batch.into_writes();
+        let Staged { mut bulk, state, fresh, due } = batch.into_staged();
         if bulk.is_empty() && state.is_empty() {
             return Ok(outcomes);
         }
+        self.sealer.begin(&self.keys, &fresh)?;
+        self.sealer.seal(&self.keys, &mut bulk)?;
         engine.commit(bulk, state)?;
+        if !due.is_empty() {
+            self.forget_at.get_or_insert_with(|| now() + self.forget_after);
+            self.due.extend(due);
+        }
         if !self.extra_flush.is_zero() {
             std::thread::sleep(self.extra_flush);
         }

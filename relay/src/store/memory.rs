@@ -15,7 +15,7 @@ use lapwing_wire::{
 
 use super::{
     Change, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery, reads, rules,
-    tables::{Batch, Cache, Entry, Scan, Space, Tables, Visit, Writes},
+    tables::{Batch, Cache, Entry, Scan, Space, Staged, Tables, Visit, Writes},
 };
 
 /// A store in memory.
@@ -66,7 +66,7 @@ impl MailboxStore for MemoryStore {
         let mut cache = Cache::default();
         let mut batch = Batch::new(&*maps, &mut cache);
         let outcome = rules::stage(&mut batch, &change, maps.is_pressed)?;
-        let (bulk, state) = batch.into_writes();
+        let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
         write(&mut maps.bulk, bulk);
         write(&mut maps.state, state);
         Ok(outcome)

@@ -9,6 +9,8 @@
 //! | [`memory`] | the reference |
 //! | `engine` | what a store on disk needs from an embedded database |
 //! | `group` | a store on disk: one writer thread, group commit, over any engine |
+//! | `keys` | what values are sealed under at rest, and how that is forgotten |
+//! | `sealing` | values on their way to an engine and back |
 //! | `room` | whether a full disk has room again |
 //! | [`fjall`] | the default engine |
 //! | `sled` | the other, with the feature `sled` |
@@ -18,11 +20,13 @@ pub mod conformance;
 mod engine;
 pub mod fjall;
 mod group;
+mod keys;
 pub mod memory;
 mod reads;
 pub mod record;
 mod room;
 mod rules;
+mod sealing;
 #[cfg(feature = "sled")]
 pub mod sled;
 mod tables;

@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     Mailbox, StoreError, Ticket, Totals, WindowQuery,
-    record::{self, Blob, decode_envelope, key},
+    record::{self, Blob, decode_envelope, decode_part, key},
     tables::{Scan, Space, Tables, load_mailbox},
 };
 
@@ -34,6 +34,11 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
             if total > *bytes && !items.is_empty() {
                 return Ok(Scan::Stop);
             }
+            let mut envelope = envelope.to_vec();
+            if !tables.unseal(record::slot_in(value)?, seq.value(), 0, &mut envelope)? {
+                // Taken while this was read.
+                return Ok(Scan::More);
+            }
             items.push(Item { place: Stored { seq, hash }, envelope: ByteBuf::from(envelope) });
             Ok(if items.len() < *count { Scan::More } else { Scan::Stop })
         })?;
@@ -50,8 +55,12 @@ pub(super) fn blob_part(
     let mut bytes = ByteBuf::new();
     if offset < blob.total {
         let (from, to) = (key::part(hash, 0), key::part(hash, offset));
-        let (key, part) = tables.last(Space::Bulk, &from, &to)?.ok_or(StoreError::Damaged)?;
+        let (key, value) = tables.last(Space::Bulk, &from, &to)?.ok_or(StoreError::Damaged)?;
         let start = key::offset_in(&key).ok_or(StoreError::Damaged)?;
+        let mut part = decode_part(&value)?.to_vec();
+        if !tables.unseal(record::slot_in(&value)?, 0, start, &mut part)? {
+            return Ok(None);
+        }
         let skip = usize::try_from(offset.saturating_sub(start)).map_err(|_| StoreError::Damaged)?;
         bytes = ByteBuf::from(part.get(skip..).ok_or(StoreError::Damaged)?);
     }
@@ -61,11 +70,15 @@ pub(super) fn blob_part(
 pub(super) fn blob_digest(tables: &impl Tables, hash: &BlobHash) -> Result<Option<BlobHash>, StoreError> {
     let Some(blob) = blob(tables, hash)? else { return Ok(None) };
     let mut hasher = BlobHasher::new(blob.total);
-    tables.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |_, part| {
-        hasher.update(part);
+    let mut is_whole = true;
+    tables.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |key, value| {
+        let mut part = decode_part(value)?.to_vec();
+        let start = key::offset_in(key).ok_or(StoreError::Damaged)?;
+        is_whole &= tables.unseal(record::slot_in(value)?, 0, start, &mut part)?;
+        hasher.update(&part);
         Ok(Scan::More)
     })?;
-    Ok(Some(hasher.finish()))
+    Ok(is_whole.then(|| hasher.finish()))
 }
 
 pub(super) fn ticket(tables: &impl Tables, id: &PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {

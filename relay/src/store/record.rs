@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! space  key                                        value
-//! bulk   'e' born u64 | seq u64                     day u32 | running hash 32 | envelope
-//! bulk   'b' blob 32 | offset u64                   the part
-//! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | access key 0 or 32
+//! bulk   'e' born u64 | seq u64                     slot u32 | day u32 | running hash 32 | sealed envelope
+//! bulk   'b' blob 32 | offset u64                   slot u32 | sealed part
+//! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | slot u32 | access key 0 or 32
 //! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
 //! state  's' born u64                               mailbox 32, for sinks only
@@ -14,11 +14,16 @@
 //! state  'l' tripwire 32                            sealed list
 //! state  'r' lookup 32 | tripwire 32 | index u8     sealed record
 //! state  'c'                                        CBOR RetentionClock
+//! state  'g'                                        slots ever used u32 | free slots u32
+//! state  'f' place u32                              free slot u32: a stack
+//! state  'd' slot u32                               number u64: keys before it are to be forgotten; all for the greatest
 //! state  'v'                                        VERSION
 //! state  'z'                                        32 random bytes, rewritten with every token
 //! ```
 //! All integers are big-endian. The moving part 'n' is written with every change but most appends: whoever loads it goes
 //! on over the envelopes above its newest number (`Mailbox::pass`), at most `MAX_UNWRITTEN` and 64 KiB of them.
+//!
+//! Slots are those of the key file (`keys`); a store in memory seals nothing.
 //!
 //! The keys that every append writes have at most 20 bytes: the engine keeps such keys
 //! inside the nodes of its index, which saves a cache miss at each comparison. `born`, which is random and belongs to one
@@ -36,10 +41,10 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, keys::Slot};
 
 /// Written at creation, compared at opening.
-pub(crate) const VERSION: &[u8] = b"lapwing-relay store 2";
+pub(crate) const VERSION: &[u8] = b"lapwing-relay store 3";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -116,15 +121,17 @@ pub struct Mailbox {
     pub reserved: u64,
     /// The access ticket whose quota it uses.
     pub access: Option<PublicKey<Access>>,
+    /// Where its keys lie.
+    pub(crate) slot: Slot,
 }
 
 impl Mailbox {
     /// What is set at creation, and `sink`.
     pub(crate) fn encode_fixed(&self) -> Vec<u8> {
-        let Self { keys, kind, sink, born, access, head: _, newest: _, hash: _, bytes: _, reserved: _ } =
+        let Self { keys, kind, sink, born, slot, access, head: _, newest: _, hash: _, bytes: _, reserved: _ } =
             self;
         let MailboxKeys { admin, read, write } = keys;
-        let mut out = Vec::with_capacity(139);
+        let mut out = Vec::with_capacity(143);
         out.extend_from_slice(admin.as_bytes());
         out.extend_from_slice(read.as_bytes());
         out.extend_from_slice(write.as_bytes());
@@ -134,6 +141,7 @@ impl Mailbox {
         });
         out.push(u8::from(*sink));
         out.extend_from_slice(&born.0.to_be_bytes());
+        out.extend_from_slice(&slot.0.to_be_bytes());
         out.push(u8::from(access.is_some()));
         if let Some(key) = access {
             out.extend_from_slice(key.as_bytes());
@@ -143,8 +151,19 @@ impl Mailbox {
 
     /// What moves with every append.
     pub(crate) fn encode_moving(&self) -> Vec<u8> {
-        let Self { head, newest, hash, bytes, reserved, keys: _, kind: _, sink: _, born: _, access: _ } =
-            self;
+        let Self {
+            head,
+            newest,
+            hash,
+            bytes,
+            reserved,
+            keys: _,
+            kind: _,
+            sink: _,
+            born: _,
+            slot: _,
+            access: _,
+        } = self;
         let mut out = Vec::with_capacity(64);
         out.extend_from_slice(&head.value().to_be_bytes());
         out.extend_from_slice(&newest.value().to_be_bytes());
@@ -174,6 +193,7 @@ impl Mailbox {
         };
         let sink = rest.flag()?;
         let born = Born(rest.number()?);
+        let slot = Slot(u32::from_be_bytes(rest.array()?));
         let access = if rest.flag()? { Some(PublicKey::from_bytes(rest.array()?)) } else { None };
         rest.end()?;
         let mut rest = Reader(moving);
@@ -183,7 +203,7 @@ impl Mailbox {
         let bytes = rest.number()?;
         let reserved = rest.number()?;
         rest.end()?;
-        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, access })
+        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, access, slot })
     }
 
     /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
@@ -209,10 +229,13 @@ const MAX_UNWRITTEN: u64 = 16;
 const MAX_UNWRITTEN_BYTES: u64 = 4096;
 
 /// Head of a stored envelope: everything but its bytes.
-pub(crate) const ENVELOPE_HEAD: usize = 4 + 32;
+pub(crate) const ENVELOPE_HEAD: usize = SLOT_HEAD + 4 + 32;
+/// Head of every value that is sealed.
+pub(crate) const SLOT_HEAD: usize = 4;
 
-pub(crate) fn encode_envelope(day: Day, hash: &RunningHash, envelope: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_envelope(slot: Slot, day: Day, hash: &RunningHash, envelope: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ENVELOPE_HEAD + envelope.len());
+    out.extend_from_slice(&slot.0.to_be_bytes());
     out.extend_from_slice(&day.0.to_be_bytes());
     out.extend_from_slice(hash.as_bytes());
     out.extend_from_slice(envelope);
@@ -221,9 +244,23 @@ pub(crate) fn encode_envelope(day: Day, hash: &RunningHash, envelope: &[u8]) -> 
 
 pub(crate) fn decode_envelope(bytes: &[u8]) -> Result<(Day, RunningHash, &[u8]), StoreError> {
     let mut rest = Reader(bytes);
+    rest.array::<SLOT_HEAD>()?;
     let day = Day(u32::from_be_bytes(rest.array()?));
     let hash = RunningHash::from_bytes(rest.array()?);
     Ok((day, hash, rest.0))
+}
+
+pub(crate) fn encode_part(slot: Slot, part: &[u8]) -> Vec<u8> {
+    [&slot.0.to_be_bytes()[..], part].concat()
+}
+
+pub(crate) fn decode_part(bytes: &[u8]) -> Result<&[u8], StoreError> {
+    bytes.get(SLOT_HEAD..).ok_or(StoreError::Damaged)
+}
+
+/// The slot of a sealed value.
+pub(crate) fn slot_in(value: &[u8]) -> Result<Slot, StoreError> {
+    Ok(Slot(u32::from_be_bytes(Reader(value).array()?)))
 }
 
 /// What is remembered of an envelope for retries.
@@ -304,6 +341,36 @@ pub(crate) struct Blob {
     pub(crate) complete: bool,
     pub(crate) day: Day,
     pub(crate) access: Option<PublicKey<Access>>,
+    pub(crate) slot: Slot,
+}
+
+/// How slots are given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slots {
+    /// Numbers below were used.
+    pub(crate) used: u32,
+    /// Height of the stack of free ones.
+    pub(crate) free: u32,
+}
+
+impl Slots {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let Self { used, free } = self;
+        [used.to_be_bytes(), free.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = Reader(bytes);
+        let used = u32::from_be_bytes(rest.array()?);
+        let free = u32::from_be_bytes(rest.array()?);
+        rest.end()?;
+        Ok(Self { used, free })
+    }
+}
+
+/// The number of a `d` record: keys before it are to be forgotten.
+pub(crate) fn decode_due(bytes: &[u8]) -> Result<u64, StoreError> {
+    Reader(bytes).number()
 }
 
 /// A tripwire's state; its records and its list have keys of their own.
@@ -350,11 +417,13 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, 
 
 /// Keys of the table above.
 pub(crate) mod key {
-    use super::{Access, BlobHash, Born, EnvelopeId, Lookup, MailboxId, PublicKey, Seq, TripwireId};
+    use super::{Access, BlobHash, Born, EnvelopeId, Lookup, MailboxId, PublicKey, Seq, Slot, TripwireId};
 
     pub(crate) const CLOCK: &[u8] = b"c";
     pub(crate) const VERSION: &[u8] = b"v";
     pub(crate) const FILLER: &[u8] = b"z";
+    pub(crate) const SLOTS: &[u8] = b"g";
+    pub(crate) const DUE: u8 = b'd';
     pub(crate) const MAILBOXES: u8 = b'm';
     const MOVING: u8 = b'n';
     pub(crate) const PLACES: u8 = b'i';
@@ -405,6 +474,19 @@ pub(crate) mod key {
         joined(b'b', &[hash.as_bytes(), &offset.to_be_bytes()])
     }
 
+    pub(crate) fn free(place: u32) -> Vec<u8> {
+        joined(b'f', &[&place.to_be_bytes()])
+    }
+
+    pub(crate) fn due(slot: Slot) -> Vec<u8> {
+        joined(DUE, &[&slot.0.to_be_bytes()])
+    }
+
+    /// The slot in the key of a `d` record.
+    pub(crate) fn slot_in(key: &[u8]) -> Option<Slot> {
+        Some(Slot(u32::from_be_bytes(key.get(1..5)?.try_into().ok()?)))
+    }
+
     pub(crate) fn tripwire(id: &TripwireId) -> Vec<u8> {
         joined(b'w', &[id.as_bytes()])
     }
@@ -430,6 +512,11 @@ pub(crate) mod key {
     /// The 32 bytes after the kind.
     pub(crate) fn id_in(key: &[u8]) -> Option<[u8; 32]> {
         key.get(1..33)?.try_into().ok()
+    }
+
+    /// Whether it is the key of an envelope, not of a blob's part.
+    pub(crate) fn is_envelope(key: &[u8]) -> bool {
+        key.first() == Some(&b'e')
     }
 
     /// The birth in the key of an envelope or a place.
@@ -475,58 +562,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mailbox_records_round_trip_and_refuse_every_other_length() {
-        for access in [None, Some(PublicKey::from_bytes([7; 32]))] {
-            let mailbox = Mailbox {
-                keys: MailboxKeys {
-                    admin: PublicKey::from_bytes([1; 32]),
-                    read: PublicKey::from_bytes([2; 32]),
-                    write: PublicKey::from_bytes([3; 32]),
-                },
-                kind: MailboxKind::Log,
-                sink: true,
-                born: Born(4),
-                head: Seq::new(5),
-                newest: Seq::new(6),
-                hash: RunningHash::from_bytes([8; 32]),
-                bytes: 9,
-                reserved: 10,
-                access,
-            };
-            let (fixed, moving) = (mailbox.encode_fixed(), mailbox.encode_moving());
-            assert_eq!(Mailbox::decode(&fixed, &moving).unwrap(), mailbox);
-            assert_eq!(Mailbox::born_in(&fixed), Ok(mailbox.born));
-            for cut in 0..fixed.len() {
-                assert_eq!(Mailbox::decode(&fixed[..cut], &moving), Err(StoreError::Damaged));
-            }
-            for cut in 0..moving.len() {
-                assert_eq!(Mailbox::decode(&fixed, &moving[..cut]), Err(StoreError::Damaged));
-            }
-            let long = [&fixed[..], &[0]].concat();
-            assert_eq!(Mailbox::decode(&long, &moving), Err(StoreError::Damaged));
-        }
-    }
-
-    #[test]
-    fn a_jumping_clock_expires_little() {
-        let day = Duration::from_millis(DAY_MS);
-        let start = Timestamp::from_millis(1_000 * DAY_MS);
-        let clock = RetentionClock::start(start);
-        assert_eq!(clock.tick(start.plus(day)).day(), Day(2));
-        assert_eq!(clock.tick(start.plus(day * 4000)).day(), Day(1 + MAX_TICK_DAYS));
-        let back = clock.tick(start.minus(day * 900));
-        assert_eq!(back.day(), Day(1));
-        assert_eq!(back.tick(start).day(), Day(1 + MAX_TICK_DAYS));
-    }
-
-    #[test]
-    fn retention_rounds_up() {
-        assert_eq!(Day(40).minus(Duration::from_secs(1)), Day(39));
-        assert_eq!(Day(40).minus(Duration::from_secs(30 * 24 * 3600)), Day(10));
-        assert_eq!(Day(4).minus(Duration::MAX), Day(0));
-    }
-}
+mod tests;

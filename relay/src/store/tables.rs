@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::{
     Born, Mailbox, StoreError, Ticket,
-    record::{self, key},
+    keys::Slot,
+    record::{self, Slots, key},
 };
 
 /// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
@@ -49,6 +50,22 @@ pub(crate) trait Tables {
 
     /// The greatest key from `first` to `last`, both included.
     fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError>;
+
+    /// Opens what was sealed under the key of a number in a slot; `false` if that key is forgotten. Where nothing is
+    /// sealed, nothing is done.
+    fn unseal(&self, _: Slot, _number: u64, _nonce: u64, _bytes: &mut [u8]) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+}
+
+/// What a batch wants written.
+pub(crate) struct Staged {
+    pub(crate) bulk: Writes,
+    pub(crate) state: Writes,
+    /// Slots that need new keys before anything of this is written.
+    pub(crate) fresh: Vec<Slot>,
+    /// Slots of which keys are to be forgotten once this is written: all before the number.
+    pub(crate) due: BTreeMap<Slot, u64>,
 }
 
 /// A key and its value.
@@ -109,6 +126,8 @@ pub(crate) struct Batch<'a, T> {
     dirty_tickets: HashSet<[u8; 32]>,
     bulk: Writes,
     state: Writes,
+    fresh: Vec<Slot>,
+    due: BTreeMap<Slot, u64>,
 }
 
 impl<'a, T: Tables> Batch<'a, T> {
@@ -127,11 +146,13 @@ impl<'a, T: Tables> Batch<'a, T> {
             dirty_tickets: HashSet::new(),
             bulk: Writes::new(),
             state: Writes::new(),
+            fresh: Vec::new(),
+            due: BTreeMap::new(),
         }
     }
 
-    /// All changes, bulk and state.
-    pub(crate) fn into_writes(mut self) -> (Writes, Writes) {
+    /// All changes.
+    pub(crate) fn into_staged(mut self) -> Staged {
         for id in &self.dirty_fixed {
             let value = self.cache.mailboxes.get(id).and_then(Option::as_ref).map(Mailbox::encode_fixed);
             self.state.insert(key::mailbox(id), value);
@@ -146,7 +167,50 @@ impl<'a, T: Tables> Batch<'a, T> {
             let value = self.cache.tickets.get(id).and_then(Option::as_ref).map(codec::encode);
             self.state.insert(key::ticket(&PublicKey::from_bytes(*id)), value);
         }
-        (self.bulk, self.state)
+        Staged { bulk: self.bulk, state: self.state, fresh: self.fresh, due: self.due }
+    }
+
+    /// A slot that nothing is sealed under.
+    pub(crate) fn allocate(&mut self) -> Result<Slot, StoreError> {
+        let mut slots = self.slots()?;
+        let slot = match slots.free.checked_sub(1) {
+            Some(top) => {
+                slots.free = top;
+                let free = self.load(Space::State, &key::free(top))?.ok_or(StoreError::Damaged)?;
+                self.delete(Space::State, key::free(top));
+                record::slot_in(&free)?
+            }
+            None => {
+                let slot = Slot(slots.used);
+                slots.used = slots.used.checked_add(1).ok_or(StoreError::Damaged)?;
+                slot
+            }
+        };
+        self.put(Space::State, key::SLOTS.to_vec(), slots.encode());
+        self.fresh.push(slot);
+        Ok(slot)
+    }
+
+    /// The keys of a slot before a number are not needed any more; `u64::MAX` for all of them.
+    pub(crate) fn forget_keys(&mut self, slot: Slot, before: u64) {
+        self.put(Space::State, key::due(slot), before.to_be_bytes().to_vec());
+        self.due.insert(slot, before);
+    }
+
+    /// The keys of a slot before a number are gone; whoever has none left is free.
+    pub(crate) fn forgot_keys(&mut self, slot: Slot, before: u64) -> Result<(), StoreError> {
+        self.delete(Space::State, key::due(slot));
+        if before == u64::MAX {
+            let mut slots = self.slots()?;
+            self.put(Space::State, key::free(slots.free), slot.0.to_be_bytes().to_vec());
+            slots.free = slots.free.saturating_add(1);
+            self.put(Space::State, key::SLOTS.to_vec(), slots.encode());
+        }
+        Ok(())
+    }
+
+    fn slots(&self) -> Result<Slots, StoreError> {
+        self.load(Space::State, key::SLOTS)?.map_or(Ok(Slots::default()), |bytes| Slots::decode(&bytes))
     }
 
     pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
@@ -200,7 +264,8 @@ impl<'a, T: Tables> Batch<'a, T> {
     pub(crate) fn sink_mailbox(&mut self, id: MailboxId) -> Result<(), StoreError> {
         let Some(mailbox) = self.mailbox(&id)? else { return Ok(()) };
         mailbox.sink = true;
-        let born = mailbox.born;
+        let (born, slot, newest) = (mailbox.born, mailbox.slot, mailbox.newest);
+        self.forget_keys(slot, newest.next().value());
         self.dirty_fixed.insert(id);
         self.dirty_moving.insert(id);
         self.put(Space::State, key::sink(born), id.as_bytes().to_vec());

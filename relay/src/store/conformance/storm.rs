@@ -53,7 +53,9 @@ impl Kept {
     const ALL: [Self; 3] = [Self::Fjall, Self::Sled, Self::PlainSled];
 
     pub(super) fn open(self, folder: &Path) -> Result<Arc<dyn KeptStore>, StoreError> {
-        let options = StoreOptions::at(folder.join("store"));
+        // So often that cuts and kills fall into it.
+        let forget_after = Duration::from_millis(30);
+        let options = StoreOptions { forget_after, ..StoreOptions::at(folder.join("store")) };
         Ok(match self {
             Self::Fjall => Arc::new(FjallStore::open(&options)?),
             Self::Sled => Arc::new(SledStore::open(&options)?),

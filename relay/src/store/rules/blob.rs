@@ -5,7 +5,8 @@ use lapwing_wire::{frame::Refusal, ids::BlobHash, time::Timestamp};
 use super::{
     super::{
         Charge, Day, Outcome, StoreError,
-        record::{Blob, key},
+        keys::Slot,
+        record::{Blob, encode_part, key},
         tables::{Batch, Scan, Space, Tables},
     },
     access::{self, Cost},
@@ -36,7 +37,10 @@ pub(super) fn put<T: Tables>(
             return Ok(Outcome::Blob { stored: blob.stored, complete: true });
         }
         Some(blob) => blob,
-        None => Blob { total: *total, stored: 0, complete: false, day, access: charge.key() },
+        None => {
+            let (access, slot) = (charge.key(), Slot(u32::MAX));
+            Blob { total: *total, stored: 0, complete: false, day, access, slot }
+        }
     };
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let end = offset.saturating_add(length);
@@ -52,8 +56,11 @@ pub(super) fn put<T: Tables>(
     if is_first && !access::allows(batch, charge, cost, 0, now)? {
         return Ok(Outcome::Refused(Refusal::NoAccess));
     }
+    if is_first {
+        blob.slot = batch.allocate()?;
+    }
     if *offset == blob.stored && length > 0 {
-        batch.put(Space::Bulk, key::part(hash, *offset), bytes.to_vec());
+        batch.put(Space::Bulk, key::part(hash, *offset), encode_part(blob.slot, bytes));
         blob.stored = end;
     }
     let stored = blob.stored;
@@ -106,5 +113,6 @@ pub(super) fn drop_blob<T: Tables>(
         batch.delete(Space::Bulk, part);
     }
     batch.delete(Space::State, key::blob(hash));
+    batch.forget_keys(blob.slot, u64::MAX);
     access::give(batch, blob.access.as_ref(), Cost { bytes: blob.total, mailboxes: 0 })
 }

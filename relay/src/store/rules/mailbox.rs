@@ -34,6 +34,7 @@ pub(super) fn create<T: Tables>(
     }
     let access = charge.key();
     access::take(batch, access.as_ref(), cost)?;
+    let slot = batch.allocate()?;
     let mailbox = Mailbox {
         keys,
         kind,
@@ -45,6 +46,7 @@ pub(super) fn create<T: Tables>(
         bytes: 0,
         reserved: 0,
         access,
+        slot,
     };
     batch.create_mailbox(id, mailbox);
     Ok(Outcome::Done)
@@ -62,6 +64,7 @@ pub(super) fn close<T: Tables>(
     access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
     // What is remembered for retries names the mailbox's birth, so it is dead now and the sweep takes it.
     batch.delete_mailbox(*id, &mailbox);
+    batch.forget_keys(mailbox.slot, u64::MAX);
     Ok(Outcome::Done)
 }
 
@@ -122,7 +125,7 @@ pub(super) fn store<T: Tables>(
     mailbox.hash = hash;
     // A sink counts as if it kept: else it would never be full, and that could be seen.
     mailbox.bytes = mailbox.bytes.saturating_add(length);
-    let (born, sink, access) = (mailbox.born, mailbox.sink, mailbox.access);
+    let (born, sink, access, slot) = (mailbox.born, mailbox.sink, mailbox.access, mailbox.slot);
     batch.appended(id, length);
     access::take(batch, access.as_ref(), Cost { bytes: length, mailboxes: 0 })?;
     let place = Stored { seq, hash };
@@ -131,7 +134,7 @@ pub(super) fn store<T: Tables>(
     batch.put(Space::State, key::place(born, envelope_id), remembered.encode());
     batch.remember(born, envelope_id);
     if !sink {
-        batch.put(Space::Bulk, key::envelope(born, seq), encode_envelope(day, &hash, envelope));
+        batch.put(Space::Bulk, key::envelope(born, seq), encode_envelope(slot, day, &hash, envelope));
     }
     Ok(Outcome::Stored { place, is_new: !sink })
 }
@@ -179,8 +182,13 @@ pub(super) fn release<T: Tables>(
     let Some(mailbox) = batch.change_mailbox(id)? else { return Ok(()) };
     mailbox.bytes = mailbox.bytes.saturating_sub(freed);
     mailbox.reserved = mailbox.reserved.saturating_sub(freed);
+    let has_moved = mailbox.head != head;
     mailbox.head = head;
-    let access = mailbox.access;
+    let (access, slot, is_sink) = (mailbox.access, mailbox.slot, mailbox.sink);
+    // Of a sink all keys are to be forgotten already.
+    if has_moved && !is_sink {
+        batch.forget_keys(slot, head.value());
+    }
     access::give(batch, access.as_ref(), Cost { bytes: freed, mailboxes: 0 })
 }
 

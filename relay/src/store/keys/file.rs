@@ -1,0 +1,226 @@
+//! The file of keys.
+//!
+//! ```text
+//! unit n   lies twice, at 8192 n and at 8192 n + 4096
+//! unit     count u64 | 56 slots of 72 bytes | zeros | SHA-256 of what is before it           4096 bytes
+//! slot     number u64 | chain key 32 | page key 32                                little-endian; zeros: none
+//! ```
+//! Of the two copies the whole one with the greater count is valid. A change writes the other one and flushes it, so a power
+//! cut leaves the state before or after. Forgetting writes both, one after the other, each flushed: then no copy has the
+//! old keys. Nothing here is ever moved or appended to elsewhere.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{
+    super::{
+        StoreError,
+        engine::{io, sync_folder},
+    },
+    Chain, KEY, Slot,
+};
+
+const NAME: &str = "store.keys";
+const UNIT: usize = 4096;
+const COUNT: usize = 8;
+const SLOT: usize = 8 + 2 * KEY;
+const SLOTS: u32 = 56;
+const SUM: usize = UNIT - 32;
+
+/// The keys of a store.
+#[derive(Debug)]
+pub(in super::super) struct KeyFile {
+    file: File,
+}
+
+type Bytes = Zeroizing<Vec<u8>>;
+
+/// A unit and the copy that it was read from.
+struct Unit {
+    bytes: Bytes,
+    count: u64,
+    copy: u64,
+}
+
+impl KeyFile {
+    /// Opens the file in a store's folder, or creates it.
+    pub(in super::super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(folder.join(NAME))
+            .map_err(|error| io(&error))?;
+        file.sync_all().map_err(|error| io(&error))?;
+        sync_folder(folder)?;
+        Ok(Self { file })
+    }
+
+    /// The keys of a slot; `None` if it has none.
+    pub(in super::super) fn load(&self, slot: Slot) -> Result<Option<Chain>, StoreError> {
+        let (unit, place) = place(slot);
+        let unit = self.read(unit)?;
+        let bytes = unit.bytes.get(place..place + SLOT).ok_or(StoreError::Damaged)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let (at, keys) = bytes.split_first_chunk().ok_or(StoreError::Damaged)?;
+        let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
+        let page = page.first_chunk().ok_or(StoreError::Damaged)?;
+        Ok(Some(Chain { at: u64::from_le_bytes(*at), chain: *chain, page: *page }))
+    }
+
+    /// Makes new keys durable.
+    pub(in super::super) fn add(&self, new: &BTreeMap<Slot, Chain>) -> Result<(), StoreError> {
+        let changes = new.iter().map(|(slot, chain)| (*slot, Some(chain))).collect();
+        self.change(&changes)?;
+        Ok(())
+    }
+
+    /// Puts other keys in the place of old ones, or none, and overwrites the old ones wherever they were.
+    pub(in super::super) fn forget(&self, changes: &BTreeMap<Slot, Option<Chain>>) -> Result<(), StoreError> {
+        let changes = changes.iter().map(|(slot, chain)| (*slot, chain.as_ref())).collect();
+        // The second time the units have the same content and the other copy is the older one.
+        self.change(&changes)?;
+        self.change(&changes)
+    }
+
+    /// Writes each unit once, to its older copy, and flushes.
+    fn change(&self, changes: &BTreeMap<Slot, Option<&Chain>>) -> Result<(), StoreError> {
+        let mut units: BTreeMap<u64, Unit> = BTreeMap::new();
+        for (slot, chain) in changes {
+            let (number, place) = place(*slot);
+            let unit = match units.entry(number) {
+                std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
+                std::collections::btree_map::Entry::Vacant(free) => free.insert(self.read(number)?),
+            };
+            let bytes = unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?;
+            bytes.fill(0);
+            if let Some(Chain { at, chain, page }) = chain {
+                let (first, keys) = bytes.split_at_mut(8);
+                first.copy_from_slice(&at.to_le_bytes());
+                let (left, right) = keys.split_at_mut(KEY);
+                left.copy_from_slice(chain);
+                right.copy_from_slice(page);
+            }
+        }
+        for (number, unit) in &mut units {
+            let count = unit.count + 1;
+            let (content, sum) = unit.bytes.split_at_mut(SUM);
+            content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&count.to_le_bytes());
+            sum.copy_from_slice(&Sha256::digest(content));
+            self.file.write_all_at(&unit.bytes, start(*number, 1 - unit.copy)).map_err(|error| io(&error))?;
+        }
+        if units.is_empty() {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|error| io(&error))
+    }
+
+    fn read(&self, unit: u64) -> Result<Unit, StoreError> {
+        let mut best: Option<Unit> = None;
+        let mut is_written = false;
+        for copy in 0..2 {
+            let mut bytes: Bytes = Zeroizing::new(vec![0; UNIT]);
+            match self.file.read_exact_at(&mut bytes, start(unit, copy)) {
+                Ok(()) => {}
+                // Never written, or cut short while it was written for the first time.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(io(&error)),
+            }
+            is_written |= bytes.iter().any(|byte| *byte != 0);
+            let (content, sum) = bytes.split_at(SUM);
+            let count = content.first_chunk().map(|count| u64::from_le_bytes(*count)).unwrap_or(0);
+            let is_whole = *sum == *Sha256::digest(content);
+            if is_whole && best.as_ref().is_none_or(|best| best.count < count) {
+                best = Some(Unit { bytes, count, copy });
+            }
+        }
+        match best {
+            Some(unit) => Ok(unit),
+            // The first write of a unit was cut: nothing that is durable needs it. It is written over at the same place.
+            None if !is_written || !self.is_beyond_first(unit)? => {
+                Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
+            }
+            None => Err(StoreError::Damaged),
+        }
+    }
+
+    /// Whether the second copy of a unit was ever written: then the first was whole.
+    fn is_beyond_first(&self, unit: u64) -> Result<bool, StoreError> {
+        let mut bytes = vec![0; UNIT];
+        match self.file.read_exact_at(&mut bytes, start(unit, 1)) {
+            Ok(()) => Ok(bytes.iter().any(|byte| *byte != 0)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(io(&error)),
+        }
+    }
+}
+
+fn place(slot: Slot) -> (u64, usize) {
+    let within = usize::try_from(slot.0 % SLOTS).unwrap_or(0);
+    (u64::from(slot.0 / SLOTS), COUNT + within * SLOT)
+}
+
+fn start(unit: u64, copy: u64) -> u64 {
+    // u32 slots: no overflow.
+    (unit * 2 + copy) * UNIT as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(byte: u8) -> Chain {
+        let mut page = [byte; KEY];
+        page[KEY / 2] = !byte;
+        Chain::begin([byte; KEY], page)
+    }
+
+    #[test]
+    fn forgotten_keys_are_in_no_byte_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeyFile::open(dir.path()).unwrap();
+        let new: BTreeMap<_, _> = (0..200u8).map(|n| (Slot(n.into()), chain(n + 1))).collect();
+        file.add(&new).unwrap();
+        file.add(&BTreeMap::from([(Slot(5), chain(250))])).unwrap();
+        let mut later = chain(8);
+        assert!(later.advance(3));
+        file.forget(&BTreeMap::from([(Slot(5), None), (Slot(6), None), (Slot(7), Some(later.clone()))]))
+            .unwrap();
+        let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
+        let has = |key: &[u8]| bytes.windows(KEY).any(|window| window == key);
+        for gone in [6, 250, 7, 8] {
+            assert!(!has(&[gone; KEY]), "{gone}");
+        }
+        assert!(has(&[9; KEY]) && has(&later.chain));
+        let file = KeyFile::open(dir.path()).unwrap();
+        assert_eq!(file.load(Slot(5)), Ok(None));
+        assert_eq!(file.load(Slot(7)), Ok(Some(later)));
+        assert_eq!(file.load(Slot(199)), Ok(Some(chain(200))));
+        assert_eq!(file.load(Slot(9999)), Ok(None));
+    }
+
+    #[test]
+    fn a_torn_copy_leaves_the_other_and_two_torn_ones_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeyFile::open(dir.path()).unwrap();
+        file.add(&BTreeMap::from([(Slot(0), chain(1))])).unwrap();
+        file.add(&BTreeMap::from([(Slot(1), chain(2))])).unwrap();
+        // The second copy is the newer one.
+        file.file.write_all_at(&[0x55; 512], start(0, 1) + 512).unwrap();
+        assert_eq!(file.load(Slot(0)), Ok(Some(chain(1))));
+        assert_eq!(file.load(Slot(1)), Ok(None), "the state before the torn write");
+        file.file.write_all_at(&[0x55; 512], start(0, 0) + 512).unwrap();
+        assert_eq!(file.load(Slot(0)), Err(StoreError::Damaged));
+    }
+}

@@ -1,0 +1,56 @@
+//! Records round trip, and the clock of retention.
+
+use super::*;
+
+#[test]
+fn mailbox_records_round_trip_and_refuse_every_other_length() {
+    for access in [None, Some(PublicKey::from_bytes([7; 32]))] {
+        let mailbox = Mailbox {
+            keys: MailboxKeys {
+                admin: PublicKey::from_bytes([1; 32]),
+                read: PublicKey::from_bytes([2; 32]),
+                write: PublicKey::from_bytes([3; 32]),
+            },
+            kind: MailboxKind::Log,
+            sink: true,
+            born: Born(4),
+            head: Seq::new(5),
+            newest: Seq::new(6),
+            hash: RunningHash::from_bytes([8; 32]),
+            bytes: 9,
+            reserved: 10,
+            access,
+            slot: Slot(11),
+        };
+        let (fixed, moving) = (mailbox.encode_fixed(), mailbox.encode_moving());
+        assert_eq!(Mailbox::decode(&fixed, &moving).unwrap(), mailbox);
+        assert_eq!(Mailbox::born_in(&fixed), Ok(mailbox.born));
+        for cut in 0..fixed.len() {
+            assert_eq!(Mailbox::decode(&fixed[..cut], &moving), Err(StoreError::Damaged));
+        }
+        for cut in 0..moving.len() {
+            assert_eq!(Mailbox::decode(&fixed, &moving[..cut]), Err(StoreError::Damaged));
+        }
+        let long = [&fixed[..], &[0]].concat();
+        assert_eq!(Mailbox::decode(&long, &moving), Err(StoreError::Damaged));
+    }
+}
+
+#[test]
+fn a_jumping_clock_expires_little() {
+    let day = Duration::from_millis(DAY_MS);
+    let start = Timestamp::from_millis(1_000 * DAY_MS);
+    let clock = RetentionClock::start(start);
+    assert_eq!(clock.tick(start.plus(day)).day(), Day(2));
+    assert_eq!(clock.tick(start.plus(day * 4000)).day(), Day(1 + MAX_TICK_DAYS));
+    let back = clock.tick(start.minus(day * 900));
+    assert_eq!(back.day(), Day(1));
+    assert_eq!(back.tick(start).day(), Day(1 + MAX_TICK_DAYS));
+}
+
+#[test]
+fn retention_rounds_up() {
+    assert_eq!(Day(40).minus(Duration::from_secs(1)), Day(39));
+    assert_eq!(Day(40).minus(Duration::from_secs(30 * 24 * 3600)), Day(10));
+    assert_eq!(Day(4).minus(Duration::MAX), Day(0));
+}

@@ -249,8 +249,8 @@ impl Client {
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
         self.settle_plans()?;
-        self.finish_deletions()?;
-        self.adopt_relays()
+        self.adopt_relays()?;
+        self.finish_deletions()
     }
 
     /// The compartments, in the order of the payload.

@@ -116,6 +116,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    forbid_dumps();
     let Common { dir, json } = cli.common;
     let output = Output::new(json);
     let place = Place::new(dir);
@@ -133,6 +134,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output.fail(&error),
     }
+}
+
+/// What passes through the relay's memory, tokens and proofs above all, goes into no core dump, and is not for other
+/// programs of the same user. A system that does not grant it still gets a relay: nothing it serves depends on it.
+fn forbid_dumps() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 #[cfg(test)]

@@ -16,10 +16,11 @@ use lapwing::{
         prompt::{Answer, Prompt, PromptError, Question, Scripted, TypedPassphrase},
         shell::Shell,
     },
-    client,
+    client::{self, Client},
     net::Transport,
 };
 use lapwing_vault::Cost;
+use zeroize::Zeroizing;
 
 use super::masked::masked;
 use crate::{
@@ -165,6 +166,24 @@ impl Stage {
         self.settles(who).await;
     }
 
+    /// The vault, unlocked, for what no command does.
+    ///
+    /// # Panics
+    /// It does not open.
+    pub async fn unlocks(&self) -> Client {
+        let passphrase = TypedPassphrase::new(Zeroizing::new(self.passphrase.clone())).expect("a passphrase");
+        Client::unlock(&self.client_world(), &self.vault, &passphrase).await.expect("an unlocked vault")
+    }
+
+    fn client_world(&self) -> client::World {
+        let clock = self.world.clock.clone();
+        client::World {
+            cost: CHEAP,
+            transport: Arc::clone(&self.transport),
+            clock: Arc::new(move || clock.now()),
+        }
+    }
+
     /// A person sends and takes until nothing is left to do.
     pub async fn settles(&mut self, who: fn(&mut Self) -> &mut Person) {
         calm(&mut [who(self)]).await;
@@ -182,15 +201,10 @@ impl Stage {
             Output::captured(if json { Format::Json } else { Format::Human }, words.contains(&"-q"));
         let code = match Cli::try_parse_from(typed) {
             Ok(cli) => {
-                let clock = self.world.clock.clone();
                 let mut shell = Shell {
                     output,
                     prompt: Box::new(Listening { script: Scripted::new(answers), asked: Arc::clone(&asked) }),
-                    world: client::World {
-                        cost: CHEAP,
-                        transport: Arc::clone(&self.transport),
-                        clock: Arc::new(move || clock.now()),
-                    },
+                    world: self.client_world(),
                     vault: self.vault.clone(),
                     compartment: cli.global.compartment,
                     offline: cli.global.offline,

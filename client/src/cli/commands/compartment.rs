@@ -87,8 +87,8 @@ async fn delete(shell: &mut Shell, mut client: Client, name: &str, yes: bool) ->
     let unsent: usize = chats.iter().map(|chat| chat.waiting).sum();
     let unread: usize = chats.iter().map(|chat| chat.unread).sum();
     shell.output.talk(format_args!(
-        "Everything in {name} goes, for good: chats: {}, unread messages: {unread}, messages that no relay has yet:\n\
-         {unsent}. Whoever writes to one of its chats learns that nobody receives there any more.",
+        "Everything in {name} goes, for good: {} chats, {unread} unread messages, {unsent} that no relay has yet.\n\
+         Whoever writes to one of its chats learns that nobody receives there any more.",
         chats.len()
     ));
     if !(yes || shell.prompt.confirm(Question::new("delete it", "--yes"))?) {

@@ -1,6 +1,6 @@
 //! Compartments that are deleted, and passphrases beside each other, over real vault files.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "scenario tests")]
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
 
 use lapwing::cli::prompt::Answer;
 use lapwing_tests::{

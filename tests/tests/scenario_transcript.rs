@@ -360,6 +360,16 @@ async fn compartments(stage: &mut Stage) {
     stage.types(&["compartment", "delete", "attic", "--yes"]).await;
     stage.types(&["passphrase", "list"]).await;
     stage.types(&["relay", "remove", "nowhere.example:1"]).await;
+    for words in [
+        ["grow", "--size", "8MiB", "--yes"].as_slice(),
+        &["grow", "--size", "12MiB"],
+        &["grow", "--size", "12MiB", "--yes"],
+        &["--json", "compartment", "list"],
+        &["--json", "passphrase", "list"],
+        &["read", "ana"],
+    ] {
+        stage.types(words).await;
+    }
 }
 
 async fn mistakes(stage: &mut Stage) {

@@ -125,6 +125,27 @@ impl Shell {
         let report = client.settle(budget).await;
         self.announce(client, &report.effects);
         self.repeat_alerts(client, &report.effects);
+        self.warn(&report);
+        report
+    }
+
+    /// As [`Shell::settle`], for a command that shows the alerts itself: none is told beside.
+    pub async fn settle_for_alerts(&mut self, client: &mut Client) -> Report {
+        if self.offline {
+            return Report::default();
+        }
+        let report = client.settle(SETTLE).await;
+        let (_, others): (Vec<_>, Vec<_>) =
+            report.effects.iter().partition(|(_, effect)| matches!(effect, Effect::Alert { .. }));
+        for (compartment, effect) in others {
+            self.announce_one(client, *compartment, effect);
+        }
+        self.warn(&report);
+        report
+    }
+
+    /// What went wrong while settling.
+    fn warn(&self, report: &Report) {
         for trouble in &report.trouble {
             self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
         }
@@ -137,50 +158,53 @@ impl Shell {
         if !report.faults.iter().all(full) {
             self.output.warn("something could not be taken in; run: lapwing doctor");
         }
-        report
     }
 
     /// Tells what must not be missed, whatever the command is about.
     pub fn announce(&self, client: &Client, effects: &[(usize, Effect)]) {
         for (compartment, effect) in effects {
-            match effect {
-                Effect::Alert { alert } => self.alarm(client, *compartment, alert),
-                Effect::Inconsistent => self.output.warn(
-                    "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
-                ),
-                Effect::Contact { chat } => {
-                    let name = client.read(*compartment, |unit| view::chat_name(unit, chat)).unwrap_or_default();
-                    let state = client.read(*compartment, |unit| view::chat(unit, &name)).map(|chat| chat.state);
-                    match state {
-                        Ok(view::ChatState::Open) => self.output.talk(format_args!("{name} is a contact now")),
-                        Ok(view::ChatState::Failed) => self.output.warn(format_args!(
-                            "{name} came to nothing: the ticket was used by somebody else, withdrawn or has expired"
-                        )),
-                        _ => {}
-                    }
+            self.announce_one(client, *compartment, effect);
+        }
+    }
+
+    fn announce_one(&self, client: &Client, compartment: usize, effect: &Effect) {
+        match effect {
+            Effect::Alert { alert } => self.alarm(client, compartment, alert),
+            Effect::Inconsistent => self.output.warn(
+                "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
+            ),
+            Effect::Contact { chat } => {
+                let name = client.read(compartment, |unit| view::chat_name(unit, chat)).unwrap_or_default();
+                let state = client.read(compartment, |unit| view::chat(unit, &name)).map(|chat| chat.state);
+                match state {
+                    Ok(view::ChatState::Open) => self.output.talk(format_args!("{name} is a contact now")),
+                    Ok(view::ChatState::Failed) => self.output.warn(format_args!(
+                        "{name} came to nothing: the ticket was used by somebody else, withdrawn or has expired"
+                    )),
+                    _ => {}
                 }
-                Effect::Trust { .. } => {
-                    for trust in client.read(*compartment, view::trusts).unwrap_or_default() {
-                        if trust.side == TrustSide::Theirs && !trust.accepted {
-                            let chat = trust.chat;
-                            self.output.talk(format_args!(
-                                "{chat} asks you to be a trusted contact; agree with: lapwing trust accept {chat}"
-                            ));
-                        }
-                    }
-                }
-                Effect::Invitation { invitation } => {
-                    let waiting = client.read(*compartment, view::invitations).unwrap_or_default();
-                    if let Some(found) = waiting.iter().find(|waits| waits.id == *invitation) {
-                        let (group, through) = (found.group.line(), &found.through);
-                        let what = if found.ours { "asks to be let into" } else { "invites you to" };
+            }
+            Effect::Trust { .. } => {
+                for trust in client.read(compartment, view::trusts).unwrap_or_default() {
+                    if trust.side == TrustSide::Theirs && !trust.accepted {
+                        let chat = trust.chat;
                         self.output.talk(format_args!(
-                            "{through} {what} the group {group}; answer with: lapwing group approve {through}"
+                            "{chat} asks you to be a trusted contact; agree with: lapwing trust accept {chat}"
                         ));
                     }
                 }
-                _ => {}
             }
+            Effect::Invitation { invitation } => {
+                let waiting = client.read(compartment, view::invitations).unwrap_or_default();
+                if let Some(found) = waiting.iter().find(|waits| waits.id == *invitation) {
+                    let (group, through) = (found.group.line(), &found.through);
+                    let what = if found.ours { "asks to be let into" } else { "invites you to" };
+                    self.output.talk(format_args!(
+                        "{through} {what} the group {group}; answer with: lapwing group approve {through}"
+                    ));
+                }
+            }
+            _ => {}
         }
     }
 

@@ -258,3 +258,56 @@ pub(super) fn erase_due(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
 pub fn next_due(unit: &Unit<'_>) -> Result<Option<Timestamp>, Fault> {
     Ok(unit.range::<DueRow>(&[], None, 1, false)?.into_iter().next().map(|((at, ..), DueRow {})| at))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::store::MemoryBase;
+
+    const CHAT: ChatId = ChatId::from_bytes([1; 16]);
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    #[test]
+    fn tmr_02_a_wish_counts_only_if_its_number_is_higher() {
+        let base = MemoryBase::default();
+        let mut unit = Unit::new(&base);
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut cx = Cx { unit: &mut unit, now: NOW, rng: &mut rng, effects: Vec::new(), group: None };
+        let timer = |seconds: u32, number: u64| Timer { lifetime: Lifetime::from_secs(seconds), number };
+        let mut said = |timer: Timer, wanted: u32| {
+            received(&mut cx, CHAT, timer).unwrap();
+            assert_eq!(lifetime(cx.unit, &CHAT).unwrap(), Lifetime::from_secs(wanted), "{timer:?}");
+        };
+        said(timer(3600, 5), 3600);
+        said(timer(300, 5), 3600);
+        said(timer(300, 4), 3600);
+        said(timer(300, 6), 300);
+        said(timer(0, 7), 0);
+        // The last number there is silences its sender, nobody else.
+        said(timer(600, u64::MAX), 600);
+        said(timer(0, u64::MAX), 600);
+    }
+
+    #[test]
+    fn tmr_06_a_number_from_the_end_of_time_is_not_the_groups_last() {
+        let base = MemoryBase::default();
+        let mut unit = Unit::new(&base);
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut cx = Cx { unit: &mut unit, now: NOW, rng: &mut rng, effects: Vec::new(), group: None };
+        let timer = |seconds: u32, number: u64| Timer { lifetime: Lifetime::from_secs(seconds), number };
+        received_in_group(&mut cx, CHAT, timer(600, u64::MAX), "ann").unwrap();
+        let later = NOW.plus(NUMBER_AHEAD).as_millis() + 1;
+        received_in_group(&mut cx, CHAT, timer(900, later), "bob").unwrap();
+        assert_eq!(
+            lifetime(cx.unit, &CHAT).unwrap(),
+            Lifetime::from_secs(600),
+            "clamped to a day ahead as well"
+        );
+        cx.now = NOW.plus(Duration::from_millis(1));
+        received_in_group(&mut cx, CHAT, timer(900, later), "bob").unwrap();
+        assert_eq!(lifetime(cx.unit, &CHAT).unwrap(), Lifetime::from_secs(900));
+    }
+}

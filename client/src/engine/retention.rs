@@ -119,3 +119,114 @@ pub(super) fn forget_session(contact: &mut ContactRow) {
     contact.route = None;
     contact.ticket = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use lapwing_protocol::{content::MessageId, group::MemberId};
+    use lapwing_wire::ids::MailboxId;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use serde_bytes::ByteBuf;
+
+    use super::*;
+    use crate::store::{Base, MemoryBase, Row, Unit};
+
+    const CHAT: ChatId = ChatId::from_bytes([1; 16]);
+
+    fn put<R: Row>(base: &MemoryBase, key: &R::Key, row: &R) {
+        let mut unit = Unit::new(base);
+        unit.put(key, row);
+        base.commit(unit.into_changes()).unwrap();
+    }
+
+    fn sweep_at(base: &MemoryBase, now: Timestamp) {
+        for _ in 0..100 {
+            let mut unit = Unit::new(base);
+            let mut rng = ChaCha20Rng::from_seed([1; 32]);
+            let mut cx = Cx { unit: &mut unit, now, rng: &mut rng, effects: Vec::new(), group: None };
+            let more = sweep(&mut cx).unwrap();
+            base.commit(unit.into_changes()).unwrap();
+            if !more {
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    fn count<R: Row>(base: &MemoryBase) -> usize {
+        Unit::new(base).scan::<R>(&[]).unwrap().len()
+    }
+
+    fn days(count: u64) -> Timestamp {
+        Timestamp::from_millis(0).plus(Duration::from_secs(count * 24 * 3600))
+    }
+
+    #[test]
+    fn ret_01_ids_of_messages_are_forgotten_after_sixty_days_and_looked_for_once_a_day() {
+        let base = MemoryBase::default();
+        for number in 0..1200u32 {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            let at = if number % 2 == 0 { days(0) } else { days(50) };
+            put(&base, &(CHAT, MessageId::from_bytes(id)), &SeenRow { at: day(at) });
+        }
+        sweep_at(&base, days(60));
+        assert_eq!(count::<SeenRow>(&base), 1200);
+        sweep_at(&base, days(60).plus(Duration::from_secs(3600)));
+        assert_eq!(count::<SeenRow>(&base), 1200, "once a day");
+        sweep_at(&base, days(61));
+        assert_eq!(count::<SeenRow>(&base), 600);
+        sweep_at(&base, days(111));
+        assert_eq!(count::<SeenRow>(&base), 0);
+        // With nothing to look for, nothing is noted: a compartment without groups is not written to.
+        let before = base.get(&[0x26]).unwrap();
+        sweep_at(&base, days(200));
+        assert_eq!(base.get(&[0x26]).unwrap(), before);
+    }
+
+    #[test]
+    fn ret_02_and_ret_03_tickets_and_invitations_that_are_over_are_forgotten() {
+        let base = MemoryBase::default();
+        let ticket = |until| TakenTicketRow { chat: CHAT, until };
+        put(&base, &MailboxId::from_bytes([1; 32]), &ticket(Some(days(7))));
+        put(&base, &MailboxId::from_bytes([2; 32]), &ticket(None));
+        let invitation = |ours: bool, chat: Option<ChatId>, member: Option<MemberId>| InvitationRow {
+            through: CHAT,
+            group: [2; 32],
+            chat,
+            name: "group".to_owned(),
+            ours,
+            request: None,
+            member,
+            made: days(0),
+        };
+        put(&base, &[1; 16], &invitation(true, Some(CHAT), None));
+        put(&base, &[2; 16], &invitation(false, None, None));
+        put(&base, &[3; 16], &invitation(true, Some(CHAT), Some(MemberId::from_bytes([3; 32]))));
+        put(&base, &[4; 16], &invitation(false, Some(CHAT), None));
+        sweep_at(&base, days(7).minus(Duration::from_millis(1)));
+        assert_eq!((count::<TakenTicketRow>(&base), count::<InvitationRow>(&base)), (2, 4));
+        sweep_at(&base, days(90));
+        assert_eq!((count::<TakenTicketRow>(&base), count::<InvitationRow>(&base)), (1, 4));
+        sweep_at(&base, days(91));
+        assert_eq!(count::<InvitationRow>(&base), 2);
+    }
+
+    #[test]
+    fn ret_04_old_sender_keys_go_two_days_after_the_newest_came() {
+        let base = MemoryBase::default();
+        let place = (CHAT, MemberId::from_bytes([4; 32]));
+        let row = AuthorRow {
+            keys: [1, 2, 3].map(|byte| ByteBuf::from(vec![byte])).to_vec(),
+            track: ByteBuf::new(),
+            renewed: Some(days(10)),
+            epoch: 0,
+        };
+        put(&base, &place, &row);
+        let keys = |base: &MemoryBase| Unit::new(base).get::<AuthorRow>(&place).unwrap().unwrap().keys;
+        sweep_at(&base, days(11));
+        assert_eq!(keys(&base).len(), 3);
+        sweep_at(&base, days(13));
+        assert_eq!(keys(&base), [ByteBuf::from(vec![3])]);
+    }
+}

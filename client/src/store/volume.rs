@@ -124,9 +124,12 @@ impl Base for VolumeBase {
             }
         }
         // Deleting must work where there is no room for anything new, and so must what keeps a vault usable: marks, acknowledgements,
-        // alerts. Only messages and what comes in bulk stop at the limit; the rest lives in the room beyond it.
-        let small = puts.iter().map(|(_, value)| value.len()).sum::<usize>() <= SMALL_COMMIT
-            && puts.iter().all(|(key, _)| key.first() != Some(&MessageRow::TABLE));
+        // alerts. Only messages and what comes in bulk stop at the limit; the rest lives in the room beyond it. A line that
+        // tells of messages which the same commit removes is no more than they were.
+        let is_message = |key: &Vec<u8>| key.first() == Some(&MessageRow::TABLE);
+        let more = puts.iter().filter(|(key, _)| is_message(key)).count();
+        let fewer = removes.iter().filter(|key| is_message(key)).count();
+        let small = puts.iter().map(|(_, value)| value.len()).sum::<usize>() <= SMALL_COMMIT && more <= fewer;
         let write = match self.volume.begin_write() {
             Err(VolumeError::Full) if small => self.volume.begin_cleanup(),
             other => other,

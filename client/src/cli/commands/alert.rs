@@ -84,7 +84,10 @@ impl Record for AlertRecord {
 
 pub(super) async fn run(shell: &mut Shell, command: AlertCommand) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
-    shell.settle(&mut client).await;
+    match command {
+        AlertCommand::List => shell.settle_for_alerts(&mut client).await,
+        AlertCommand::Ack { .. } => shell.settle(&mut client).await,
+    };
     match command {
         AlertCommand::List => {
             let mut shown = 0;

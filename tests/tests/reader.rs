@@ -72,7 +72,10 @@ fn records() -> Vec<(String, String, Vec<String>)> {
             let mut words = record.split(',').map(str::trim);
             let (number, name) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
             let begin = source.find(&format!("pub struct {name} {{")).unwrap();
-            let body = &source[begin..begin + source[begin..].find("\n}").unwrap()];
+            // A record without fields ends where it begins.
+            let line = source[begin..].lines().next().unwrap();
+            let length = if line.ends_with('}') { line.len() } else { source[begin..].find("\n}").unwrap() };
+            let body = &source[begin..begin + length];
             let field = |line: &str| {
                 let (name, _) = line.trim().strip_prefix("pub ")?.split_once(':')?;
                 Some(name.to_owned())

@@ -11,10 +11,6 @@
 //! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which stays; what erases them then
 //! is the scrubbing of the volume alone.
 
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
-};
 use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
 use lapwing_wire::{ids::labelled_hash, time::Timestamp};
 use serde_bytes::ByteBuf;
@@ -94,12 +90,15 @@ pub(super) fn seal(
 ) -> Result<Sealed, Fault> {
     let (key, secret) = key_of_today(cx, chat, number)?;
     let nonce: [u8; NONCE_LEN] = cx.random();
-    let cipher = XChaCha20Poly1305::new((&*secret).into());
-    let payload = Payload { msg: text.as_bytes(), aad: &associated(&chat, number) };
-    let sealed = cipher
-        .encrypt(XNonce::from_slice(&nonce), payload)
-        .map_err(|_| Fault::Inconsistent("a text cannot be sealed"))?;
-    Ok(Sealed { key, body: ByteBuf::from([nonce.as_slice(), &sealed].concat()) })
+    let mut body = Vec::with_capacity(NONCE_LEN + text.len() + TAG_LEN);
+    body.extend_from_slice(&nonce);
+    body.extend_from_slice(text.as_bytes());
+    let tag = body
+        .get_mut(NONCE_LEN..)
+        .and_then(|sealed| XChaCha::new(&secret).seal(&nonce, &associated(&chat, number), sealed))
+        .ok_or(Fault::Inconsistent("a text cannot be sealed"))?;
+    body.extend_from_slice(&tag);
+    Ok(Sealed { key, body: ByteBuf::from(body) })
 }
 
 /// Opens a text. `None` if its key is gone.

@@ -46,6 +46,12 @@ pub(super) fn lifetime(unit: &Unit<'_>, chat: &ChatId) -> Result<Option<Lifetime
     Ok(unit.get::<TimerRow>(chat)?.and_then(|row| shorter(&row)))
 }
 
+/// TMR-01: of every chat that has a timer.
+pub(super) fn lifetimes(unit: &Unit<'_>) -> Result<BTreeMap<ChatId, Lifetime>, Fault> {
+    let rows = unit.scan::<TimerRow>(&[])?;
+    Ok(rows.into_iter().filter_map(|(chat, row)| Some((chat, shorter(&row)?))).collect())
+}
+
 fn shorter(row: &TimerRow) -> Option<Lifetime> {
     row.ours.into_iter().chain(row.theirs).min().and_then(Lifetime::from_secs)
 }

@@ -1,6 +1,6 @@
 //! What is shown of a compartment: read models, without secrets, with peers' text marked as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lapwing_protocol::{
     alert::{Cause, Status},
@@ -232,9 +232,20 @@ pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
 pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
     let contacts = unit.range_as::<ContactRow, ContactStanding>(&[], None, usize::MAX, false)?;
     let contacts: BTreeMap<ChatId, ContactStanding> = contacts.into_iter().collect();
+    // Each table once, instead of once for each chat.
+    let renewing = renewal::waiting(unit)?;
+    let timers = expiry::lifetimes(unit)?;
+    let drafts = unit.range_as::<DraftRow, IgnoredAny>(&[], None, usize::MAX, false)?;
+    let drafts: BTreeSet<ChatId> = drafts.into_iter().map(|(id, _)| id).collect();
     let mut all = Vec::new();
     for (id, row) in unit.scan::<ChatRow>(&[])? {
-        all.push(chat_view(unit, id, row, contacts.get(&id).copied())?);
+        let beside = Beside {
+            contact: contacts.get(&id).copied(),
+            renewing: renewing.contains(&id),
+            timer: timers.get(&id).copied(),
+            draft: drafts.contains(&id),
+        };
+        all.push(chat_view(unit, id, row, &beside)?);
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
@@ -247,8 +258,13 @@ pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
 pub fn chat(unit: &Unit<'_>, name: &str) -> Result<ChatView, Fault> {
     let id = contact::id_of(unit, name)?;
     let contact = unit.get::<ContactRow>(&id)?;
-    let standing = contact.map(|row| ContactStanding { state: row.state, verified: row.verified });
-    chat_view(unit, id, unit.get::<ChatRow>(&id)?.ok_or(Fault::UnknownChat)?, standing)
+    let beside = Beside {
+        contact: contact.map(|row| ContactStanding { state: row.state, verified: row.verified }),
+        renewing: renewal::is_waiting(unit, &id)?,
+        timer: expiry::lifetime(unit, &id)?,
+        draft: unit.get::<DraftRow>(&id)?.is_some(),
+    };
+    chat_view(unit, id, unit.get::<ChatRow>(&id)?.ok_or(Fault::UnknownChat)?, &beside)
 }
 
 /// The name of a chat.
@@ -259,17 +275,20 @@ pub fn chat_name(unit: &Unit<'_>, chat: &ChatId) -> Result<String, Fault> {
     unit.get::<ChatRow>(chat)?.map(|row| row.name).ok_or(Fault::UnknownChat)
 }
 
-fn chat_view(
-    unit: &Unit<'_>,
-    id: ChatId,
-    row: ChatRow,
+/// What other records say of a chat.
+struct Beside {
     contact: Option<ContactStanding>,
-) -> Result<ChatView, Fault> {
-    let state = match (&contact, row.kind) {
+    renewing: bool,
+    timer: Option<Lifetime>,
+    draft: bool,
+}
+
+fn chat_view(unit: &Unit<'_>, id: ChatId, row: ChatRow, beside: &Beside) -> Result<ChatView, Fault> {
+    let state = match (&beside.contact, row.kind) {
         (Some(contact), _) => match contact.state {
             ContactState::Invited => ChatState::Invited,
             ContactState::Joining | ContactState::Joined => ChatState::Joining,
-            ContactState::Established if renewal::is_waiting(unit, &id)? => ChatState::Renewing,
+            ContactState::Established if beside.renewing => ChatState::Renewing,
             ContactState::Established => ChatState::Open,
             ContactState::Failed => ChatState::Failed,
         },
@@ -277,13 +296,13 @@ fn chat_view(
     };
     Ok(ChatView {
         id,
-        timer: expiry::lifetime(unit, &id)?,
-        draft: unit.get::<DraftRow>(&id)?.is_some(),
+        timer: beside.timer,
+        draft: beside.draft,
         name: row.name,
         kind: row.kind,
         state,
         blocked: row.blocked,
-        verified: contact.is_some_and(|contact| contact.verified),
+        verified: beside.contact.is_some_and(|contact| contact.verified),
         unread: usize::try_from(row.unread).unwrap_or(usize::MAX),
         waiting: usize::try_from(row.waiting).unwrap_or(usize::MAX),
         last: row.last,

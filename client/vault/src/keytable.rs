@@ -13,7 +13,8 @@
 //! Known gaps: an image from before the destruction, together with the volume key, still has the key.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap},
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -34,8 +35,15 @@ use crate::{
 };
 
 const PLAIN_LEN: usize = TABLE_UNIT_LEN - SEAL_OVERHEAD;
-const ENTRY_LEN: usize = 1 + 16 + 32;
+const NAME_LEN: usize = 16;
+/// An entry in memory: it is used, or it is not there.
+const KEPT_LEN: usize = NAME_LEN + 32;
+const ENTRY_LEN: usize = 1 + KEPT_LEN;
 const ENTRIES: usize = (PLAIN_LEN - GENERATION_LEN) / ENTRY_LEN;
+/// Units from which on a second thread opens most of them ...
+const PARALLEL_UNITS: usize = 8;
+/// ... and of which the first one opens this share, after its other work.
+const OWN_PERCENT: usize = 35;
 
 const _: () = assert!(ENTRIES == 82);
 
@@ -57,7 +65,23 @@ pub struct KeyTable {
 
 struct State {
     units: Vec<Unit>,
+    /// Which unit has the key of a name: made at the first question, made anew after a change.
+    places: Option<HashMap<KeyName, usize>>,
     rng: FillRng,
+}
+
+impl State {
+    fn key(&mut self, name: KeyName) -> Option<Secret<32>> {
+        let Self { units, places, rng: _ } = self;
+        let places = places.get_or_insert_with(|| {
+            let of = |(number, unit): (usize, &Unit)| -> Vec<(KeyName, usize)> {
+                let names = unit.content.names().filter_map(|name| name.try_into().ok());
+                names.map(|name| (KeyName(name), number)).collect()
+            };
+            units.iter().enumerate().flat_map(of).collect()
+        });
+        units.get(*places.get(&name)?)?.content.key(name)
+    }
 }
 
 /// One unit as it is on the disk.
@@ -67,20 +91,26 @@ struct Unit {
     content: UnitContent,
 }
 
-/// The entries of one unit.
-#[derive(Default)]
+/// The entries of one unit: names and keys one after the other, sorted by name. They stay out of the guarded pages,
+/// of which a process has few, and in one piece, because there are thousands.
 pub(crate) struct UnitContent {
-    keys: BTreeMap<KeyName, Secret<32>>,
+    entries: Zeroizing<Vec<u8>>,
+}
+
+impl Default for UnitContent {
+    fn default() -> Self {
+        // Never moved while it grows: no copy of a key stays behind.
+        Self { entries: Zeroizing::new(Vec::with_capacity(ENTRIES * KEPT_LEN)) }
+    }
 }
 
 impl UnitContent {
     fn encode(&self, generation: Generation) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(PLAIN_LEN));
         out.extend_from_slice(&generation.to_bytes());
-        for (name, key) in self.keys.iter().take(ENTRIES) {
+        for entry in self.entries.chunks_exact(KEPT_LEN).take(ENTRIES) {
             out.push(1);
-            out.extend_from_slice(&name.0);
-            out.extend_from_slice(key.expose());
+            out.extend_from_slice(entry);
         }
         out.resize(PLAIN_LEN, 0);
         out
@@ -91,32 +121,156 @@ impl UnitContent {
         if plaintext.len() != PLAIN_LEN {
             return None;
         }
-        let mut keys = BTreeMap::new();
+        let mut content = Self::default();
         for entry in rest.chunks_exact(ENTRY_LEN) {
             let (used, entry) = entry.split_first()?;
-            let (name, key) = entry.split_first_chunk::<16>()?;
             match used {
                 0 => {}
+                // As a rule they lie in the order of their names.
+                1 if content.last().is_none_or(|last| last < name_of(entry)) => {
+                    content.entries.extend_from_slice(entry)
+                }
                 1 => {
-                    let key = Secret::filled(|out: &mut [u8; 32]| out.copy_from_slice(key));
-                    if keys.insert(KeyName(*name), key).is_some() {
-                        return None;
-                    }
+                    let at = content.find(name_of(entry)).err()?;
+                    content.insert_at(at, entry);
                 }
                 _ => return None,
             }
         }
-        Some((Generation::from_bytes(*generation), Self { keys }))
+        Some((Generation::from_bytes(*generation), content))
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() / KEPT_LEN
+    }
+
+    fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.entries.chunks_exact(KEPT_LEN).map(name_of)
+    }
+
+    fn last(&self) -> Option<&[u8]> {
+        self.names().next_back()
+    }
+
+    /// Where the entry of this name is, or belongs.
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            match name_of(&self.entries[middle * KEPT_LEN..]).cmp(name) {
+                Ordering::Less => from = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => to = middle,
+            }
+        }
+        Err(from)
+    }
+
+    fn key(&self, name: KeyName) -> Option<Secret<32>> {
+        let at = self.find(&name.0).ok()? * KEPT_LEN;
+        let key: &[u8; 32] = self.entries.get(at + NAME_LEN..)?.first_chunk()?;
+        Some(Secret::filled(|out| *out = *key))
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// With one more entry; the caller has seen that there is room.
+    fn with(&self, name: KeyName, key: &Secret<32>) -> Self {
+        let mut content = self.duplicate();
+        if let Err(at) = content.find(&name.0) {
+            let entry = Zeroizing::new([name.0.as_slice(), key.expose()].concat());
+            content.insert_at(at, &entry);
+        }
+        content
+    }
+
+    fn without(&self, names: &BTreeSet<KeyName>) -> Self {
+        let mut content = Self::default();
+        for entry in self.entries.chunks_exact(KEPT_LEN) {
+            let gone = name_of(entry).try_into().is_ok_and(|name| names.contains(&KeyName(name)));
+            if !gone {
+                content.entries.extend_from_slice(entry);
+            }
+        }
+        content
+    }
+
+    fn insert_at(&mut self, at: usize, entry: &[u8]) {
+        let at = at * KEPT_LEN;
+        self.entries.extend_from_slice(entry);
+        self.entries[at..].rotate_right(KEPT_LEN);
     }
 
     fn duplicate(&self) -> Self {
-        Self { keys: self.keys.iter().map(|(name, key)| (*name, heap_copy(key))).collect() }
+        let mut content = Self::default();
+        content.entries.extend_from_slice(&self.entries);
+        content
     }
 }
 
-/// Table keys are many: they stay out of the guarded pages, of which a process has few.
-fn heap_copy(key: &Secret<32>) -> Secret<32> {
-    Secret::filled(|out| *out = *key.expose())
+/// The name with which an entry begins.
+fn name_of(entry: &[u8]) -> &[u8] {
+    &entry[..NAME_LEN.min(entry.len())]
+}
+
+/// One unit with both of its copies, opened.
+enum Opened {
+    /// The newest copy, and whether both say the same of what is to be destroyed.
+    Whole(Unit, bool),
+    Damaged,
+}
+
+impl Unit {
+    /// Opens all units, those of a large table on two threads, and does something else meanwhile.
+    fn open_all<T>(key: &Secret<32>, stored: &[u8], meanwhile: impl FnOnce() -> T) -> (Vec<Opened>, T) {
+        let open = |from: usize, units: &[u8]| -> Vec<Opened> {
+            let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
+            let units = units.chunks_exact(2 * TABLE_UNIT_LEN);
+            (from..).zip(units).map(|(unit, bytes)| Self::open(key, unit, bytes, &mut plaintext)).collect()
+        };
+        let count = stored.len() / (2 * TABLE_UNIT_LEN);
+        if count < PARALLEL_UNITS {
+            return (open(0, stored), meanwhile());
+        }
+        // The other thread has nothing else to do.
+        let own = count * OWN_PERCENT / 100;
+        let (first, second) = stored.split_at(own * 2 * TABLE_UNIT_LEN);
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| open(own, second));
+            let other = meanwhile();
+            let mut all = open(0, first);
+            match others.join() {
+                Ok(opened) => all.extend(opened),
+                Err(_) => all.push(Opened::Damaged),
+            }
+            (all, other)
+        })
+    }
+
+    /// Opens both copies of a unit, which lie one behind the other in `stored`.
+    fn open(key: &Secret<32>, unit: usize, stored: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Opened {
+        let mut copies: Vec<(usize, Generation, UnitContent)> = Vec::with_capacity(2);
+        for (copy, bytes) in stored.chunks_exact(TABLE_UNIT_LEN).enumerate() {
+            if sector::open_into(key, Place::copy_of(unit as u64, copy), bytes, plaintext)
+                && let Some((generation, content)) = UnitContent::decode(plaintext)
+            {
+                copies.push((copy, generation, content));
+            }
+        }
+        if let [(_, one, _), (_, other, _)] = copies.as_slice()
+            && one.is_newer_than(*other)
+        {
+            copies.swap(0, 1);
+        }
+        let Some((newest_copy, generation, content)) = copies.pop() else { return Opened::Damaged };
+        // A key that only the older copy has was being destroyed; a copy that does not open was being
+        // written, and may still be readable to who repairs its bits.
+        let complete =
+            copies.pop().is_some_and(|(_, _, older)| older.names().all(|name| content.contains(name)));
+        Opened::Whole(Self { generation, newest_copy, content }, complete)
+    }
 }
 
 impl KeyTable {
@@ -182,56 +336,39 @@ impl KeyTable {
         Ok(())
     }
 
-    /// Opens the table and completes what a crash interrupted (VLT-62).
-    pub(crate) fn open(
+    /// Opens the table and completes what a crash interrupted (VLT-62). What else opening a volume takes is done
+    /// `meanwhile`: the table's many units are most of it.
+    pub(crate) fn open<T>(
         backend: Arc<dyn Backend>,
         geometry: Geometry,
         grant: &Grant,
         rng: FillRng,
-    ) -> Result<Self, VolumeError> {
+        meanwhile: impl FnOnce() -> T,
+    ) -> Result<(Self, T), VolumeError> {
         let key = subkey(&grant.key.0, labels::KEY_TABLE);
         let mut units = Vec::with_capacity(geometry.table_units());
         let mut interrupted = Vec::new();
-        let mut stored = vec![0; 2 * TABLE_UNIT_LEN];
-        for unit in 0..geometry.table_units() {
-            backend.read_at(geometry.table_unit(grant.region, unit, 0), &mut stored)?;
-            let mut copies: Vec<(usize, Generation, UnitContent)> = Vec::with_capacity(2);
-            for (copy, bytes) in stored.chunks_exact(TABLE_UNIT_LEN).enumerate() {
-                let plaintext = sector::open(&key, Place::copy_of(unit as u64, copy), bytes);
-                if let Some((generation, content)) = plaintext.and_then(|bytes| UnitContent::decode(&bytes)) {
-                    copies.push((copy, generation, content));
-                }
-            }
-            if let [(_, one, _), (_, other, _)] = copies.as_slice()
-                && one.is_newer_than(*other)
-            {
-                copies.swap(0, 1);
-            }
-            let Some((newest_copy, generation, content)) = copies.pop() else {
-                return Err(VolumeError::Damaged);
-            };
-            // A key that only the older copy has was being destroyed; a copy that does not open was being
-            // written, and may still be readable to who repairs its bits.
-            let complete = copies
-                .pop()
-                .is_some_and(|(_, _, older)| older.keys.keys().all(|name| content.keys.contains_key(name)));
+        let mut stored = vec![0; geometry.table_units() * 2 * TABLE_UNIT_LEN];
+        backend.read_at(geometry.table_unit(grant.region, 0, 0), &mut stored)?;
+        let (all, other) = Unit::open_all(&key, &stored, meanwhile);
+        for (unit, opened) in all.into_iter().enumerate() {
+            let Opened::Whole(known, complete) = opened else { return Err(VolumeError::Damaged) };
             if !complete {
                 interrupted.push(unit);
             }
-            units.push(Unit { generation, newest_copy, content });
+            units.push(known);
         }
-        let state = Mutex::new(State { units, rng });
+        let state = Mutex::new(State { units, places: None, rng });
         let table = Self { backend, geometry, region: grant.region, key, state };
         for unit in interrupted {
             table.rewrite(&mut table.state(), unit, None)?;
         }
-        Ok(table)
+        Ok((table, other))
     }
 
     /// The key of this name, if there is one.
     pub fn get(&self, name: KeyName) -> Option<Secret<32>> {
-        let state = self.state();
-        state.units.iter().find_map(|unit| unit.content.keys.get(&name)).map(heap_copy)
+        self.state().key(name)
     }
 
     /// The key of this name; a fresh random one if there was none, on the disk before this returns.
@@ -241,14 +378,13 @@ impl KeyTable {
     /// [`VolumeError::KeyTableFull`], or the system's error; then there is no new key.
     pub fn get_or_create(&self, name: KeyName) -> Result<Secret<32>, VolumeError> {
         let mut state = self.state();
-        if let Some(key) = state.units.iter().find_map(|unit| unit.content.keys.get(&name)) {
-            return Ok(heap_copy(key));
+        if let Some(key) = state.key(name) {
+            return Ok(key);
         }
-        let room = state.units.iter().position(|unit| unit.content.keys.len() < ENTRIES);
+        let room = state.units.iter().position(|unit| unit.content.len() < ENTRIES);
         let unit = room.ok_or(VolumeError::KeyTableFull)?;
         let key = Secret::filled(|out| rand_core::RngCore::fill_bytes(&mut state.rng, out));
-        let mut content = state.units[unit].content.duplicate();
-        content.keys.insert(name, heap_copy(&key));
+        let content = state.units[unit].content.with(name, &key);
         self.rewrite(&mut state, unit, Some(content))?;
         Ok(key)
     }
@@ -263,11 +399,10 @@ impl KeyTable {
         let mut state = self.state();
         let names: BTreeSet<KeyName> = names.iter().copied().collect();
         for unit in 0..state.units.len() {
-            if !state.units[unit].content.keys.keys().any(|name| names.contains(name)) {
+            let content = state.units[unit].content.without(&names);
+            if content.len() == state.units[unit].content.len() {
                 continue;
             }
-            let mut content = state.units[unit].content.duplicate();
-            content.keys.retain(|name, _| !names.contains(name));
             self.rewrite(&mut state, unit, Some(content))?;
             self.rewrite(&mut state, unit, None)?;
         }
@@ -276,7 +411,7 @@ impl KeyTable {
 
     /// Keys in the table.
     pub fn len(&self) -> usize {
-        self.state().units.iter().map(|unit| unit.content.keys.len()).sum()
+        self.state().units.iter().map(|unit| unit.content.len()).sum()
     }
 
     /// Whether the table holds no key.
@@ -297,7 +432,7 @@ impl KeyTable {
         unit: usize,
         content: Option<UnitContent>,
     ) -> Result<(), VolumeError> {
-        let State { units, rng } = state;
+        let State { units, places, rng } = state;
         let Some(known) = units.get_mut(unit) else { return Err(VolumeError::Damaged) };
         let generation = known.generation.next();
         let copy = 1 - known.newest_copy;
@@ -308,6 +443,13 @@ impl KeyTable {
         known.generation = generation;
         known.newest_copy = copy;
         if let Some(content) = content {
+            if let Some(places) = places {
+                if content.len() < known.content.len() {
+                    places.retain(|_, place| *place != unit);
+                }
+                let names = content.names().filter_map(|name| name.try_into().ok());
+                places.extend(names.map(|name| (KeyName(name), unit)));
+            }
             known.content = content;
         }
         Ok(())
@@ -341,7 +483,7 @@ mod tests {
         let grant = Grant { region: RegionIndex::all()[1], key: VolumeKey(Secret::random(&mut rng)) };
         KeyTable::create(&backend, &geometry, &grant, &mut rng).unwrap();
         let fill = FillRng::seeded(&mut rng);
-        let table = KeyTable::open(Arc::new(backend), geometry, &grant, fill).unwrap();
+        let (table, ()) = KeyTable::open(Arc::new(backend), geometry, &grant, fill, || ()).unwrap();
         let state = table.state();
         assert!(state.units.iter().all(|unit| unit.newest_copy == 1));
         let starts: Vec<_> = state.units.iter().map(|unit| unit.generation.to_bytes()).collect();
@@ -349,10 +491,57 @@ mod tests {
     }
 
     fn content(count: u8) -> UnitContent {
-        let keys = (0..count)
-            .map(|i| (KeyName([i; 16]), Secret::filled(|out: &mut [u8; 32]| out.fill(i))))
-            .collect();
-        UnitContent { keys }
+        (0..count).fold(UnitContent::default(), |content, i| {
+            content.with(KeyName([i; 16]), &Secret::filled(|out: &mut [u8; 32]| out.fill(i)))
+        })
+    }
+
+    #[test]
+    fn entries_are_found_whatever_their_order_and_a_name_twice_is_refused() {
+        let mut bytes = content(0).encode(Generation::from_bytes([1; 8]));
+        for (place, name) in [7, 3, 9, 1].into_iter().enumerate() {
+            let at = GENERATION_LEN + place * ENTRY_LEN;
+            bytes[at] = 1;
+            bytes[at + 1..at + 1 + NAME_LEN].fill(name);
+            bytes[at + 1 + NAME_LEN..at + ENTRY_LEN].fill(name + 1);
+        }
+        let (_, decoded) = UnitContent::decode(&bytes).unwrap();
+        assert_eq!(decoded.len(), 4);
+        for name in 0..12 {
+            let key = decoded.key(KeyName([name; 16]));
+            let expected = [7, 3, 9, 1].contains(&name).then_some([name + 1; 32]);
+            assert_eq!(key.map(|key| *key.expose()), expected);
+        }
+        let again = GENERATION_LEN + 4 * ENTRY_LEN;
+        bytes.copy_within(GENERATION_LEN..GENERATION_LEN + ENTRY_LEN, again);
+        assert!(UnitContent::decode(&bytes).is_none());
+    }
+
+    #[test]
+    fn the_table_answers_like_a_map_through_every_change_and_after_opening_again() {
+        let geometry = Geometry::new(ContainerSize::DEFAULT);
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        let image = vec![0; usize::try_from(ContainerSize::DEFAULT.bytes()).unwrap()];
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::with_image(image));
+        let grant = Grant { region: RegionIndex::all()[2], key: VolumeKey(Secret::random(&mut rng)) };
+        KeyTable::create(&*backend, &geometry, &grant, &mut rng).unwrap();
+        let mut known: std::collections::BTreeMap<u8, [u8; 32]> = std::collections::BTreeMap::new();
+        for round in 0..4_u8 {
+            let fill = FillRng::seeded(&mut rng);
+            let (table, ()) = KeyTable::open(Arc::clone(&backend), geometry, &grant, fill, || ()).unwrap();
+            for name in (round * 30..round * 30 + 90).rev() {
+                let key = *table.get_or_create(KeyName([name; 16])).unwrap().expose();
+                assert_eq!(*known.entry(name).or_insert(key), key);
+            }
+            let gone: Vec<u8> = known.keys().copied().filter(|name| name % 7 == round).collect();
+            table.destroy(&gone.iter().map(|name| KeyName([*name; 16])).collect::<Vec<_>>()).unwrap();
+            known.retain(|name, _| !gone.contains(name));
+            assert_eq!(table.len(), known.len());
+            for name in 0..=u8::MAX {
+                let key = table.get(KeyName([name; 16])).map(|key| *key.expose());
+                assert_eq!(key, known.get(&name).copied());
+            }
+        }
     }
 
     proptest! {

@@ -113,11 +113,11 @@ impl Volume {
         open: Box<dyn Send + Sync>,
     ) -> Result<Self, VolumeError> {
         let table_rng = FillRng::seeded(&mut rng);
-        let keys = KeyTable::open(Arc::clone(&backend), geometry, &grant, table_rng)?;
         let id = grant.key.id();
-        let opener = Opener { backend, geometry, grant, rng: Mutex::new(rng) };
-        let opened = opener.open(None)?;
-        let state = Mutex::new(State { database: Some(opened), live: Arc::new(()) });
+        let opener = Opener { backend: Arc::clone(&backend), geometry, grant, rng: Mutex::new(rng) };
+        let (keys, opened) =
+            KeyTable::open(backend, geometry, &opener.grant, table_rng, || opener.open(None))?;
+        let state = Mutex::new(State { database: Some(opened?), live: Arc::new(()) });
         Ok(Self { id, opener, state, keys, _open: open })
     }
 

@@ -79,6 +79,11 @@ impl Corpus {
         Message { order, chat, time, own: rng.next_u32().is_multiple_of(2), text }
     }
 
+    /// The messages at these places.
+    pub fn messages(&self, orders: std::ops::Range<u64>) -> Vec<Message> {
+        orders.map(|order| self.message(order)).collect()
+    }
+
     /// How many of the messages hold the frequent word.
     pub const fn frequent_in(&self) -> u64 {
         self.count / 3

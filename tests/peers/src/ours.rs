@@ -3,22 +3,20 @@
 
 use std::{ops::ControlFlow, path::Path, time::Duration};
 
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
-};
 use lapwing::{
     engine::{
         search::{self, Query},
         view::{self, Span},
     },
     store::{
-        Base, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MailboxRow, MailboxState,
+        Base, BodyKeyRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MailboxRow, MailboxState,
         MessageRow, MessageState, NameRow, Purpose, SettingsRow, Unit, VolumeBase, Writer,
     },
 };
 use lapwing_protocol::content::MessageId;
-use lapwing_vault::{Container, ContainerSize, Cost, FileBackend, Passphrase, Session};
+use lapwing_vault::{
+    Container, ContainerSize, Cost, FileBackend, NONCE_LEN, Passphrase, Session, TAG_LEN, XChaCha,
+};
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     frame::{MailboxKind, Seq},
@@ -29,7 +27,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use serde_bytes::ByteBuf;
 
-use crate::corpus::{self, CHATS, Corpus, Message};
+use crate::corpus::{self, CHATS, Message};
 
 /// What is derived is not measured.
 pub const TINY: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
@@ -38,7 +36,6 @@ pub const PASSPHRASE: &str = "copper lantern seven rivers";
 
 const BODY_LABEL: &[u8] = b"lapwing/1 message body";
 const DAY_MS: u64 = 24 * 3600 * 1000;
-const NONCE: usize = 24;
 
 /// The bench's compartment.
 pub struct Ours {
@@ -71,14 +68,6 @@ fn mailbox_id(chat: u64) -> MailboxId {
     MailboxId::from_bytes(labelled_hash(b"a mailbox of the bench", &[&chat.to_be_bytes()]))
 }
 
-fn key_name(message: &Message) -> [u8; 16] {
-    let chat = chat_id(message.chat);
-    let hash = labelled_hash(BODY_LABEL, &[chat.as_bytes(), &(message.time / DAY_MS).to_be_bytes()]);
-    let mut name = [0; 16];
-    name.copy_from_slice(&hash[..16]);
-    name
-}
-
 impl Ours {
     /// A vault with an empty compartment that has the chats.
     pub fn create(path: &Path, size: u64, cost: Cost) -> Self {
@@ -96,7 +85,7 @@ impl Ours {
     fn found(&mut self) {
         let relay = RelayAddress::new(RelayKey::of_spki(b"a relay"), "relay.example", 443).unwrap();
         let mut unit = Unit::new(&self.base);
-        unit.put(&(), &SettingsRow { name: "main".to_owned() });
+        unit.put(&(), &SettingsRow { name: "main".to_owned(), leaving: false });
         for chat in 0..CHATS {
             let id = chat_id(chat);
             let created = Timestamp::from_millis(corpus::BEGIN_MS);
@@ -183,14 +172,23 @@ impl Ours {
         let chat = chat_id(message.chat);
         let order = unit.next(Counter::Order).unwrap();
         assert_eq!(order, message.order);
-        let name = key_name(message);
+        let place = (chat, message.time / DAY_MS);
+        let mut keyed = unit.get::<BodyKeyRow>(&place).unwrap().unwrap_or_else(|| {
+            let hash = labelled_hash(BODY_LABEL, &[&order.to_be_bytes()]);
+            BodyKeyRow { name: hash[..16].try_into().unwrap(), bodies: 0 }
+        });
+        keyed.bodies += 1;
+        unit.put(&place, &keyed);
+        let name = keyed.name;
         let key = unit.make_body_key(&name).unwrap();
-        let mut nonce = [0; NONCE];
+        let mut nonce = [0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
         let aad = [BODY_LABEL, chat.as_bytes(), &order.to_be_bytes()].concat();
-        let payload = Payload { msg: message.text.as_bytes(), aad: &aad };
-        let cipher = XChaCha20Poly1305::new((&*key).into());
-        let sealed = cipher.encrypt(XNonce::from_slice(&nonce), payload).unwrap();
+        let mut body = Vec::with_capacity(NONCE_LEN + message.text.len() + TAG_LEN);
+        body.extend_from_slice(&nonce);
+        body.extend_from_slice(message.text.as_bytes());
+        let tag = XChaCha::new(&key).seal(&nonce, &aad, &mut body[NONCE_LEN..]).unwrap();
+        body.extend_from_slice(&tag);
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
         let time = Timestamp::from_millis(message.time);
@@ -203,7 +201,8 @@ impl Ours {
                 stored: time,
                 state: if message.own { MessageState::Sent } else { MessageState::Received },
                 key: name,
-                body: ByteBuf::from([nonce.as_slice(), &sealed].concat()),
+                body: ByteBuf::from(body),
+            lives: None,
             },
         );
         let mut row = unit.get::<ChatRow>(&chat).unwrap().unwrap();
@@ -228,19 +227,11 @@ impl Ours {
         self.base.commit(unit.into_changes()).unwrap();
     }
 
-    /// Makes the keys that these messages' bodies are sealed with, where there are none yet.
-    pub fn make_keys(&mut self, messages: &[Message]) {
-        let unit = Unit::new(&self.base);
-        for message in messages {
-            unit.make_body_key(&key_name(message)).unwrap();
-        }
-    }
-
     /// Many messages in one commit.
-    pub fn commit_many(&mut self, corpus: &Corpus, orders: impl Iterator<Item = u64>) {
+    pub fn commit_many(&mut self, messages: &[Message]) {
         let mut unit = Unit::new(&self.base);
-        for order in orders {
-            Self::stage(&mut unit, &corpus.message(order), &mut self.rng);
+        for message in messages {
+            Self::stage(&mut unit, message, &mut self.rng);
         }
         self.base.commit(unit.into_changes()).unwrap();
     }
@@ -290,6 +281,6 @@ impl Ours {
     /// Bytes in use of the volume, and the most that ordinary writing may use.
     pub fn space(&self) -> (u64, u64) {
         let usage = self.base.volume().usage().unwrap();
-        (usage.used, usage.soft_limit)
+        (usage.used, usage.limit)
     }
 }

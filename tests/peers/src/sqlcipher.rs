@@ -5,7 +5,7 @@ use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path};
 use rusqlite::{Connection, params};
 
 use crate::{
-    corpus::{self, CHATS, Corpus, Message},
+    corpus::{self, CHATS, Message},
     flush,
     ours::{Listed, chat_name},
 };
@@ -131,10 +131,10 @@ impl SqlCipher {
     }
 
     /// Many messages in one commit.
-    pub fn commit_many(&mut self, corpus: &Corpus, orders: impl Iterator<Item = u64>) {
+    pub fn commit_many(&mut self, messages: &[Message]) {
         self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for order in orders {
-            self.insert(&corpus.message(order));
+        for message in messages {
+            self.insert(message);
         }
         self.connection.execute_batch("COMMIT").unwrap();
     }

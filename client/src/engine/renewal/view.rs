@@ -1,6 +1,9 @@
 //! What is shown of renewals.
 
+use std::collections::BTreeSet;
+
 use lapwing_wire::time::Timestamp;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::super::Fault;
 use crate::store::{ChatId, ChatRow, RenewalRow, Unit};
@@ -34,4 +37,15 @@ pub fn renewals(unit: &Unit<'_>) -> Result<Vec<RenewalView>, Fault> {
 /// Whether the session of a chat was begun anew and the peer has not answered yet.
 pub(in super::super) fn is_waiting(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
     Ok(unit.get::<RenewalRow>(chat)?.is_some_and(|row| row.waiting.is_some()))
+}
+
+/// The chats of which [`is_waiting`] says yes.
+pub(in super::super) fn waiting(unit: &Unit<'_>) -> Result<BTreeSet<ChatId>, Fault> {
+    #[derive(Deserialize)]
+    struct Waiting {
+        #[serde(default)]
+        waiting: Option<IgnoredAny>,
+    }
+    let rows = unit.range_as::<RenewalRow, Waiting>(&[], None, usize::MAX, false)?;
+    Ok(rows.into_iter().filter(|(_, row)| row.waiting.is_some()).map(|(chat, _)| chat).collect())
 }

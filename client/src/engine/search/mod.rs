@@ -7,7 +7,8 @@
 mod fold;
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
     ops::ControlFlow,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -16,7 +17,6 @@ use std::{
     thread,
 };
 
-use lapwing_wire::time::Timestamp;
 use memchr::memmem::Finder;
 use zeroize::Zeroizing;
 
@@ -26,7 +26,8 @@ use super::{
     view::{self, MessageView},
 };
 use crate::store::{
-    Base, BodyKeyName, ChatId, ChatRow, Counter, MessageRow, Order, Row, SealedText, StoreError, Unit,
+    Base, BodyKeyName, ChatId, ChatKind, ChatRow, Counter, MessageRow, Order, Row, SealedText, StoreError,
+    Unit,
 };
 
 /// Stretches of time that one chat is cut into at most, so that a single long chat keeps all workers busy.
@@ -96,16 +97,16 @@ pub fn search(
     workers: usize,
 ) -> Result<Vec<Hit>, Fault> {
     let mut unit = Unit::new(base);
-    let mut chats: Vec<(Option<Timestamp>, ChatId)> = match chat {
-        Some(chat) => vec![(None, *chat)],
-        None => unit.scan::<ChatRow>(&[])?.into_iter().map(|(id, row)| (row.last, id)).collect(),
+    let mut chats = match chat {
+        Some(chat) => vec![(*chat, unit.get::<ChatRow>(chat)?.ok_or(Fault::UnknownChat)?)],
+        None => unit.scan::<ChatRow>(&[])?,
     };
     // Where something was written last, the newest hits are found first, and older ones need not be opened.
-    chats.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
+    chats.sort_by_key(|(_, row)| Reverse(row.last));
     // Nothing of this unit is committed: the counter stays as it is.
     let newest = unit.next(Counter::Order)?;
     let hits = Hits::new(last);
-    let work = Work::new(chats.into_iter().map(|(_, chat)| chat).collect(), newest);
+    let work = Work::new(chats.iter().map(|(chat, _)| *chat).collect(), newest);
     let failed = AtomicBool::new(last == 0);
     let look = || {
         let mut worker = Worker::new(base, query, &hits);
@@ -126,22 +127,28 @@ pub fn search(
         std::iter::once(own).chain(others.into_iter().map(ended)).collect()
     });
     looked.into_iter().collect::<Result<(), _>>()?;
-    shown(&unit, hits.into_newest_first())
+    shown(&unit, &chats.into_iter().collect(), hits.into_newest_first())
 }
 
 /// What is shown of the hits.
-fn shown(unit: &Unit<'_>, hits: impl Iterator<Item = (Order, Found)>) -> Result<Vec<Hit>, Fault> {
-    let mut names: BTreeMap<ChatId, (String, group::Names)> = BTreeMap::new();
+fn shown(
+    unit: &Unit<'_>,
+    chats: &BTreeMap<ChatId, ChatRow>,
+    hits: impl Iterator<Item = (Order, Found)>,
+) -> Result<Vec<Hit>, Fault> {
+    let mut members: BTreeMap<ChatId, group::Names> = BTreeMap::new();
     let mut out = Vec::new();
     for (order, found) in hits {
-        let (name, members) = match names.entry(found.chat) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => {
-                new.insert((view::chat_name(unit, &found.chat)?, group::Names::of(unit, &found.chat)?))
+        let Some(chat) = chats.get(&found.chat) else { continue };
+        let names = match members.entry(found.chat) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) if chat.kind == ChatKind::Group => {
+                new.insert(group::Names::of(unit, &found.chat)?)
             }
+            Entry::Vacant(new) => new.insert(group::Names::default()),
         };
-        let message = view::message(members, order, &found.row, Some(found.text.to_string()));
-        out.push(Hit { chat: found.chat, name: name.clone(), message });
+        let message = view::message(names, order, &found.row, Some(found.text.to_string()));
+        out.push(Hit { chat: found.chat, name: chat.name.clone(), message });
     }
     Ok(out)
 }

@@ -1,7 +1,5 @@
-use std::cmp::Reverse;
-
 use lapwing_protocol::content::MessageId;
-use lapwing_wire::codec;
+use lapwing_wire::{codec, time::Timestamp};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -13,7 +11,7 @@ use crate::{
         Cx,
         conversation::{self, NewMessage},
     },
-    store::{ChatKind, MemoryBase, MessageState, Writer},
+    store::{MemoryBase, MessageState, Writer},
 };
 
 const DAY: u64 = 24 * 3600 * 1000;
@@ -79,7 +77,8 @@ fn the_newest_messages_of_all_chats_come_first_whatever_their_case() {
     assert_eq!(find(&base, "Á", None, 10), all[1..2]);
     assert!(find(&base, "bridge", None, 10).is_empty());
     assert!(find(&base, "ford", None, 0).is_empty());
-    assert!(find(&base, "ford", Some(9), 10).is_empty());
+    let query = Query::new("ford").unwrap();
+    assert!(matches!(search(&base, &query, Some(&chat(9)), 10, 2), Err(Fault::UnknownChat)));
 }
 
 #[test]

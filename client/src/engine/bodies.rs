@@ -115,6 +115,35 @@ pub(super) fn open(
     Ok(opened.then(|| String::from_utf8(std::mem::take(&mut *text)).ok().map(Zeroizing::new)).flatten())
 }
 
+/// Opens bodies one after the other, and keeps the key of the last: neighbours as a rule have the same.
+pub(super) struct Opener<'u, 'b> {
+    unit: &'u Unit<'b>,
+    key: Option<(BodyKeyName, Option<Zeroizing<[u8; 32]>>)>,
+}
+
+impl<'u, 'b> Opener<'u, 'b> {
+    pub(super) fn new(unit: &'u Unit<'b>) -> Self {
+        Self { unit, key: None }
+    }
+
+    /// As [`open`].
+    pub(super) fn open(
+        &mut self,
+        chat: &ChatId,
+        number: Order,
+        name: &BodyKeyName,
+        body: &[u8],
+    ) -> Result<Option<String>, Fault> {
+        if self.key.as_ref().is_none_or(|(known, _)| known != name) {
+            self.key = Some((*name, self.unit.body_key(name)?));
+        }
+        let Some((_, Some(key))) = &self.key else { return Ok(None) };
+        let mut text = Zeroizing::new(Vec::new());
+        let opened = open_into(key, chat, number, body, &mut text);
+        Ok(opened.then(|| String::from_utf8(std::mem::take(&mut *text)).ok()).flatten())
+    }
+}
+
 /// Opens a body into `out`, in place of what that held. Returns whether it is authentic; if not, `out` is empty.
 pub(super) fn open_into(
     key: &[u8; 32],

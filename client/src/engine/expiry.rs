@@ -9,7 +9,7 @@
 //! a member's own counts for his vault. TMR-07 a clock that was set back lengthens no time beyond a whole one from then on;
 //! one that jumps ahead erases what its time makes due: a device that lay in a drawer cannot be told from it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lapwing_protocol::{
     content::Body,

@@ -11,8 +11,9 @@ use lapwing_protocol::{
     timer::Lifetime,
 };
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
+use serde::de::IgnoredAny;
 
-use super::{Fault, contact, conversation, drafts, expiry, group, renewal, trust};
+use super::{Fault, bodies, contact, drafts, expiry, group, renewal, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
@@ -325,10 +326,11 @@ pub enum Span {
 /// # Errors
 /// [`Fault::UnknownChat`].
 pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<MessageView>, Fault> {
-    let row = unit.get::<ChatRow>(chat)?.ok_or(Fault::UnknownChat)?;
+    let shown = unit.get::<ChatRow>(chat)?.ok_or(Fault::UnknownChat)?;
     let mut rows = match span {
         Span::Unread => {
-            unit.range::<MessageRow>(chat.as_bytes(), Some(&(*chat, row.read_to)), usize::MAX, false)?
+            let after = (*chat, shown.read_to);
+            unit.range::<MessageRow>(chat.as_bytes(), Some(&after), usize::MAX, false)?
         }
         Span::Last(count) => {
             let mut rows = unit.range::<MessageRow>(chat.as_bytes(), None, count, true)?;
@@ -339,15 +341,19 @@ pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<Messag
             unit.get::<MessageRow>(&(*chat, order))?.map(|row| ((*chat, order), row)).into_iter().collect()
         }
     };
-    let names = group::Names::of(unit, chat)?;
+    let names = match shown.kind {
+        ChatKind::Group => group::Names::of(unit, chat)?,
+        ChatKind::Direct => group::Names::default(),
+    };
+    let mut bodies = bodies::Opener::new(unit);
     rows.drain(..)
         .map(|((_, order), row)| {
-            let text = conversation::text_of(unit, chat, order, &row)?;
+            let text = bodies.open(chat, order, &row.key, &row.body)?;
             let until = match row.lives {
                 Some(_) => unit.get::<DeadlineRow>(&(*chat, order))?.map(|deadline| deadline.at),
                 None => None,
             };
-            Ok(MessageView { until, ..message(&names, order, &row, text.map(|text| text.to_string())) })
+            Ok(MessageView { until, ..message(&names, order, &row, text) })
         })
         .collect()
 }

@@ -9,8 +9,8 @@ use lapwing::{
         view::{self, Span},
     },
     store::{
-        Base, BodyKeyRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MailboxRow, MailboxState,
-        MessageRow, MessageState, NameRow, Purpose, SettingsRow, Unit, VolumeBase, Writer,
+        Base, BodyKeyRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MailboxRow,
+        MailboxState, MessageRow, MessageState, NameRow, Purpose, SettingsRow, Unit, VolumeBase, Writer,
     },
 };
 use lapwing_protocol::content::MessageId;
@@ -202,7 +202,7 @@ impl Ours {
                 state: if message.own { MessageState::Sent } else { MessageState::Received },
                 key: name,
                 body: ByteBuf::from(body),
-            lives: None,
+                lives: None,
             },
         );
         let mut row = unit.get::<ChatRow>(&chat).unwrap().unwrap();

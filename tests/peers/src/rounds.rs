@@ -73,7 +73,11 @@ impl Rounds {
             one.iter().zip(other).map(|(one, other)| other.as_secs_f64() / one.as_secs_f64()).collect()
         };
         let print = |name: &str, times: &[Took]| {
-            print!("  {name:<46} {:>10} (work {:>10})", shown(median(&wall(times))), shown(median(&work(times))));
+            print!(
+                "  {name:<46} {:>10} (work {:>10})",
+                shown(median(&wall(times))),
+                shown(median(&work(times)))
+            );
         };
         print(ours, own);
         println!();
@@ -83,7 +87,10 @@ impl Rounds {
             let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
             let most = ratios.iter().copied().fold(0.0, f64::max);
             print(name, times);
-            println!("  ratio {ratio:.2} [{least:.2}-{most:.2}], of work {:.2}", median(&of(&work(own), &work(times))));
+            println!(
+                "  ratio {ratio:.2} [{least:.2}-{most:.2}], of work {:.2}",
+                median(&of(&work(own), &work(times)))
+            );
             // An arm in brackets is shown for what it is, and nothing is asked of it.
             if let Some(must) = self.must.filter(|must| ratio < *must && !name.starts_with('(')) {
                 missed.push(format!("{}: {ratio:.2} of {name}, must be {must}", self.what));

@@ -183,7 +183,8 @@ impl Bench<'_> {
                 fs::remove_file(entry.unwrap().path()).unwrap();
             }
             let mut ours = Ours::create(vault, self.options.mebibytes << 20, crate::ours::TINY);
-            rounds.add("lapwing", timed(|| messages.chunks(BATCH).for_each(|batch| ours.commit_many(batch))).0);
+            rounds
+                .add("lapwing", timed(|| messages.chunks(BATCH).for_each(|batch| ours.commit_many(batch))).0);
             let mut peer = SqlCipher::create(database, Journal::Wal);
             let (time, ()) = timed(|| {
                 messages.chunks(BATCH).for_each(|batch| peer.commit_many(batch));
@@ -307,7 +308,8 @@ impl Bench<'_> {
             next += COMMITS;
 
             let before = flush::count();
-            let (own, ()) = timed(|| taken().for_each(|(message, session)| ours.commit_one(message, session)));
+            let (own, ()) =
+                timed(|| taken().for_each(|(message, session)| ours.commit_one(message, session)));
             let flushes = (flush::count() - before) / COMMITS;
             let (wal, ()) =
                 timed(|| taken().for_each(|(message, session)| peer.commit_one(message, session, flushes)));

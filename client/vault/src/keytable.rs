@@ -302,16 +302,14 @@ impl KeyTable {
 
     /// Whether both hold the same keys.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let all = |table: &Self| -> BTreeMap<KeyName, Secret<32>> {
+        let all = |table: &Self| -> Vec<Zeroizing<Vec<u8>>> {
             let state = table.state();
-            let keys = state.units.iter().flat_map(|unit| &unit.content.keys);
-            keys.map(|(name, key)| (*name, heap_copy(key))).collect()
+            let entries = state.units.iter().flat_map(|unit| unit.content.entries.chunks_exact(KEPT_LEN));
+            let mut entries: Vec<_> = entries.map(|entry| Zeroizing::new(entry.to_vec())).collect();
+            entries.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
+            entries
         };
-        let (one, other) = (all(self), all(other));
-        one.len() == other.len()
-            && one.iter().zip(&other).all(|((name, key), (other_name, other_key))| {
-                name == other_name && key.expose() == other_key.expose()
-            })
+        all(self) == all(other)
     }
 
     /// Units with these contents, and empty ones after them.
@@ -336,9 +334,19 @@ impl KeyTable {
         Ok(())
     }
 
-    /// Opens the table and completes what a crash interrupted (VLT-62). What else opening a volume takes is done
-    /// `meanwhile`: the table's many units are most of it.
-    pub(crate) fn open<T>(
+    /// Opens the table and completes what a crash interrupted (VLT-62).
+    pub(crate) fn open(
+        backend: Arc<dyn Backend>,
+        geometry: Geometry,
+        grant: &Grant,
+        rng: FillRng,
+    ) -> Result<Self, VolumeError> {
+        Self::open_and(backend, geometry, grant, rng, || ()).map(|(table, ())| table)
+    }
+
+    /// As [`open`](Self::open). What else opening a volume takes is done `meanwhile`: the table's many units are most
+    /// of it.
+    pub(crate) fn open_and<T>(
         backend: Arc<dyn Backend>,
         geometry: Geometry,
         grant: &Grant,
@@ -483,7 +491,7 @@ mod tests {
         let grant = Grant { region: RegionIndex::all()[1], key: VolumeKey(Secret::random(&mut rng)) };
         KeyTable::create(&backend, &geometry, &grant, &mut rng).unwrap();
         let fill = FillRng::seeded(&mut rng);
-        let (table, ()) = KeyTable::open(Arc::new(backend), geometry, &grant, fill, || ()).unwrap();
+        let table = KeyTable::open(Arc::new(backend), geometry, &grant, fill).unwrap();
         let state = table.state();
         assert!(state.units.iter().all(|unit| unit.newest_copy == 1));
         let starts: Vec<_> = state.units.iter().map(|unit| unit.generation.to_bytes()).collect();
@@ -528,7 +536,7 @@ mod tests {
         let mut known: std::collections::BTreeMap<u8, [u8; 32]> = std::collections::BTreeMap::new();
         for round in 0..4_u8 {
             let fill = FillRng::seeded(&mut rng);
-            let (table, ()) = KeyTable::open(Arc::clone(&backend), geometry, &grant, fill, || ()).unwrap();
+            let table = KeyTable::open(Arc::clone(&backend), geometry, &grant, fill).unwrap();
             for name in (round * 30..round * 30 + 90).rev() {
                 let key = *table.get_or_create(KeyName([name; 16])).unwrap().expose();
                 assert_eq!(*known.entry(name).or_insert(key), key);

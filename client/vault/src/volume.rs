@@ -116,7 +116,7 @@ impl Volume {
         let id = grant.key.id();
         let opener = Opener { backend: Arc::clone(&backend), geometry, grant, rng: Mutex::new(rng) };
         let (keys, opened) =
-            KeyTable::open(backend, geometry, &opener.grant, table_rng, || opener.open(None))?;
+            KeyTable::open_and(backend, geometry, &opener.grant, table_rng, || opener.open(None))?;
         let state = Mutex::new(State { database: Some(opened?), live: Arc::new(()) });
         Ok(Self { id, opener, state, keys, _open: open })
     }

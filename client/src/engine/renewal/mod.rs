@@ -45,8 +45,8 @@ pub(super) use accept::{accept, repeated};
 pub(super) use begin::{answered, begin};
 pub(super) use refusal::refused;
 pub(super) use tickets::{enrol, received};
-pub(super) use view::{is_waiting, waiting};
 pub use view::{RenewalView, renewals};
+pub(super) use view::{is_waiting, waiting};
 
 use super::{
     Cx, Fault, conversation,

@@ -5,6 +5,7 @@ use lapwing_tests::scenario::{Outcome, Running, programs};
 /// Every command of this version (design section 7), as it is typed, with what its help must mention.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("init", &["--size", "--weak"]),
+    ("grow", &["--size", "--yes"]),
     ("status", &[]),
     ("doctor", &[]),
     ("relay", &["add", "list", "remove"]),

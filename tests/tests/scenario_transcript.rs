@@ -415,6 +415,16 @@ async fn mistakes(stage: &mut Stage) {
     }
     stage.world.net.bring_back(stage.relay);
     stage.types(&["sync"]).await;
+    // A larger vault: refused, not agreed to, made.
+    for words in [
+        ["grow", "--size", "8MiB", "--yes"].as_slice(),
+        &["grow", "--size", "24MiB"],
+        &["--json", "grow", "--size", "24MiB", "--yes"],
+        &["status"],
+        &["chat", "list"],
+    ] {
+        stage.types(words).await;
+    }
 }
 
 async fn played(mut stage: Stage) -> Vec<Played> {

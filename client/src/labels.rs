@@ -6,3 +6,7 @@ pub(crate) const MESSAGE_BODY: &[u8] = b"lapwing/1 message body";
 pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";
 /// Names the record of an alert that came.
 pub(crate) const ALERT_RECORD: &[u8] = b"lapwing/1 alert record";
+/// Derives the key of a backup from its passphrase.
+pub(crate) const BACKUP_KEY: &[u8] = b"lapwing/1 backup key";
+/// Associated data of a backup's segments.
+pub(crate) const BACKUP_SEGMENT: &[u8] = b"lapwing/1 backup segment";

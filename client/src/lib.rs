@@ -5,6 +5,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`cli`] | commands, prompts, output |
+//! | [`backup`] | the bytes of a backup |
 //! | [`client`] | an unlocked vault: its compartments, its relays, its passphrases |
 //! | [`driver`] | the only place that awaits: between engine, store and relays |
 //! | [`engine`] | the logic: events in, effects out, no input or output |
@@ -13,6 +14,7 @@
 //! | [`words`] | passphrases drawn at random |
 //! | [`clock`], [`untrusted`], [`error`] | the system's clock, peers' text, what went wrong |
 
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod clock;

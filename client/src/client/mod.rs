@@ -4,6 +4,7 @@
 //! same exchange with every relay of the payload (design 5.2). Nothing here knows what a passphrase is for.
 
 mod compartments;
+mod backup;
 mod fault;
 mod growth;
 mod passphrases;
@@ -22,6 +23,7 @@ use lapwing_wire::{
 };
 use rand_core::{OsRng, TryRngCore, UnwrapErr};
 
+pub use backup::{RestoreTarget, Summary};
 pub use fault::refused_by_engine;
 pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;

@@ -10,10 +10,11 @@ use lapwing_wire::{
 };
 
 use super::{
-    Cx, Fault, contact, conversation, drafts, erasing, expiry, group,
+    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, group,
     plan::{self, PlanSpec},
     relays, renewal, trust, vacate,
 };
+use crate::backup::Item;
 use crate::store::{ChatId, ContactRow, Order, PlanRow, SettingsRow, Sink};
 
 /// Something a person, or the program in his name, asks of one compartment.
@@ -144,6 +145,10 @@ pub enum Command {
         /// Which chat.
         chat: String,
     },
+    /// Takes items of a backup.
+    Import(Vec<Item>),
+    /// All items of a backup are here.
+    EndImport,
     /// Asks a contact to be a trusted contact.
     TrustAdd {
         /// Which chat.
@@ -311,6 +316,8 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             let (id, _) = contact::find(cx, &chat)?;
             renewal::begin(cx, id).map(|()| Reply::Done)
         }
+        Command::Import(items) => export::import(cx, items).map(|()| Reply::Done),
+        Command::EndImport => export::end_import(cx).map(|()| Reply::Done),
         Command::TrustAdd { chat } => trust::add(cx, &chat).map(Reply::Trust),
         Command::TrustAccept { chat } => trust::accept(cx, &chat).map(|()| Reply::Done),
         Command::TrustRemove { chat } => trust::remove(cx, &chat).map(|()| Reply::Done),

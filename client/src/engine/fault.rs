@@ -64,6 +64,9 @@ pub enum Fault {
     /// There is nothing to renew the session with.
     #[error("the session of this chat cannot be renewed: nothing of the other side is here to begin it with")]
     NoRenewalTicket,
+    /// The backup holds what this version does not know.
+    #[error("the backup holds something that this version of lapwing does not know")]
+    BadBackup,
     /// The owner blocked the chat.
     #[error("this chat is blocked")]
     Blocked,
@@ -169,6 +172,7 @@ impl Fault {
             Self::NotEstablished => "run: lapwing sync --wait 30",
             Self::RenewalWaits => "ask the other person to run: lapwing sync",
             Self::NoRenewalTicket => "make a new contact with a fresh ticket: lapwing invite NAME",
+            Self::BadBackup => "update lapwing",
             Self::Blocked => "to undo it: lapwing chat unblock NAME",
             Self::UnknownMessage => "see the numbers with: lapwing read CHAT --numbers",
             Self::NoDraft => "keep one with: lapwing draft CHAT -",

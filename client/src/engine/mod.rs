@@ -18,6 +18,7 @@
 //! | `inbox` | what a relay delivers |
 //! | `answer` | what a relay answers |
 //! | `outgoing` | operations for relays |
+//! | [`export`] | a compartment as the items of a backup, and back |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | `trust` | trusted contacts and alerts |
 //! | `vacate` | leaving a compartment that is to be deleted |
@@ -28,6 +29,7 @@
 
 pub mod command;
 pub mod event;
+pub mod export;
 pub mod fault;
 pub mod group;
 pub mod plan;

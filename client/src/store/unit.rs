@@ -239,6 +239,17 @@ impl<'a> Unit<'a> {
         Ok(next)
     }
 
+    /// A counter goes on behind `at` from now on, if it is not beyond it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn raise(&mut self, counter: Counter, at: u64) -> Result<(), StoreError> {
+        if self.next(counter)? <= at {
+            self.stage(counter.key(), Some(Zeroizing::new(codec::encode(&at))));
+        }
+        Ok(())
+    }
+
     /// See [`Base::body_key`].
     ///
     /// # Errors

@@ -95,6 +95,21 @@ impl Root {
     }
 }
 
+/// A key from a passphrase, for a file of its own beside containers: as expensive to guess as a container.
+///
+/// `salt` is random and new for each file; `purpose` is a domain-separation label.
+///
+/// # Errors
+/// [`DerivationError`].
+pub fn stretch(
+    passphrase: &Passphrase,
+    salt: &[u8; SALT_LEN],
+    cost: Cost,
+    purpose: &[u8],
+) -> Result<Secret<32>, DerivationError> {
+    Ok(expand(&Root::derive(passphrase, salt, cost)?.0, &[purpose]))
+}
+
 /// The keys one passphrase tries on every slot, used slots and empty ones alike (VLT-11).
 pub(crate) struct TrialKeys {
     pub(crate) openers: [OpenerKey; SLOT_COUNT],
@@ -147,6 +162,16 @@ mod tests {
         let other = Root::derive(&Passphrase::new("two"), &salt, TINY).unwrap();
         assert!(one.0.equals(&same.0));
         assert!(!one.0.equals(&other.0));
+    }
+
+    #[test]
+    fn a_key_for_another_file_is_none_of_a_containers() {
+        let (one, salt) = (Passphrase::new("one"), [2; SALT_LEN]);
+        let key = stretch(&one, &salt, TINY, b"a purpose").unwrap();
+        assert!(!key.equals(&stretch(&one, &salt, TINY, b"another").unwrap()));
+        assert!(!key.equals(&stretch(&one, &[3; SALT_LEN], TINY, b"a purpose").unwrap()));
+        let root = Root::derive(&one, &salt, TINY).unwrap();
+        assert!(root.trial_keys().slots.iter().all(|slot| !key.equals(&slot.0)) && !key.equals(&root.0));
     }
 
     #[test]

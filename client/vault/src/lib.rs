@@ -88,7 +88,7 @@ pub use crate::{
         VolumeError,
     },
     geometry::ContainerSize,
-    kdf::{Cost, Passphrase},
+    kdf::{Cost, Passphrase, stretch},
     keytable::{KeyName, KeyTable},
     memory::{Secret, WipingAllocator, harden_process, lock_memory},
     payload::{APPLICATION_MAX, Others, PayloadId, VolumeId},

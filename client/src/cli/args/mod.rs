@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 mod alert;
+mod backup;
 mod compartment;
 mod contact;
 mod demo;
@@ -16,6 +17,7 @@ mod sos;
 mod vault;
 
 pub use alert::{AlertCommand, TrustCommand};
+pub use backup::BackupCommand;
 pub use compartment::CompartmentCommand;
 pub use contact::{ChatCommand, InviteArgs, JoinArgs, VerifyArgs};
 pub use demo::DemoArgs;
@@ -124,6 +126,9 @@ pub enum CommandLine {
     /// Change, add, list, remove or draw passphrases
     #[command(subcommand)]
     Passphrase(PassphraseCommand),
+    /// Write a backup, or restore one into a new vault
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Show everything at work: a relay, people, a group, an SOS, an alert
     Demo(DemoArgs),
 }

@@ -38,7 +38,7 @@ pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Err
     Ok(Exit::Done)
 }
 
-fn make_folder(folder: &std::path::Path) -> Result<(), Error> {
+pub(super) fn make_folder(folder: &std::path::Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
         Error::refused(

@@ -117,6 +117,7 @@ async fn story(stage: &mut Stage) {
     duress(stage).await;
     passphrases(stage).await;
     compartments(stage).await;
+    backups(stage).await;
     mistakes(stage).await;
     stage.types(&["--json", "status"]).await;
     stage.types(&["doctor"]).await;
@@ -370,6 +371,21 @@ async fn compartments(stage: &mut Stage) {
     ] {
         stage.types(words).await;
     }
+}
+
+async fn backups(stage: &mut Stage) {
+    let file = stage.beside(".kept");
+    let own = stage.passphrase.clone();
+    let words = ["backup", "create", &file];
+    for passphrase in ["short", &own, "the magpie collects seven spoons", "the magpie collects seven spoons"]
+    {
+        stage.answers(&words, [Answer::passphrase(passphrase)]).await;
+    }
+    let only = stage.beside(".main");
+    let new = || [Answer::passphrase("the magpie collects seven spoons")];
+    stage.answers(&["--json", "backup", "create", &only, "--compartment", "main"], new()).await;
+    stage.types(&["backup", "create", "/nowhere/at/all", "--compartment", "nothing"]).await;
+    stage.types(&["backup", "restore", &file]).await;
 }
 
 async fn mistakes(stage: &mut Stage) {

@@ -3,8 +3,8 @@
 //! There is one way in, [`Client::unlock`], for every passphrase: the same derivation, the same header writes, the
 //! same exchange with every relay of the payload (design 5.2). Nothing here knows what a passphrase is for.
 
-mod compartments;
 mod backup;
+mod compartments;
 mod fault;
 mod growth;
 mod passphrases;

@@ -110,6 +110,12 @@ impl Stage {
         self.world.net.with_relay(self.relay, |relay| relay.access_ticket())
     }
 
+    /// A file beside the vault, with this ending.
+    #[must_use]
+    pub fn beside(&self, ending: &str) -> String {
+        format!("{}{ending}", self.vault.display())
+    }
+
     /// From here on somebody types this passphrase.
     #[must_use]
     pub fn typing(mut self, passphrase: &str) -> Self {
@@ -225,7 +231,7 @@ impl Stage {
         let vault = self.vault.display().to_string();
         let seen = |text: String| masked(&text.replace(&vault, "VAULT"));
         let played = Played {
-            command: masked(&words.join(" ")),
+            command: seen(words.join(" ")),
             asked: asked.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             code: code.code(),
             stdout: seen(captured.stdout()),

@@ -50,9 +50,6 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Trust(command) => trust::run(shell, command).await,
         CommandLine::Alert(command) => alert::run(shell, command).await,
         CommandLine::Passphrase(command) => passphrase::run(shell, command).await,
-        CommandLine::Passphrase(PassphraseCommand::Change { weak }) => {
-            vault::change_passphrase(shell, weak).await
-        }
         CommandLine::Backup(command) => backup::run(shell, command).await,
         CommandLine::Demo(args) => demo::run(shell, &args).await,
     }

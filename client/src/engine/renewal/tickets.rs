@@ -26,13 +26,13 @@ const OPEN: usize = 6;
 /// Tickets that are remembered in all: a used one is refused by name.
 const REMEMBERED: usize = 16;
 
-/// An established contact gets a ticket with the next settling.
+/// A contact that is established now gets its first ticket.
 pub(in super::super) fn enrol(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
-    if cx.unit.get::<RenewalRow>(&chat)?.is_none() {
-        let now = cx.now;
-        put(cx, chat, RenewalRow::default(), Some(now));
+    if cx.unit.get::<RenewalRow>(&chat)?.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let contact = cx.unit.get::<ContactRow>(&chat)?.ok_or(Fault::NotDirect)?;
+    give_when_due(cx, chat, RenewalRow::default(), &contact)
 }
 
 /// Gives a ticket if the last one is old, and says when to look again.

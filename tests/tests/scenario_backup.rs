@@ -1,0 +1,53 @@
+//! A device is lost: the real program writes a backup, restores it elsewhere, and both sides go on.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use lapwing_tests::scenario::{Pair, Person};
+use serde_json::json;
+
+const BACKUP: &str = "seventeen mossy bricks hum quietly";
+const OTHER: &str = "a kettle whistles under the bridge";
+
+fn text(path: &PathBuf) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_lost_device_is_replaced_from_a_backup_and_both_sides_go_on() {
+    let Pair { relay: _relay, ana, bo, folder } = Pair::meet();
+    let _ = ana.runs(&["send", "bo", "the ford, six o'clock"]).done();
+    let _ = bo.runs(&["send", "ana", "I shall be there"]).done();
+    let _ = bo.runs(&["verify", "ana", "--equal"]).done();
+    let file = folder.join("kept");
+    let written = bo.sets(BACKUP, &["backup", "create", &text(&file)]).done().one("backup");
+    assert_eq!((&written["chats"], &written["compartments"]), (&json!(1), &json!(1)), "{written}");
+    let known = fs::metadata(&file).expect("the backup");
+    assert_eq!((known.len(), known.permissions().mode() & 0o7777), (4_096 + (1 << 20), 0o600));
+    assert_eq!(bo.sets(BACKUP, &["backup", "create", &text(&file)]).code, Some(5), "nothing is overwritten");
+
+    // The device is gone; another one takes its place. What is no backup, or another's, leaves nothing behind.
+    let bo = Person { vault: folder.join("bo2"), passphrase: BACKUP.to_owned() };
+    for (bytes, code) in [(100, "not_a_backup"), (4_096 + (1 << 20), "backup_closed")] {
+        let foreign = folder.put(code, &vec![7; bytes]);
+        let before = folder.names();
+        let outcome = bo.sets(OTHER, &["backup", "restore", &text(&foreign), "--size", "8MiB"]);
+        assert_eq!((outcome.code, &outcome.one("error")["code"]), (Some(5), &json!(code)));
+        assert_eq!(folder.names(), before);
+    }
+    let words = ["backup", "restore", &text(&file), "--size", "8MiB"];
+    let restored = bo.sets(OTHER, &words).done().one("restored");
+    assert_eq!(restored["waiting"], json!(["ana"]), "{restored}");
+    let bo = bo.typing(OTHER);
+    let _ = ana.runs(&["sync"]).done();
+    let _ = bo.runs(&["send", "ana", "from the new one"]).done();
+    let read = ana.runs(&["read", "bo", "--last", "20"]).done().of("message");
+    assert!(read.iter().any(|message| message["text"] == "from the new one"), "{read:?}");
+    let _ = ana.runs(&["send", "bo", "welcome back"]).done();
+    let read = bo.runs(&["read", "ana", "--last", "20"]).done().of("message");
+    let texts: Vec<_> = read.iter().filter_map(|message| message["text"].as_str()).collect();
+    for text in ["the ford, six o'clock", "I shall be there", "from the new one", "welcome back"] {
+        assert!(texts.contains(&text), "{text} is not in {texts:?}");
+    }
+    let chats = bo.chats();
+    assert_eq!((&chats[0]["state"], &chats[0]["verified"]), (&json!("open"), &json!(true)), "{chats}");
+}

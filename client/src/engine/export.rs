@@ -10,7 +10,7 @@ use lapwing_wire::{codec, frame::Seq};
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Fault, bodies, conversation,
+    Cx, Fault, conversation,
     outgoing::{local_identity, seed},
     relays, renewal,
 };
@@ -221,7 +221,7 @@ fn import_text(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order, text: &str) 
     cx.unit.raise(Counter::Order, order)?;
     // The key is that of the day on which it came.
     let now = std::mem::replace(&mut cx.now, row.stored);
-    let sealed = bodies::seal(cx, chat, order, text);
+    let sealed = conversation::seal(cx, chat, order, text);
     cx.now = now;
     let sealed = sealed?;
     row.key = sealed.key;

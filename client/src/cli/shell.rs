@@ -173,6 +173,9 @@ impl Shell {
             Effect::Inconsistent => self.output.warn(
                 "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
             ),
+            Effect::Copied => self.output.warn(
+                "this vault was used in another place too: a copy of its file, or an older state of it. Two copies break each other's sessions and lose messages; use only one of them, and there run: lapwing chat renew --all",
+            ),
             Effect::Contact { chat } => {
                 let name = client.read(compartment, |unit| view::chat_name(unit, chat)).unwrap_or_default();
                 let state = client.read(compartment, |unit| view::chat(unit, &name)).map(|chat| chat.state);

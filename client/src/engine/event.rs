@@ -102,6 +102,8 @@ pub enum Effect {
     Erased,
     /// There is more to erase than fits one commit: sweep again.
     MoreToErase,
+    /// This compartment is used in two places.
+    Copied,
     /// A relay contradicted itself.
     Inconsistent,
     /// Something arrived that was refused; there is nothing to do.

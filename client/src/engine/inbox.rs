@@ -12,7 +12,7 @@ use lapwing_wire::{
     ids::{MailboxId, RunningHash},
 };
 
-use super::{Cx, Effect, Fault, contact, group, relays, trust};
+use super::{Cx, Effect, Fault, contact, copies, group, relays, trust};
 use crate::store::{MailboxRow, Purpose};
 
 /// Takes a window of one mailbox. The cursor moves in the same unit of work as all that the envelopes change.
@@ -89,7 +89,8 @@ fn take(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, row: &MailboxRow, item: &I
         Purpose::Direct(chat) => contact::on_direct_mailbox(cx, chat, message.expose()),
         Purpose::Group(chat) => group::entry(cx, chat, mailbox, item.place.seq, message.expose()),
         Purpose::Alert(trust) => trust::alert(cx, trust, message.expose()),
-        Purpose::AlertOutbox(_) | Purpose::Home => Ok(false),
+        Purpose::Home => copies::found(cx, message.expose()),
+        Purpose::AlertOutbox(_) => Ok(false),
     }
 }
 

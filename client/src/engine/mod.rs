@@ -18,6 +18,7 @@
 //! | `inbox` | what a relay delivers |
 //! | `answer` | what a relay answers |
 //! | `outgoing` | operations for relays |
+//! | [`copies`] | notices that a vault is used in two places |
 //! | [`export`] | a compartment as the items of a backup, and back |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | `trust` | trusted contacts and alerts |
@@ -28,6 +29,7 @@
 //! | [`view`] | what is shown of all this |
 
 pub mod command;
+pub mod copies;
 pub mod event;
 pub mod export;
 pub mod fault;
@@ -117,6 +119,7 @@ pub fn handle(
         Event::Tick => {
             contact::expire(&mut cx)?;
             renewal::tick(&mut cx)?;
+            copies::tick(&mut cx)?;
             group::tick(&mut cx)?;
         }
         Event::Sweep => sweep(&mut cx)?,

@@ -26,6 +26,6 @@ pub use rows::{
     TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub(crate) use rows::{ContactStanding, SealedText};
-pub use rows::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
+pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

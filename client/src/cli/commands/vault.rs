@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     cli::{args::InitArgs, exit::Exit, output::Record, progress::Progress, shell::Shell, size, table::Table},
     client::Client,
-    engine::view,
+    engine::{copies, renewal, view},
     error::Error,
 };
 
@@ -78,6 +78,8 @@ struct CompartmentStatus {
     waiting: usize,
     alerts: usize,
     inconsistent_relays: usize,
+    renewing: Vec<String>,
+    copied: bool,
 }
 
 impl Record for Status {
@@ -100,6 +102,21 @@ impl Record for Status {
         write!(f, "{table}")?;
         for one in self.compartments.iter().filter(|one| one.inconsistent_relays > 0) {
             writeln!(f, "a relay of {} contradicted itself: messages may be missing there", one.name)?;
+        }
+        for one in self.compartments.iter().filter(|one| !one.renewing.is_empty()) {
+            writeln!(
+                f,
+                "sessions of {} begun anew and not answered yet: {}",
+                one.name,
+                one.renewing.join(", ")
+            )?;
+        }
+        for one in self.compartments.iter().filter(|one| one.copied) {
+            writeln!(
+                f,
+                "{} was used in another place too, by a copy of this vault; use only one, and there run: lapwing chat renew --all",
+                one.name
+            )?;
         }
         Ok(())
     }
@@ -124,6 +141,8 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
             unread: chats.iter().map(|chat| chat.unread).sum(),
             waiting,
             alerts: alerts.iter().filter(|alert| alert.acknowledged.is_none()).count(),
+            renewing: client.read(number, renewal::renewals)?.into_iter().map(|view| view.name).collect(),
+            copied: client.read(number, copies::copied)?.is_some(),
             inconsistent_relays: relays.iter().filter(|relay| relay.inconsistent).count(),
         });
     }

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     super::{
-        Cx, Effect, Fault, contact, conversation,
+        Cx, Fault, contact, conversation,
         outgoing::{self, DIRECT},
     },
     FORMER, begin, encrypt_waiting_anew, peer_of, refusal, tickets,
@@ -108,7 +108,6 @@ fn with_ticket(
         chat,
         "renewed the session, as after restoring a backup; compare safety numbers if this surprises you",
     )?;
-    cx.tell(Effect::Contact { chat });
     Ok(true)
 }
 

@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     super::{
-        Cx, Effect, Fault, conversation,
+        Cx, Fault, conversation,
         outgoing::{self, local_identity},
         relays,
     },
@@ -147,7 +147,6 @@ pub(super) fn adopt(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow) 
     }
     send_anew_since(cx, chat, waiting.since)?;
     conversation::note(cx, chat, "the session is renewed: messages go both ways again")?;
-    cx.tell(Effect::Contact { chat });
     Ok(())
 }
 
@@ -162,7 +161,6 @@ pub(in super::super) fn answered(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Resul
     let now = cx.now;
     put(cx, chat, row, Some(now));
     conversation::note(cx, chat, "the session is renewed: messages go both ways again")?;
-    cx.tell(Effect::Contact { chat });
     Ok(())
 }
 

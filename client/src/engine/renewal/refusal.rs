@@ -133,6 +133,5 @@ fn ended(cx: &mut Cx<'_, '_, '_>, chat: ChatId, waiting: &WaitingRenewal) -> Res
         "the session cannot be renewed: what this vault has for it was used before, by another copy of the backup or \
          vault; compare in person and invite anew, in a new chat",
     )?;
-    cx.tell(Effect::Contact { chat });
     Ok(())
 }

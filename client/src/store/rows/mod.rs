@@ -34,7 +34,7 @@ pub(crate) use chats::{ContactStanding, SealedText};
 pub use erasure::{BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
-pub use renewals::{FormerSession, GivenTicket, RenewalDueRow, RenewalRow, WaitingRenewal};
+pub use renewals::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 
 use super::unit::Row;
 

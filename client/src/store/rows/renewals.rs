@@ -89,4 +89,18 @@ row!(
     }
 );
 
-redacted!(RenewalRow, GivenTicket, WaitingRenewal, FormerSession);
+/// Marks of this vault in the mailboxes that only it writes to.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct MarksRow {
+    /// The highest number that was seen, ours or another copy's.
+    pub number: u64,
+    /// Our own, oldest first.
+    pub own: Vec<(u64, ByteBuf)>,
+    /// When the last one was left.
+    pub left: Option<Timestamp>,
+    /// When another copy's was found.
+    pub copied: Option<Timestamp>,
+}
+row!(0x32, MarksRow, (), |()| vec![], |b| b.is_empty().then_some(()));
+
+redacted!(MarksRow, RenewalRow, GivenTicket, WaitingRenewal, FormerSession);

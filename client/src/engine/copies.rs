@@ -55,7 +55,7 @@ pub(super) fn tick(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
     cx.unit.put(&(), &row);
     for mailbox in homes {
         let route = outgoing::route_to(cx, &mailbox)?;
-        outgoing::append(cx, &route, ChatId::from_bytes([0; 16]), &mark, None, Some(mailbox))?;
+        outgoing::append(cx, &route, ChatId::NOBODY, &mark, None, Some(mailbox))?;
     }
     Ok(())
 }

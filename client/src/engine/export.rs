@@ -10,7 +10,7 @@ use lapwing_wire::{codec, frame::Seq};
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Fault, conversation,
+    Cx, Fault, bodies, conversation, drafts,
     outgoing::{local_identity, seed},
     relays, renewal,
 };
@@ -19,7 +19,7 @@ use crate::{
     store::{
         AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
         MailboxRow, MailboxState, MessageRow, MessageState, NameRow, Order, Purpose, RelayRow, RenewalRow,
-        Row, SettingsRow, TrustRow, Unit,
+        Row, SettingsRow, TimerRow, TrustRow, Unit,
     },
 };
 
@@ -50,6 +50,12 @@ pub fn export<E: From<Fault>>(unit: &Unit<'_>, sink: &mut Sink<'_, E>) -> Result
             ChatKind::Group => export_group(unit, chat, sink)?,
         }
         export_messages(unit, chat, sink)?;
+        if let Some(timer) = read(unit.get::<TimerRow>(&chat))? {
+            sink(record(&chat, &timer))?;
+        }
+        if let Some((text, stored)) = drafts::of(unit, &chat)? {
+            sink(Item::Draft { chat, text: text.to_string(), stored })?;
+        }
     }
     for (id, row) in read(unit.scan::<TrustRow>(&[]))? {
         sink(record(&id, &row))?;
@@ -116,6 +122,10 @@ fn export_messages<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sin
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
         for ((_, order), row) in page {
+            // BAK-07.
+            if row.lives.is_some() {
+                continue;
+            }
             let Some(text) = conversation::text_of(unit, &chat, order, &row)? else { continue };
             // BAK-08.
             let state = match row.state {
@@ -142,7 +152,10 @@ fn import_one(cx: &mut Cx<'_, '_, '_>, item: &Item) -> Result<(), Fault> {
         Item::Backup { .. } | Item::Compartment { .. } => Err(Fault::BadBackup),
         Item::Record { table, key, value } => import_record(cx, *table, key, value),
         Item::Text { chat, order, text } => import_text(cx, *chat, *order, text),
-        Item::Draft { .. } => Err(Fault::BadBackup),
+        Item::Draft { chat, text, stored: _ } => {
+            let shown = cx.unit.get::<ChatRow>(chat)?.ok_or(Fault::BadBackup)?;
+            drafts::keep(cx, &shown.name, text)
+        }
     }
 }
 
@@ -178,6 +191,7 @@ fn import_record(cx: &mut Cx<'_, '_, '_>, table: u8, key: &[u8], value: &[u8]) -
         ContactRow::TABLE => put::<ContactRow>(cx, key, value),
         RenewalRow::TABLE => put::<RenewalRow>(cx, key, value),
         ChainRow::TABLE => put::<ChainRow>(cx, key, value),
+        TimerRow::TABLE => put::<TimerRow>(cx, key, value),
         MessageRow::TABLE => put::<MessageRow>(cx, key, value),
         TrustRow::TABLE => put::<TrustRow>(cx, key, value),
         AlertRow::TABLE => put::<AlertRow>(cx, key, value),
@@ -221,7 +235,7 @@ fn import_text(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order, text: &str) 
     cx.unit.raise(Counter::Order, order)?;
     // The key is that of the day on which it came.
     let now = std::mem::replace(&mut cx.now, row.stored);
-    let sealed = conversation::seal(cx, chat, order, text);
+    let sealed = bodies::seal(cx, chat, order, text);
     cx.now = now;
     let sealed = sealed?;
     row.key = sealed.key;
@@ -237,8 +251,8 @@ pub(super) fn end_import(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
             continue;
         }
         if row.kind == ChatKind::Group {
-            let text = "restored from a backup, as a group that you left: ask an admin to invite you again, in a \
-                        new chat";
+            let text = "restored from a backup, as a group that you left: ask an admin to remove you, and to invite \
+                        you again in a new chat";
             conversation::note(cx, chat, text)?;
             continue;
         }

@@ -124,7 +124,7 @@ async fn restore(shell: &mut Shell, file: &Path, size: u64, weak: bool) -> Resul
     shell.output.talk(
         "Each contact is renewed when the other side is next online; see: lapwing status.\nTo be set up again: SOS \
          passphrases and their plans (lapwing sos add); what the old\nvault armed stays armed at its relays. Groups: ask \
-         an admin to invite you again.\nDo not use the old vault or this backup again: make a new backup.",
+         an admin to remove you and to invite you again.\nDo not use the old vault or this backup again: make a new backup.",
     );
     Ok(Exit::Done)
 }

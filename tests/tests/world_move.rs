@@ -521,16 +521,16 @@ fn told_of_a_copy(person: &mut Person) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn cpy_03_two_copies_of_a_vault_used_in_turn_are_noticed_by_both_and_renewing_ends_it() {
-    let hour = Duration::from_secs(3_600);
+    let hours = Duration::from_secs(6 * 3_600);
     let mut world = World::new(391);
     let (mut alice, mut bob) = friends(&mut world).await;
     let disk = alice.copy_of_records();
     let mut copy = Person::with_records(&mut world, "copy", disk);
     assert!(!is_copied(&alice) && !is_copied(&copy), "nothing was used twice yet");
-    world.clock.advance(hour);
+    world.clock.advance(hours);
     alice.say("bob", "from one");
     alice.sync().await;
-    world.clock.advance(hour);
+    world.clock.advance(hours);
     copy.sync().await;
     assert_eq!(told_of_a_copy(&mut copy), 1);
     assert!(is_copied(&copy));
@@ -545,7 +545,7 @@ async fn cpy_03_two_copies_of_a_vault_used_in_turn_are_noticed_by_both_and_renew
     assert!(!is_copied(&alice));
     talk(&mut alice, &mut bob, "one place").await;
     for _ in 0..100 {
-        world.clock.advance(hour);
+        world.clock.advance(hours);
         alice.sync().await;
     }
     assert!(!is_copied(&alice));
@@ -554,7 +554,7 @@ async fn cpy_03_two_copies_of_a_vault_used_in_turn_are_noticed_by_both_and_renew
 
 #[tokio::test(start_paused = true)]
 async fn cpy_01_crashes_lost_answers_and_relays_from_the_past_are_no_copy() {
-    let hour = Duration::from_secs(3_600);
+    let hours = Duration::from_secs(6 * 3_600);
     let mut world = World::new(392);
     let (mut alice, mut bob) = friends(&mut world).await;
     let (a, b) = (lapwing_tests::world::RelayNumber(0), lapwing_tests::world::RelayNumber(1));
@@ -562,7 +562,7 @@ async fn cpy_01_crashes_lost_answers_and_relays_from_the_past_are_no_copy() {
     bob.relays_lie = true;
     let moment = world.net.with_relay(a, |relay| relay.moment());
     for round in 0..30 {
-        world.clock.advance(hour);
+        world.clock.advance(hours);
         world.net.set_faults(Faults::BAD);
         alice.restart();
         alice.base().crash_at(Crash { at: 1 + round % 7, kept: round % 2 == 0 });
@@ -589,7 +589,7 @@ async fn cpy_01_crashes_lost_answers_and_relays_from_the_past_are_no_copy() {
     // A relay that keeps every mark for longer than we remember them.
     let moment = world.net.with_relay(a, |relay| relay.moment());
     for _ in 0..100 {
-        world.clock.advance(hour);
+        world.clock.advance(hours);
         alice.settle().await;
     }
     world.net.change_relay(a, async |relay, now| relay.roll_back(moment, now).await).await;

@@ -292,6 +292,8 @@ async fn bak_10_a_group_is_restored_as_left_with_its_history_and_can_be_joined_a
         Err(Fault::GroupEnded)
     ));
     calm(&mut [&mut bo, &mut ana]).await;
+    ana.group(GroupCommand::Remove { group: "the march".into(), member: "bo".into() });
+    calm(&mut [&mut ana, &mut bo]).await;
     ana.group(GroupCommand::Invite { group: "the march".into(), chat: "bo".into() });
     calm(&mut [&mut ana, &mut bo]).await;
     bo.group(GroupCommand::Approve {

@@ -24,9 +24,10 @@ use crate::store::{
 };
 
 /// How often a compartment leaves a mark, while it is used: two copies that are used in turn notice it within that time.
-const PERIOD: Duration = Duration::from_secs(3600);
+/// They lie at the relay until that drops them by age: about 120 of them, in the smallest envelopes.
+const PERIOD: Duration = Duration::from_secs(6 * 3600);
 
-/// Own marks that are remembered: more than lie unread at a relay that is up. An older one says nothing.
+/// Own marks that are remembered: those of two weeks of use. An older one says nothing.
 const REMEMBERED: usize = 64;
 
 const MARK: u8 = 0x11;
@@ -73,11 +74,17 @@ pub(super) fn found(cx: &mut Cx<'_, '_, '_>, message: &[u8]) -> Result<bool, Fau
     if is_own || (number < oldest && row.own.len() >= REMEMBERED) {
         return Ok(true);
     }
-    // CPY-03.
+    // CPY-03: told, and answered, once; what the other copy leaves from then on is the same story.
+    let is_told = copied(cx.unit)?.is_some();
     row.number = row.number.max(number);
-    row.left = None;
-    row.copied = Some(cx.now);
+    if !is_told {
+        row.left = None;
+        row.copied = Some(cx.now);
+    }
     cx.unit.put(&(), &row);
+    if is_told {
+        return Ok(true);
+    }
     // CPY-04.
     for (chat, mut group) in cx.unit.scan::<GroupRow>(&[])? {
         if group.sender.is_some() {

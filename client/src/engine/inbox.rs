@@ -94,8 +94,9 @@ fn take(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, row: &MailboxRow, item: &I
     }
 }
 
-/// Whether what was taken from this mailbox is acknowledged to its relay.
+/// Whether what was taken from this mailbox is acknowledged to its relay. What we left there for copies of this vault is
+/// not: they have to find it (CPY).
 #[must_use]
 pub fn is_acknowledged(row: &MailboxRow) -> bool {
-    row.kind == MailboxKind::Queue && row.cursor > Seq::START
+    row.kind == MailboxKind::Queue && row.cursor > Seq::START && row.purpose != Purpose::Home
 }

@@ -25,6 +25,8 @@ const MUST: f64 = 0.7;
 const BATCH: usize = 1_000;
 /// Hits that a search asks for.
 const HITS: usize = 50;
+/// A file in memory, and flushes that cost nothing.
+const NO_FLUSH: &str = "no flush";
 /// Longest that a search may take.
 const SEARCH_MAX: Duration = Duration::from_millis(200);
 /// Messages of a chat that are listed.
@@ -147,7 +149,7 @@ impl Bench<'_> {
         let (mut ours, mut peer) = (Ours::unlock(&vault), SqlCipher::open(&database, Journal::Wal));
         self.reading(&ours, &peer);
         let folders = [
-            ("no flush", memory, none),
+            (NO_FLUSH, memory, none),
             ("flush of 0.1 ms", memory, Flush::Modelled(Duration::from_micros(100))),
             ("flush of 1 ms", memory, Flush::Modelled(Duration::from_millis(1))),
         ];
@@ -298,7 +300,8 @@ impl Bench<'_> {
         let mut other = SqlCipher::create(&rollback, Journal::Rollback);
         self.fill_to(&mut other, first);
         let what = format!("commit one message, its session and its cursor: {COMMITS} times; {model}");
-        let mut rounds = Rounds::new(what, Some(MUST));
+        // Nobody's disk flushes in no time: those figures are shown, and nothing is asked of them.
+        let mut rounds = Rounds::new(what, (model != NO_FLUSH).then_some(MUST));
         let mut next = first;
         // The first round is not counted: it makes the keys of the day, and is what an opened volume writes first.
         for round in 0..=self.options.rounds {

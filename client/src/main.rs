@@ -1,96 +1,14 @@
-//! The program: parses the command line, builds the world, carries out one command.
+//! The program: everything it does is done by the library, see [`lapwing::cli::process`].
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use clap::Parser;
-use lapwing::{
-    cli::{
-        self,
-        args::{self, Cli},
-        exit::Exit,
-        output::{Format, Output},
-        prompt::{Descriptors, FromDescriptors, Terminal},
-        shell::Shell,
-    },
-    client::World,
-    clock,
-    error::Error,
-    net::{Options, QuicTransport},
-};
-use lapwing_vault::{Cost, WipingAllocator, harden_process};
+use lapwing::cli::process;
+use lapwing_vault::{Cost, WipingAllocator};
 
 /// Everything that is freed is wiped: libsignal and the database leave secrets behind otherwise.
 #[global_allocator]
 static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are results. A closed pipe is no failure.
-            if !error.use_stderr() {
-                let _ = error.print();
-                return Exit::Done.into();
-            }
-            if std::env::args_os().any(|argument| argument == "--json") {
-                Output::process(Format::Json, false).fail(&args::misused(&error));
-            } else {
-                let _ = error.print();
-            }
-            return Exit::Usage.into();
-        }
-    };
-    let format = if cli.global.json { Format::Json } else { Format::Human };
-    let output = Output::process(format, cli.global.quiet);
-    if harden_process().is_err() {
-        output.warn("this system does not let lapwing forbid memory dumps; run: lapwing doctor");
-    }
-    match carry_out(cli, output) {
-        Ok(exit) => exit.into(),
-        Err((output, error)) => {
-            output.fail(&error);
-            Exit::from(&error).into()
-        }
-    }
-}
-
-fn carry_out(cli: Cli, output: Output) -> Result<Exit, (Output, Error)> {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(_) => {
-            return Err((
-                output,
-                Error::refused("this system has no resources left", "close other programs"),
-            ));
-        }
-    };
-    let Some(vault) = cli.global.vault.or_else(default_vault) else {
-        return Err((
-            output,
-            Error::usage("there is no home folder", "say where the vault is with --vault PATH"),
-        ));
-    };
-    let descriptors =
-        Descriptors { passphrase: cli.global.passphrase_fd, new_passphrase: cli.global.new_passphrase_fd };
-    let mut shell = Shell {
-        output,
-        prompt: Box::new(FromDescriptors::new(descriptors, Terminal::new())),
-        world: World {
-            cost: Cost::FORMAT_1,
-            transport: Arc::new(QuicTransport::new(Options::default())),
-            clock: Arc::new(clock::now),
-        },
-        vault,
-        compartment: cli.global.compartment,
-        offline: cli.global.offline,
-    };
-    let done = runtime.block_on(cli::run(&mut shell, cli.command));
-    done.map_err(|error| (shell.output, error))
-}
-
-/// `lapwing/vault` in the user's data folder (XDG Base Directory Specification).
-fn default_vault() -> Option<PathBuf> {
-    let data = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let data = data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")))?;
-    Some(data.join("lapwing").join("vault"))
+    process::run(Cost::FORMAT_1)
 }

@@ -189,12 +189,15 @@ impl Header {
         self.inner.get(usize::from(slot)).is_some_and(|inner| inner.open(slot, key).is_some())
     }
 
-    /// VLT-29: makes the slots in `set` unopenable for ever, whatever was in them.
+    /// VLT-29: makes the slots in `set` unopenable for ever, whatever was in them. The random bytes are drawn for every
+    /// slot: what a header write asks of the system's generator must not tell how many slots it destroys.
     pub(crate) fn refresh(&mut self, set: SlotSet, rng: &mut dyn CryptoRng) {
         for slot in 0..SLOT_COUNT {
+            let inner = Inner::random(rng);
+            let opener = OpenerKey(Secret::filled(|out| rng.fill_bytes(out)));
             if set.contains(slot_index(slot)) {
-                self.inner[slot] = Inner::random(rng);
-                self.openers[slot] = OpenerKey(Secret::filled(|out| rng.fill_bytes(out)));
+                self.inner[slot] = inner;
+                self.openers[slot] = opener;
             }
         }
     }

@@ -75,6 +75,8 @@ mod volume;
 mod xchacha;
 
 #[doc(hidden)]
+pub mod primitives;
+#[doc(hidden)]
 pub mod testing;
 
 pub use redb;

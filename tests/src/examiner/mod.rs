@@ -1,0 +1,3 @@
+//! What somebody finds who knows everything.
+pub mod blocks;
+pub mod canary;

@@ -1,0 +1,161 @@
+//! A command that is killed, at whatever call that changes a file, was carried out or was not; and nobody has to do
+//! anything about it. The real program, killed for real; what a power cut would have left is replayed from what it wrote.
+//!
+//! Where a command makes hundreds of such calls, the first and last ones, those around each sync and a sample are
+//! tried; `LAPWING_EVERY_CALL=1` tries all.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::Path;
+
+use lapwing_tests::{
+    scenario::{Folder, Relay},
+    trace::{Subject, Sweep, sweep::Swept},
+};
+
+const REAL: &str = "heron orbit velvet candle of bo";
+const OTHER: &str = "orchid lantern gravel prism tide";
+const HIDE: &str = "seven quiet penguins ride north";
+const DESTROY: &str = "granny bakes plum cake in april";
+
+/// Places of one command in a run of all tests.
+const PLACES: usize = 12;
+
+const COMPARTMENTS: &[&str] = &["--json", "--offline", "compartment", "list"];
+const CHATS: &[&str] = &["--json", "--offline", "chat", "list"];
+
+fn places() -> usize {
+    if std::env::var_os("LAPWING_EVERY_CALL").is_some() { usize::MAX } else { PLACES }
+}
+
+/// A vault with a private compartment and a shown one, and what `prepare` does to it.
+struct Vault {
+    subject: Subject,
+    _folder: Folder,
+}
+
+impl Vault {
+    fn empty() -> Self {
+        let folder = Folder::new();
+        let cheap = Path::new(env!("CARGO_BIN_EXE_lapwing-cheap"));
+        Self { subject: Subject::new(cheap, &folder.join("vault"), REAL), _folder: folder }
+    }
+
+    fn made() -> Self {
+        let vault = Self::empty();
+        vault.subject.does(&["init", "--size", "8MiB"], "");
+        vault
+    }
+
+    /// With two compartments and both kinds of SOS passphrases.
+    fn with_plans() -> Self {
+        let vault = Self::made();
+        vault.subject.does(&["compartment", "rename", "main", "private"], "");
+        vault.subject.does(&["compartment", "create", "main"], "");
+        vault.plan("border", "hide", HIDE);
+        vault.plan("arrest", "destroy", DESTROY);
+        vault
+    }
+
+    fn plan(&self, name: &str, action: &str, passphrase: &str) {
+        let words = plan_words(name, action);
+        self.subject.does(&words, &format!("{passphrase}\n"));
+    }
+
+    fn image(&self) -> Option<Vec<u8>> {
+        std::fs::read(&self.subject.vault).ok()
+    }
+
+    fn sweep(&self, typing: &str, words: &[&str], more: &str, probes: &[(&str, &[&str])]) -> Swept {
+        let subject = self.subject.typing(typing);
+        let sweep = Sweep { subject: &subject, before: self.image(), words, more, probes, most: places() };
+        let swept = sweep.sweep();
+        let Swept { changes, killed, cuts, ended, .. } = &swept;
+        println!(
+            "{words:?}: {changes} changing calls; killed at {killed}: {} before, {} after; {cuts} power cuts",
+            ended.0, ended.1
+        );
+        assert!(ended.0 > 0, "{words:?}: no kill came before it was done");
+        assert!(*killed > 3);
+        swept
+    }
+}
+
+fn plan_words<'a>(name: &'a str, action: &'a str) -> Vec<&'a str> {
+    let words = ["sos", "add", "--name", name, "--show", "main", "--do", action];
+    [&words[..], &["--no-alert", "--yes", "--new-passphrase-fd", "0"]].concat()
+}
+
+#[test]
+fn a_vault_whose_making_was_killed_opens_whole_or_not_at_all() {
+    let vault = Vault::empty();
+    let swept = vault.sweep(REAL, &["init", "--size", "8MiB"], "", &[(REAL, COMPARTMENTS)]);
+    assert_eq!(swept.states.1[0].0, Some(0));
+}
+
+#[test]
+fn an_unlock_that_destroys_is_done_or_not_and_once_done_stays_done() {
+    let vault = Vault::with_plans();
+    let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS), (DESTROY, COMPARTMENTS)];
+    // The last probe destroys by itself: what it says of the cover is the same before and after.
+    let swept = vault.sweep(DESTROY, &["--offline", "compartment", "list"], "", probes);
+    let codes = |seen: &[(Option<i32>, String)]| seen.iter().map(|(code, _)| *code).collect::<Vec<_>>();
+    assert_eq!(codes(&swept.states.0), [Some(0), Some(0), Some(0)]);
+    assert_eq!(codes(&swept.states.1), [Some(3), Some(3), Some(0)]);
+    assert!(swept.ended.1 > 0, "from the first header copy on it is done, whatever comes after");
+}
+
+#[test]
+fn a_passphrase_that_is_changed_is_the_old_one_or_the_new_one() {
+    let vault = Vault::with_plans();
+    let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
+    let words = ["passphrase", "change", "--new-passphrase-fd", "0"];
+    let _ = vault.sweep(REAL, &words, &format!("{OTHER}\n"), probes);
+}
+
+#[test]
+fn a_plan_that_is_added_or_removed_is_there_or_not() {
+    let vault = Vault::with_plans();
+    let plans: &[&str] = &["--json", "--offline", "sos", "list"];
+    let probes: &[(&str, &[&str])] = &[(REAL, plans), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
+    let _ = vault.sweep(REAL, &plan_words("train", "hide"), &format!("{OTHER}\n"), probes);
+    let probes: &[(&str, &[&str])] = &[(REAL, plans), (HIDE, COMPARTMENTS), (REAL, COMPARTMENTS)];
+    let _ = vault.sweep(REAL, &["sos", "remove", "border"], "", probes);
+}
+
+#[test]
+fn a_compartment_that_is_made_is_there_or_not_and_the_others_are_whole() {
+    let vault = Vault::with_plans();
+    let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS)];
+    let _ = vault.sweep(REAL, &["compartment", "create", "third"], "", probes);
+}
+
+#[test]
+fn what_is_written_is_committed_or_not() {
+    let (vault, ana) = (Vault::made(), Vault::made());
+    let folder = Folder::new();
+    let relay = Relay::start(&folder.join("relay"));
+    for one in [&vault, &ana] {
+        one.subject.does(&["relay", "add", &relay.access], "");
+    }
+    let made = vault.subject.does(&["--json", "invite", "ana"], "").told();
+    let ticket = made.lines().find_map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(record["ticket"].as_str()?.to_owned())
+    });
+    ana.subject.does(&["join", &ticket.unwrap(), "--name", "bo"], "");
+    vault.subject.does(&["sync"], "");
+    let read: &[&str] = &["--json", "--offline", "read", "ana"];
+    let swept = vault.sweep(
+        REAL,
+        &["--offline", "send", "ana", "meet at the ford"],
+        "",
+        &[(REAL, read), (REAL, CHATS)],
+    );
+    assert!(swept.states.1[0].1.contains("meet at the ford"), "{:?}", swept.states.1);
+    assert!(swept.ended.1 > 0);
+    // What was killed most often still sends and receives: the ratchet is where the messages are.
+    vault.subject.does(&["send", "ana", "all of us"], "");
+    let got = ana.subject.does(&["--json", "read", "bo"], "").told();
+    assert!(got.contains("all of us"), "{got}");
+}

@@ -1,0 +1,252 @@
+//! Every passphrase that opens something is opened in one way: the real program under the tracer, call by call.
+//!
+//! What is compared with what:
+//!
+//! - **unlocking** itself, up to the first block of a volume: the owner's passphrase, one that hides, one that destroys,
+//!   and the only passphrase of an ordinary vault. All of one size and order. One thing is left out: every key that a
+//!   session knows lies in guarded memory, and who knows more keys makes more calls for that.
+//! - **the whole command**, to its end: the two SOS passphrases and the ordinary vault, which show the same and have
+//!   been opened as often. The owner's is left out: it shows more, and who has it sees that anyway.
+//! - **packets**: their number and bytes vary with the computer's load; the four must vary alike.
+//!
+//! Calls whose number depends on the scheduler (waiting, waking, the allocator's heap) are left out; see
+//! [`is_steady`]. Fifty rounds in every run of the tests; `LAPWING_ROUNDS=500` for a long run.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use lapwing_tests::{
+    examiner::blocks::Geometry,
+    scenario::{Folder, Relay},
+    trace::{Call, End, Subject, Target, Trace},
+};
+
+// Of one length: how much was typed is read from standard input in one piece.
+const REAL: &str = "heron orbit velvet candle of bo";
+const HIDE: &str = "seven quiet penguins ride north";
+const DESTROY: &str = "granny bakes plum cake in april";
+
+/// Rounds in a run of all tests.
+const ROUNDS: usize = 50;
+
+/// Difference of two means, in standard errors, that is no chance: one in a million.
+const FAR: f64 = 5.0;
+
+/// A relay; `bo`, whose vault has a private compartment, a shown one and two SOS passphrases; `eve`, whose vault is
+/// like what bo's covers show.
+struct Vaults {
+    _relay: Relay,
+    bo: Subject,
+    bo_image: Vec<u8>,
+    eve: Subject,
+    eve_image: Vec<u8>,
+    _folder: Folder,
+}
+
+impl Vaults {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let relay = Relay::start(&folder.join("relay"));
+        let cheap = Path::new(env!("CARGO_BIN_EXE_lapwing-cheap"));
+        let (bo, eve) =
+            (Subject::new(cheap, &folder.join("bo"), REAL), Subject::new(cheap, &folder.join("eve"), REAL));
+        bo.does(&["init", "--size", "8MiB"], "");
+        bo.does(&["compartment", "rename", "main", "private"], "");
+        bo.does(&["relay", "add", &relay.access], "");
+        bo.does(&["compartment", "create", "main"], "");
+        bo.does(&["relay", "add", &relay.access, "--compartment", "main"], "");
+        for (name, action, passphrase) in [("border", "hide", HIDE), ("arrest", "destroy", DESTROY)] {
+            let words = ["sos", "add", "--name", name, "--show", "main", "--do", action];
+            let words = [&words[..], &["--no-alert", "--yes", "--new-passphrase-fd", "0"]].concat();
+            bo.does(&words, &format!("{passphrase}\n"));
+        }
+        eve.does(&["init", "--size", "8MiB"], "");
+        eve.does(&["relay", "add", &relay.access], "");
+        // Bo opened it twice more, to set up his plans.
+        for _ in 0..2 {
+            eve.does(&["status"], "");
+        }
+        for one in [&bo.typing(HIDE), &eve] {
+            one.does(&["invite", "granny"], "");
+        }
+        let [bo_image, eve_image] = [&bo, &eve].map(|one| std::fs::read(&one.vault).unwrap());
+        Self { _relay: relay, bo, bo_image, eve, eve_image, _folder: folder }
+    }
+
+    /// A command on a fresh copy of the vault that this class of passphrases opens.
+    fn traced(&self, class: &str, words: &[&str]) -> Trace {
+        let (subject, image) = match class {
+            "real" => (self.bo.clone(), &self.bo_image),
+            "hide" => (self.bo.typing(HIDE), &self.bo_image),
+            "destroy" => (self.bo.typing(DESTROY), &self.bo_image),
+            "ordinary" => (self.eve.clone(), &self.eve_image),
+            _ => (self.bo.typing("nothing is opened by this whole"), &self.bo_image),
+        };
+        put(&subject.vault, image);
+        let trace = subject.trace(words).unwrap();
+        assert!(trace.succeeded() || class == "wrong", "{class}: {}", trace.told());
+        trace
+    }
+}
+
+fn put(path: &PathBuf, bytes: &[u8]) {
+    OpenOptions::new().write(true).truncate(true).open(path).unwrap().write_all(bytes).unwrap();
+}
+
+/// Calls of which number, order and sizes depend on what the program does and on nothing else.
+fn is_steady(call: &Call) -> bool {
+    let by_name =
+        ["getrandom", "mlock", "munlock", "mprotect", "socket", "bind", "setsockopt", "prctl", "mlockall"];
+    call.thread == 0
+        && (matches!(call.target, Target::File(_) | Target::Standard(_))
+            || by_name.contains(&call.name.as_str()))
+}
+
+/// One line per steady call: the vault by a name that all have, offsets in a region from its start.
+fn shape(trace: &Trace, vault: &Path, size: u64) -> Vec<String> {
+    let geometry = Geometry::of(size).unwrap();
+    let line = |call: &Call| {
+        let mut call = call.clone();
+        if call.file().is_some_and(|file| file == vault) {
+            call.target = Target::File("vault".into());
+            if let Some((_, start)) = call.offset.and_then(|offset| geometry.region_of(offset)) {
+                // The units of all four regions are read one after the other, whatever opens.
+                let at_start = call.length == Some(16_384);
+                let region = if at_start { "each region".to_owned() } else { "its region".to_owned() };
+                call.offset = call.offset.map(|offset| offset - start);
+                return format!("{call} of {region}");
+            }
+        }
+        call.to_string()
+    };
+    trace.calls.iter().filter(|call| is_steady(call)).map(line).collect()
+}
+
+/// Up to the first block of a volume, its key table; without the guarding of memory, of which each known key needs some.
+fn unlocking(shape: &[String]) -> Vec<String> {
+    let guards = |line: &&String| {
+        !["0 mprotect", "0 mlock len", "0 munlock"].iter().any(|call| line.starts_with(call))
+    };
+    shape.iter().take_while(|line| !line.contains("its region")).filter(guards).cloned().collect()
+}
+
+/// Sent and received: packets, bytes.
+fn packets(trace: &Trace) -> [f64; 4] {
+    let of = |prefix: &str| {
+        let calls =
+            trace.calls.iter().filter(|call| call.name.starts_with(prefix) && call.target == Target::Socket);
+        let lengths: Vec<u32> = calls
+            .filter(|call| call.result >= 0)
+            .filter_map(|call| u32::try_from(call.length?).ok())
+            .collect();
+        (f64::from(u32::try_from(lengths.len()).unwrap()), f64::from(lengths.iter().sum::<u32>()))
+    };
+    let ((sent, sent_bytes), (received, received_bytes)) = (of("send"), of("recv"));
+    [sent, sent_bytes, received, received_bytes]
+}
+
+/// Distance of two means in standard errors.
+fn distance(one: &[f64], other: &[f64]) -> f64 {
+    let moments = |values: &[f64]| {
+        let n = f64::from(u32::try_from(values.len()).unwrap());
+        let mean = values.iter().sum::<f64>() / n;
+        (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0) / n)
+    };
+    let ((one, one_error), (other, other_error)) = (moments(one), moments(other));
+    (one - other).abs() / (one_error + other_error).max(1e-9).sqrt()
+}
+
+fn must_be_equal(what: &str, (one_name, one): (&str, &[String]), (other_name, other): (&str, &[String])) {
+    if one == other {
+        return;
+    }
+    let at =
+        one.iter().zip(other).position(|(one, other)| one != other).unwrap_or(one.len().min(other.len()));
+    let around = |lines: &[String]| lines[at.saturating_sub(3)..(at + 5).min(lines.len())].join("\n  ");
+    panic!(
+        "{what}: {one_name} ({} calls) and {other_name} ({}) differ at call {at}:\n  {}\nand\n  {}",
+        one.len(),
+        other.len(),
+        around(one),
+        around(other)
+    );
+}
+
+fn rounds() -> usize {
+    std::env::var("LAPWING_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS)
+}
+
+#[test]
+fn every_unlock_makes_the_same_system_calls_and_sends_the_same_packets() {
+    let vaults = Vaults::new();
+    let words = ["compartment", "list", "--offline"];
+    let classes = ["real", "hide", "destroy", "ordinary"];
+    let mut first: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut sent: BTreeMap<&str, Vec<[f64; 4]>> = BTreeMap::new();
+    for _ in 0..rounds() {
+        for class in classes {
+            let trace = vaults.traced(class, &words);
+            let vault = if class == "ordinary" { &vaults.eve.vault } else { &vaults.bo.vault };
+            let shape = shape(&trace, vault, vaults.bo_image.len() as u64);
+            sent.entry(class).or_default().push(packets(&trace));
+            let known = first.entry(class).or_insert_with(|| shape.clone());
+            must_be_equal("the same passphrase twice", (class, known), (class, &shape));
+        }
+    }
+    let (real, hide) = (&first["real"], &first["hide"]);
+    for (class, shape) in &first {
+        must_be_equal("unlocking", ("real", &unlocking(real)), (class, &unlocking(shape)));
+        if *class != "real" {
+            must_be_equal("the whole command", ("hide", hide), (class, shape));
+        }
+    }
+    // It saw what it was to compare: two writes of the header, each with its sync, and the volume behind them.
+    let header = |lines: &[String]| lines.iter().filter(|line| line.contains("pwrite vault")).count();
+    assert_eq!(header(&unlocking(real)), 2);
+    assert!(header(hide) > 2 && real.len() > hide.len());
+
+    let column = |class: &str, column: usize| sent[class].iter().map(|row| row[column]).collect::<Vec<f64>>();
+    for (number, what) in
+        ["packets sent", "bytes sent", "packets received", "bytes received"].iter().enumerate()
+    {
+        for class in classes {
+            let far = distance(&column("real", number), &column(class, number));
+            assert!(far < FAR, "{what}: real and {class} are {far} standard errors apart");
+        }
+    }
+    // A control that must be caught: a command that asks the relay for messages too.
+    let more: Vec<f64> = (0..8).map(|_| packets(&vaults.traced("hide", &["status"]))[0]).collect();
+    let less: Vec<f64> = (0..8).map(|_| packets(&vaults.traced("hide", &words))[0]).collect();
+    assert!(distance(&more, &less) > FAR, "{more:?} and {less:?}");
+}
+
+#[test]
+fn a_wrong_passphrase_makes_the_same_calls_every_time_and_writes_nothing() {
+    let vaults = Vaults::new();
+    let words = ["compartment", "list", "--offline"];
+    let right = shape(&vaults.traced("real", &words), &vaults.bo.vault, vaults.bo_image.len() as u64);
+    let mut first: Option<Vec<String>> = None;
+    for _ in 0..rounds().div_ceil(5) {
+        let trace = vaults.traced("wrong", &words);
+        assert_eq!(trace.end, End::Exited(3), "{}", trace.told());
+        assert_eq!((trace.changes().count(), trace.writes.len()), (0, 0));
+        assert_eq!(packets(&trace), [0.0; 4], "nothing is sent either");
+        let shape = shape(&trace, &vaults.bo.vault, vaults.bo_image.len() as u64);
+        let known = first.get_or_insert_with(|| shape.clone());
+        must_be_equal("a wrong passphrase twice", ("one", known), ("the next", &shape));
+    }
+    // Up to the answer it is what a right one does: the derivation, the reads of the header.
+    let wrong = first.unwrap();
+    let reads = |lines: &[String]| {
+        let vault = lines.iter().filter(|line| line.contains("pread vault"));
+        vault.take(3).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(reads(&wrong), reads(&right));
+    assert_eq!(wrong.iter().filter(|line| line.contains("pread vault")).count(), 3);
+}

@@ -10,6 +10,7 @@ mod growth;
 mod passphrases;
 mod plans;
 mod tokens;
+mod unfinished;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -250,6 +251,7 @@ impl Client {
 
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
+        self.settle_compartments()?;
         self.settle_plans()?;
         self.adopt_relays()?;
         self.finish_deletions()

@@ -262,6 +262,8 @@ impl Client {
             .iter()
             .find(|entry| entry.label() == plan.id)
             .map(lapwing_vault::Entry::id);
+        // Whatever a kill leaves, the next unlock finds out from the header which it is: removed, or in force.
+        self.command(home, Command::PlanUnfinish { plan: plan.id })?;
         // The passphrase dies first: an armed tripwire without it harms nobody.
         if let Some(entry) = entry {
             self.session.remove_entry(entry, &mut generator()).map_err(|error| fault::change(&error))?;

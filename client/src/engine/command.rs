@@ -176,6 +176,11 @@ pub enum Command {
         /// Which.
         plan: [u8; 16],
     },
+    /// The plan's cover is about to leave the header: from here on the header says whether the plan is in force.
+    PlanUnfinish {
+        /// Which.
+        plan: [u8; 16],
+    },
     /// Takes what a plan would end now, and arms it anew if that changed.
     PlanRefresh {
         /// Which.
@@ -324,6 +329,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         Command::AcknowledgeAlert { alert } => trust::acknowledge(cx, &alert).map(|()| Reply::Done),
         Command::PlanBegin(spec) => plan::begin(cx, *spec).map(Reply::Plan),
         Command::PlanFinish { plan } => plan::finish(cx, &plan).map(|()| Reply::Done),
+        Command::PlanUnfinish { plan } => plan::unfinish(cx, &plan).map(|()| Reply::Done),
         Command::PlanRefresh { plan, sinks } => plan::refresh(cx, &plan, sinks).map(|()| Reply::Done),
         Command::PlansRename { from, to } => {
             for (id, mut row) in cx.unit.scan::<PlanRow>(&[])? {

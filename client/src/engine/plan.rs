@@ -153,6 +153,14 @@ pub(super) fn finish(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fau
     Ok(())
 }
 
+/// The cover is about to leave the header: a plan that is there without its passphrase would be relied on for nothing.
+pub(super) fn unfinish(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
+    let mut row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
+    row.state = PlanState::Pending;
+    cx.unit.put(plan, &row);
+    Ok(())
+}
+
 /// Ends a plan: its tripwires are removed from the relays.
 pub(super) fn remove(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
     let row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use lapwing_vault::{Cost, harden_process};
+use lapwing_vault::{Cost, harden_process, wipe_stack};
 
 use super::{
     args::{self, Cli},
@@ -44,13 +44,16 @@ pub fn run(cost: Cost) -> ExitCode {
     if harden_process().is_err() {
         output.warn("this system does not let lapwing forbid memory dumps; run: lapwing doctor");
     }
-    match carry_out(cli, output, cost) {
+    let exit = match carry_out(cli, output, cost) {
         Ok(exit) => exit.into(),
         Err((output, error)) => {
             output.fail(&error);
             Exit::from(&error).into()
         }
-    }
+    };
+    // The vault is closed, and all that held secrets has returned.
+    wipe_stack();
+    exit
 }
 
 fn carry_out(cli: Cli, output: Output, cost: Cost) -> Result<Exit, (Output, Error)> {

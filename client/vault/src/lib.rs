@@ -92,7 +92,7 @@ pub use crate::{
     geometry::ContainerSize,
     kdf::{Cost, Passphrase, stretch},
     keytable::{KeyName, KeyTable},
-    memory::{Secret, WipingAllocator, harden_process, lock_memory},
+    memory::{Secret, WipingAllocator, harden_process, lock_memory, wipe_stack},
     payload::{APPLICATION_MAX, Others, PayloadId, VolumeId},
     session::{Entry, Session, Spec},
     volume::{ReadTransaction, Usage, Volume, WriteTransaction},

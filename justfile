@@ -32,6 +32,11 @@ demo:
     cargo build --release --locked --bins
     ./target/release/lapwing demo
 
+# A story on real processes, and what an examiner finds who knows everything (docs/examiner.md).
+examiner ending="destroy":
+    cargo build --locked -p lapwing-relay -p lapwing-tests --bins
+    LAPWING_RELAY_BIN=target/debug/lapwing-relay ./target/debug/lapwing-examiner story {{ ending }}
+
 # Licences, bans and sources of the dependencies: no network once the crates are downloaded.
 deny:
     cargo deny --locked check bans licenses sources

@@ -11,9 +11,9 @@
 //! - [`world`]: many clients, relays in process, one manual clock and a network that misbehaves on demand.
 
 pub mod audit;
+pub mod examiner;
 #[expect(clippy::expect_used, reason = "code of tests only")]
 pub mod images;
-pub mod examiner;
 #[expect(
     clippy::expect_used,
     clippy::panic,

@@ -9,7 +9,7 @@ use lapwing_tests::{
     CHEAP,
     examiner::{
         Blocks, Canary, Report, Search, examine,
-        story::{self, DESTROY, HIDE, PRIVATE, REAL, SHOWN, Story},
+        story::{self, DESTROY, HIDE, PRIVATE, REAL, SHOWN},
     },
 };
 use lapwing_vault::primitives;
@@ -22,27 +22,9 @@ fn with(blocks: &Blocks, passphrase: &str, words: &[&str], more: &[(String, Vec<
     examine(blocks, &[passphrase.as_bytes().to_vec()], CHEAP, &story::canaries(words), more).0
 }
 
-/// Everything that was found with bo: what his forced processes left in memory, his terminal, his home.
-fn with_bo(story: &Story, forced: &str) -> Vec<(String, Vec<u8>)> {
-    let memories = story.memories.iter().filter(|(typed, _, _)| typed == forced);
-    let spans = memories.flat_map(|(_, command, memory)| {
-        memory
-            .spans
-            .iter()
-            .map(move |span| (format!("memory of {command:?} {}", span.name), span.bytes.clone()))
-    });
-    let mut all: Vec<(String, Vec<u8>)> = spans.collect();
-    assert!(!all.is_empty() && !story.terminal.is_empty());
-    all.extend(
-        story.terminal.iter().map(|(command, shown)| (format!("terminal at {command:?}"), shown.clone())),
-    );
-    all.extend(story.home.iter().cloned());
-    all
-}
-
 fn private_is_not_found_and_shown_is(forced: &str) {
     let story = story::tell(cheap(), forced);
-    let more = with_bo(&story, forced);
+    let more = story.found_with_bo(forced);
     let report = with(&story.blocks, forced, &PRIVATE, &more);
     assert!(report.found.is_empty(), "{report}\n{:#?}", report.found);
     // It had something to look at, and looked with eyes that see.

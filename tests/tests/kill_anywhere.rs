@@ -9,8 +9,11 @@
 use std::path::Path;
 
 use lapwing_tests::{
-    scenario::{Folder, Relay},
-    trace::{Subject, Sweep, sweep::Swept},
+    scenario::{Folder, Relay, programs},
+    trace::{
+        End, Kill, Subject, Sweep, Trace, run,
+        sweep::{Swept, probe, put},
+    },
 };
 
 const REAL: &str = "heron orbit velvet candle of bo";
@@ -35,10 +38,13 @@ struct Vault {
 }
 
 impl Vault {
-    fn empty() -> Self {
+    fn of(program: &Path) -> Self {
         let folder = Folder::new();
-        let cheap = Path::new(env!("CARGO_BIN_EXE_lapwing-cheap"));
-        Self { subject: Subject::new(cheap, &folder.join("vault"), REAL), _folder: folder }
+        Self { subject: Subject::new(program, &folder.join("vault"), REAL), _folder: folder }
+    }
+
+    fn empty() -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_lapwing-cheap")))
     }
 
     fn made() -> Self {
@@ -50,11 +56,16 @@ impl Vault {
     /// With two compartments and both kinds of SOS passphrases.
     fn with_plans() -> Self {
         let vault = Self::made();
+        vault.plans();
+        vault
+    }
+
+    fn plans(&self) {
+        let vault = self;
         vault.subject.does(&["compartment", "rename", "main", "private"], "");
         vault.subject.does(&["compartment", "create", "main"], "");
         vault.plan("border", "hide", HIDE);
         vault.plan("arrest", "destroy", DESTROY);
-        vault
     }
 
     fn plan(&self, name: &str, action: &str, passphrase: &str) {
@@ -158,4 +169,35 @@ fn what_is_written_is_committed_or_not() {
     vault.subject.does(&["send", "ana", "all of us"], "");
     let got = ana.subject.does(&["--json", "read", "bo"], "").told();
     assert!(got.contains("all of us"), "{got}");
+}
+
+/// Bytes of the memory that one derivation of the program takes in one piece.
+const DERIVATION: u64 = 256 << 20;
+
+fn derivations(trace: &Trace) -> usize {
+    trace.calls.iter().filter(|call| call.name == "mmap" && call.length >= Some(DERIVATION)).count()
+}
+
+/// The program as people have it, with its derivation of 256 MiB: a few places are enough to see that nothing but the
+/// derivation is another one.
+#[test]
+fn the_released_program_derives_once_for_every_passphrase_and_a_kill_leaves_before_or_after() {
+    let vault = Vault::of(&programs::lapwing());
+    vault.subject.does(&["init", "--size", "8MiB"], "");
+    vault.plans();
+    let image = vault.image().unwrap();
+    let list = ["--offline", "compartment", "list"];
+    for passphrase in [REAL, HIDE, DESTROY, "this one opens nothing at all"] {
+        put(&vault.subject.vault, &image);
+        let trace = vault.subject.typing(passphrase).trace(&list).unwrap();
+        assert_eq!(derivations(&trace), 1, "{passphrase}");
+    }
+    let destroying = vault.subject.typing(DESTROY);
+    for (kill, code) in [(Kill::Before(0), Some(0)), (Kill::After(1), Some(3)), (Kill::Before(2), Some(3))] {
+        put(&vault.subject.vault, &image);
+        let killed = run(&destroying.plan(&list, "").killed(kill)).unwrap();
+        assert_eq!(killed.end, End::Signaled(9));
+        assert_eq!(probe(&vault.subject, COMPARTMENTS, "").0, code, "{kill:?}");
+    }
+    assert_eq!(probe(&destroying, COMPARTMENTS, "").0, Some(0), "the cover opens, whatever was cut off");
 }

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -89,10 +90,25 @@ impl Vaults {
             _ => (self.bo.typing("nothing is opened by this whole"), &self.bo_image),
         };
         put(&subject.vault, image);
+        let before = outside(&subject.vault);
         let trace = subject.trace(words).unwrap();
+        assert_eq!(outside(&subject.vault), before, "{class}");
         assert!(trace.succeeded() || class == "wrong", "{class}: {}", trace.told());
         trace
     }
+}
+
+/// What the file system says of the vault without reading it: place, size, blocks, mode, links, attributes, and what
+/// lies in its folder. Its time is "now" after every unlock that opens something.
+fn outside(vault: &Path) -> (Vec<u64>, Vec<String>) {
+    let meta = vault.metadata().unwrap();
+    let numbers = vec![meta.ino(), meta.len(), meta.blocks(), u64::from(meta.mode()), meta.nlink()];
+    let mut names: Vec<String> =
+        xattr::list(vault).unwrap().map(|name| name.to_string_lossy().into_owned()).collect();
+    let folder = std::fs::read_dir(vault.parent().unwrap()).unwrap();
+    names.extend(folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()));
+    names.sort();
+    (numbers, names)
 }
 
 fn put(path: &PathBuf, bytes: &[u8]) {

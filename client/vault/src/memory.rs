@@ -4,8 +4,8 @@
 //! # Security
 //!
 //! Wiping shortens the time in which a secret can be read from memory; it cannot help while the vault is
-//! open, against the kernel, or against whoever controls the process. Registers and stack frames of the
-//! ciphers are not wiped by this crate.
+//! open, against the kernel, or against whoever controls the process. Registers are not wiped; what the stack frames of the
+//! ciphers leave is, by [`wipe_stack`] at the end of a command.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -61,6 +61,27 @@ pub struct Story {
     _folder: Folder,
 }
 
+impl Story {
+    /// Everything that was found with bo besides his vault, when he was forced to type this: what his processes left in
+    /// memory, what his terminal shows, his home folder.
+    ///
+    /// # Panics
+    /// There is nothing of it: the story was not told with this ending.
+    #[must_use]
+    pub fn found_with_bo(&self, forced: &str) -> Vec<(String, Vec<u8>)> {
+        let memories = self.memories.iter().filter(|(typed, _, _)| typed == forced);
+        let mut all: Vec<(String, Vec<u8>)> = memories
+            .map(|(_, command, memory)| (format!("memory left by {command:?}"), memory.all()))
+            .collect();
+        assert!(!all.is_empty() && !self.terminal.is_empty(), "nobody was forced to type this");
+        all.extend(
+            self.terminal.iter().map(|(command, shown)| (format!("terminal at {command:?}"), shown.clone())),
+        );
+        all.extend(self.home.iter().cloned());
+        all
+    }
+}
+
 /// Words as canaries.
 #[must_use]
 pub fn canaries(words: &[&str]) -> Vec<Canary> {

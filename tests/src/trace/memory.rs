@@ -59,6 +59,12 @@ impl Memory {
         found
     }
 
+    /// All ranges one after the other.
+    #[must_use]
+    pub fn all(&self) -> Vec<u8> {
+        self.spans.iter().flat_map(|span| &span.bytes).copied().collect()
+    }
+
     /// Bytes in all.
     #[must_use]
     pub fn len(&self) -> usize {

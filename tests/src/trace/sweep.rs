@@ -174,7 +174,7 @@ impl Sweep<'_> {
     fn look(&self) -> Seen {
         let probes = self.probes.iter();
         probes
-            .map(|(passphrase, words)| match probe(&self.subject.typing(passphrase), words) {
+            .map(|(passphrase, words)| match probe(&self.subject.typing(passphrase), words, "") {
                 (Some(0), text) => (Some(0), steady(&text)),
                 _ if self.before.is_none() => (None, String::new()),
                 other => other,
@@ -183,13 +183,13 @@ impl Sweep<'_> {
     }
 }
 
-/// Runs a command, without the tracer.
+/// Runs a command, without the tracer; `more` follows the passphrase on its standard input.
 ///
 /// # Panics
 /// The program cannot be started.
 #[must_use]
-pub fn probe(subject: &Subject, words: &[&str]) -> (Option<i32>, String) {
-    let plan = subject.plan(words, "");
+pub fn probe(subject: &Subject, words: &[&str], more: &str) -> (Option<i32>, String) {
+    let plan = subject.plan(words, more);
     let mut child = Command::new(&plan.program)
         .args(&plan.arguments)
         .stdin(Stdio::piped())

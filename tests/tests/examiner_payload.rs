@@ -34,13 +34,26 @@ const REAL: &str = "heron orbit velvet candle of bo";
 const COVER: &str = "seven quiet penguins ride north";
 
 /// Vaults of each kind.
-const EACH: usize = 12;
+const EACH: usize = 8;
 
 /// Chi-square of two samples over four classes (three degrees of freedom) that is no chance: one in a million.
 const FAR: f64 = 31.0;
 
-/// Rows of a database: table, length of the key, length of the value; how often.
-type Rows = BTreeMap<(u8, usize, usize), usize>;
+/// Rows of a database: by table and length of the key, the lengths of the values, in order.
+type Rows = BTreeMap<(u8, usize), Vec<usize>>;
+
+/// Bytes by which two values of one kind may differ: random numbers in them take one to five bytes each.
+const VARIES: usize = 16;
+
+/// Whether two databases have the same rows.
+fn alike(one: &Rows, other: &Rows) -> bool {
+    let near = |(one, other): (&usize, &usize)| one.abs_diff(*other) <= VARIES;
+    one.keys().eq(other.keys())
+        && one
+            .values()
+            .zip(other.values())
+            .all(|(one, other)| one.len() == other.len() && one.iter().zip(other).all(near))
+}
 
 struct Seen {
     payload: Payload,
@@ -80,8 +93,9 @@ fn rows(image: Vec<u8>, passphrase: &str) -> Rows {
     let mut rows = Rows::new();
     for row in table.iter().unwrap() {
         let (key, value) = row.unwrap();
-        *rows.entry((key.value()[0], key.value().len(), value.value().len())).or_default() += 1;
+        rows.entry((key.value()[0], key.value().len())).or_default().push(value.value().len());
     }
+    rows.values_mut().for_each(|lengths| lengths.sort_unstable());
     rows
 }
 
@@ -151,7 +165,7 @@ fn the_payload_of_a_cover_holds_nothing_that_an_ordinary_one_does_not() {
             one.opened.records.iter().map(|(_, records)| (records.payloads.len(), records.volumes.len()));
         assert_eq!(records.max(), Some((0, 0)), "no version of its allocation units names anything");
         assert_eq!(one.opened.volumes.len(), 1);
-        assert_eq!(one.rows, ordinary[0].rows);
+        assert!(alike(&one.rows, &ordinary[0].rows), "{:?} and {:?}", one.rows, ordinary[0].rows);
     }
     // What a cover's payload asks for, ordinary ones ask for too, by a coin toss.
     let tosses: Vec<bool> = ordinary.iter().map(|one| one.payload.refresh).collect();

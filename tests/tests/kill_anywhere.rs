@@ -142,6 +142,37 @@ fn a_compartment_that_is_made_is_there_or_not_and_the_others_are_whole() {
 }
 
 #[test]
+fn a_passphrase_that_is_added_or_removed_opens_or_not() {
+    let vault = Vault::with_plans();
+    let list: &[&str] = &["--json", "--offline", "passphrase", "list"];
+    let probes: &[(&str, &[&str])] = &[(REAL, list), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
+    let add = [
+        "--offline",
+        "passphrase",
+        "add",
+        "--name",
+        "spare",
+        "--show",
+        "private",
+        "--new-passphrase-fd",
+        "0",
+    ];
+    let before = vault.image().unwrap();
+    let _ = vault.sweep(REAL, &add, &format!("{OTHER}\n"), probes);
+    put(&vault.subject.vault, &before);
+    vault.subject.does(&add, &format!("{OTHER}\n"));
+    let _ = vault.sweep(REAL, &["--offline", "passphrase", "remove", "spare"], "", probes);
+}
+
+#[test]
+fn a_compartment_that_is_deleted_is_whole_or_gone() {
+    let vault = Vault::with_plans();
+    vault.subject.does(&["compartment", "create", "third"], "");
+    let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS)];
+    let _ = vault.sweep(REAL, &["--offline", "compartment", "delete", "third", "--yes"], "", probes);
+}
+
+#[test]
 fn what_is_written_is_committed_or_not() {
     let (vault, ana) = (Vault::made(), Vault::made());
     let folder = Folder::new();

@@ -10,7 +10,7 @@
 //! - **packets**: their number and bytes vary with the computer's load; the four must vary alike.
 //!
 //! Calls whose number depends on the scheduler (waiting, waking, the allocator's heap) are left out; see
-//! [`is_steady`]. Fifty rounds in every run of the tests; `LAPWING_ROUNDS=500` for a long run.
+//! [`is_steady`]. Forty rounds in every run of the tests; `LAPWING_ROUNDS=500` for a long run.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -34,7 +34,7 @@ const HIDE: &str = "seven quiet penguins ride north";
 const DESTROY: &str = "granny bakes plum cake in april";
 
 /// Rounds in a run of all tests.
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 40;
 
 /// Difference of two means, in standard errors, that is no chance: one in a million.
 const FAR: f64 = 5.0;
@@ -222,10 +222,10 @@ fn every_unlock_makes_the_same_system_calls_and_sends_the_same_packets() {
             must_be_equal("the whole command", ("hide", hide), (class, shape));
         }
     }
-    // It saw what it was to compare: two writes of the header, each with its sync, and the volume behind them.
+    // It saw what it was to compare: two writes of the header, each with its sync.
     let header = |lines: &[String]| lines.iter().filter(|line| line.contains("pwrite vault")).count();
     assert_eq!(header(&unlocking(real)), 2);
-    assert!(header(hide) > 2 && real.len() > hide.len());
+    assert!(real.len() > hide.len(), "the real one opens more volumes");
 
     let column = |class: &str, column: usize| sent[class].iter().map(|row| row[column]).collect::<Vec<f64>>();
     for (number, what) in

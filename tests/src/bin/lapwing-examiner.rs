@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use lapwing_tests::{
     CHEAP,
-    examiner::{Blocks, Canary, Report, examine, record, story},
+    examiner::{Blocks, Canary, Report, examine, record, story, timing},
     trace::{self, End, Plan},
 };
 use lapwing_vault::Cost;
@@ -38,6 +38,8 @@ enum Command {
     Record(RecordArgs),
     /// Play a whole story on real processes, with a relay, and examine what is left of it
     Story(StoryArgs),
+    /// Measure how long unlocks of each kind take, and whether they can be told apart by that
+    Timing(TimingArgs),
 }
 
 #[derive(Args)]
@@ -88,6 +90,16 @@ struct StoryArgs {
     json: bool,
 }
 
+#[derive(Args)]
+struct TimingArgs {
+    /// Unlocks of each kind
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
+    rounds: u32,
+    /// Write lines of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Ending {
     Hide,
@@ -99,6 +111,7 @@ fn main() -> ExitCode {
         Command::Examine(args) => examine_images(&args),
         Command::Record(args) => record_writes(&args),
         Command::Story(args) => tell(&args),
+        Command::Timing(args) => measure(&args),
     };
     done.unwrap_or_else(|error| {
         // A closed pipe is no failure.
@@ -269,6 +282,33 @@ fn tell(args: &StoryArgs) -> io::Result<ExitCode> {
         && shown.names().len() == story::SHOWN.len()
         && owner.names().len() == story::PRIVATE.len();
     Ok(ExitCode::from(u8::from(!as_promised)))
+}
+
+/// Nothing is judged: a computer that does other things differs from itself.
+fn measure(args: &TimingArgs) -> io::Result<ExitCode> {
+    let rounds =
+        usize::try_from(args.rounds).map_err(|_| problem("that many rounds cannot be counted here"))?;
+    let timed = timing::unlocks(rounds).ok_or_else(|| problem("no container could be made"))?;
+    let mut out = io::stdout().lock();
+    for one in &timed {
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(one)?)?;
+        } else {
+            writeln!(
+                out,
+                "{:14} median {:8.1} us, {:5.2} standard errors from real",
+                one.kind, one.median_us, one.distance
+            )?;
+        }
+    }
+    if !args.json {
+        writeln!(
+            out,
+            "From {} on two kinds are told apart; \"real again\" is the computer's own unrest.",
+            timing::FAR
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A program that was built together with this one.

@@ -16,6 +16,7 @@
 //! | [`report`] | what is told |
 //! | [`record`] | logs of writes, as files |
 //! | [`story`] | a story on real processes, to be examined |
+//! | [`timing`] | wall time of unlocks, measured and compared |
 
 pub mod blocks;
 pub mod canary;
@@ -25,6 +26,7 @@ pub mod record;
 pub mod report;
 #[expect(clippy::expect_used, clippy::panic, reason = "a story that cannot be told is a failed test")]
 pub mod story;
+pub mod timing;
 
 use lapwing_vault::Cost;
 

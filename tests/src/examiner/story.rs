@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Blocks, Canary};
 use crate::{
     scenario::{Folder, Relay},
-    trace::{Memory, Subject, Trace},
+    trace::{End, Memory, Subject, Trace},
 };
 
 /// What bo types when he is free.
@@ -107,7 +107,9 @@ impl Telling {
             ("TMPDIR".to_owned(), self.home.join("tmp").display().to_string()),
         ];
         let mut trace = crate::trace::run(&plan).unwrap_or_else(|error| panic!("{words:?}: {error}"));
-        assert!(trace.succeeded(), "{words:?}: {:?} {}", trace.end, trace.told());
+        // The doctor finds fault: with the tracer, for one.
+        let done = trace.succeeded() || (words == ["doctor"] && trace.end == End::Exited(1));
+        assert!(done, "{words:?}: {:?} {}", trace.end, trace.told());
         match &mut self.blocks {
             Some(blocks) => trace.writes.iter().for_each(|write| blocks.add_write(write)),
             None => self.blocks = Blocks::of_image(&image(&self.bo.vault)),

@@ -154,6 +154,8 @@ fn a_passphrase_that_is_added_or_removed_opens_or_not() {
         "spare",
         "--show",
         "private",
+        "--show",
+        "main",
         "--new-passphrase-fd",
         "0",
     ];

@@ -76,7 +76,7 @@ pub fn unlocks(rounds: usize) -> Option<Vec<Timed>> {
             drop(session);
         }
     }
-    times.iter_mut().for_each(|times| crop(times));
+    times.iter_mut().for_each(crop);
     let first = times.first()?.clone();
     let timed = kinds.iter().zip(&times).map(|((kind, _), times)| Timed {
         kind,

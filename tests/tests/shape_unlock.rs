@@ -129,6 +129,12 @@ fn shape(trace: &Trace, vault: &Path, size: u64) -> Vec<String> {
     let geometry = Geometry::of(size).unwrap();
     let line = |call: &Call| {
         let mut call = call.clone();
+        // What stands beside a vault is named after it.
+        let beside =
+            call.file().and_then(|file| file.to_str()?.strip_prefix(vault.to_str()?).map(str::to_owned));
+        if let Some(ending) = beside.filter(|ending| !ending.is_empty()) {
+            call.target = Target::File(format!("vault{ending}").into());
+        }
         if call.file().is_some_and(|file| file == vault) {
             call.target = Target::File("vault".into());
             if let Some((_, start)) = call.offset.and_then(|offset| geometry.region_of(offset)) {

@@ -44,6 +44,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("passphrase remove", &["NAME"]),
     ("passphrase compare", &[]),
     ("passphrase suggest", &["--words", "--language", "english"]),
+    ("chat renew", &["CHAT", "--all"]),
+    ("backup", &["create", "restore"]),
+    ("backup create", &["FILE", "--weak"]),
+    ("backup restore", &["FILE", "--size", "256MiB"]),
     ("demo", &["--keep", "--relay"]),
 ];
 

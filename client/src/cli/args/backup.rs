@@ -9,8 +9,8 @@ use clap::Subcommand;
 pub enum BackupCommand {
     /// Write what this passphrase opens to a new file, under a passphrase of its own
     #[command(
-        long_about = "Write what this passphrase opens to a new file, under a passphrase of its own; one compartment with \
-                      --compartment.\n\nIt holds history, identities and what begins sessions anew; no session, no plan, \
+        long_about = "Write what this passphrase opens to a new file, under a passphrase of its own\n\nOne compartment with \
+                      --compartment. It holds history, identities and what begins sessions anew; no session, no plan, \
                       no group key, nothing that disappears by a timer."
     )]
     Create {
@@ -22,7 +22,7 @@ pub enum BackupCommand {
     },
     /// Make a new vault of a backup, and begin the session with every contact anew
     #[command(
-        long_about = "Make a new vault of a backup, and begin the session with every contact anew.\n\nThe passphrase is \
+        long_about = "Make a new vault of a backup, and begin the session with every contact anew\n\nThe passphrase is \
                       the backup's, the new passphrase the vault's. Use a backup once: a second vault of it is refused by \
                       the contacts."
     )]

@@ -245,8 +245,8 @@ fn every_unlock_makes_the_same_system_calls_and_sends_the_same_packets() {
         }
     }
     // A control that must be caught: a command that asks the relay for messages too.
-    let more: Vec<f64> = (0..8).map(|_| packets(&vaults.traced("hide", &["status"]))[0]).collect();
-    let less: Vec<f64> = (0..8).map(|_| packets(&vaults.traced("hide", &words))[0]).collect();
+    let more: Vec<f64> = (0..24).map(|_| packets(&vaults.traced("hide", &["status"]))[0]).collect();
+    let less: Vec<f64> = (0..24).map(|_| packets(&vaults.traced("hide", &words))[0]).collect();
     assert!(distance(&more, &less) > FAR, "{more:?} and {less:?}");
 }
 

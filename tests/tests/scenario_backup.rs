@@ -1,6 +1,6 @@
 //! A device is lost: the real program writes a backup, restores it elsewhere, and both sides go on.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use lapwing_tests::scenario::{Pair, Person};
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 const BACKUP: &str = "seventeen mossy bricks hum quietly";
 const OTHER: &str = "a kettle whistles under the bridge";
 
-fn text(path: &PathBuf) -> String {
+fn text(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -76,10 +76,14 @@ fn talk(relay: &Relay, ana: &Person, bo: &Person) {
     let _ = bo.runs(&["sync"]).done();
     let _ = bo.pipes("i bring the maps".as_bytes(), &["send", "ana", "-"]).done();
     let _ = bo.pipes("then we make jam".as_bytes(), &["send", "aunt", "-"]).done();
-    let _ = ana.runs(&["group", "create", "the mill"]).done();
+    let _ = ana.runs(&["group", "create", "the mill", "--as", "ana"]).done();
     let _ = ana.runs(&["group", "invite", "the mill", "bo"]).done();
     let _ = bo.runs(&["sync"]).done();
-    let _ = bo.runs(&["group", "approve", "the mill"]).code;
+    let _ = bo.runs(&["group", "approve", "the mill", "--as", "bo"]).done();
+    let _ = ana.runs(&["sync"]).done();
+    let _ = ana.pipes("bring torches".as_bytes(), &["send", "the mill", "-"]).done();
+    let _ = bo.runs(&["sync"]).done();
+    let _ = bo.pipes("and rope".as_bytes(), &["send", "the mill", "-"]).done();
     let _ = bo.runs(&["trust", "add", "ana"]).done();
     let _ = ana.runs(&["trust", "accept", "bo"]).done();
     let _ = bo.runs(&["sync"]).done();

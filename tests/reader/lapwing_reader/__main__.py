@@ -18,9 +18,10 @@ sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 
 from lapwing_reader.container import REGIONS_AT, Container, Unlocked, WrongPassphrase
+from lapwing_reader.database import Database
 from lapwing_reader.primitives import Damaged
 from lapwing_reader.records import Compartment
-from lapwing_reader.volume import STRIDE, Volume
+from lapwing_reader.volume import PAGE, STRIDE, Volume
 
 
 def main():
@@ -45,13 +46,16 @@ def main():
 
 
 def in_use(container, volumes):
-    """Header, heads of the regions, and units that hold anything but zeros: without the rest the vault is the same."""
+    """Header, heads of the regions, pages that a tree leads to, and units that hold anything but zeros."""
     ranges = [(0, REGIONS_AT)]
     for volume in volumes:
         start = container.region_at(volume.region)
         ranges.append((start, volume.units_at - start))
-        used = (unit for unit in range(volume.unit_count) if any(volume.unit(unit)))
-        ranges += [(volume.units_at + unit * STRIDE, STRIDE) for unit in used]
+        used = {unit for unit in range(volume.unit_count) if volume.holds_something(unit)}
+        # Pages of several units may have zeros in the last ones, and are read whole.
+        for offset, length in Database(volume).spans():
+            used.update(range(offset // PAGE - 1, (offset + length) // PAGE - 1))
+        ranges += [(volume.units_at + unit * STRIDE, STRIDE) for unit in sorted(used)]
     return ranges
 
 

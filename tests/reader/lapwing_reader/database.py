@@ -24,6 +24,8 @@ class Database:
         if slot[0] != 3:
             raise Damaged(f"database format {slot[0]}")
         self.tables_root = struct.unpack_from("<Q", slot, 8)[0] if slot[1] else None
+        # The database's own bookkeeping, in a tree of tables of the same shape: not needed to read.
+        self.system_root = struct.unpack_from("<Q", slot, 40)[0] if slot[2] else None
 
     def table(self, name):
         """Keys and values of a table whose keys and values have no fixed width, in order."""
@@ -39,6 +41,24 @@ class Database:
         if kind != 3 or fixed_key or fixed_value:
             raise Damaged("another kind of table")
         return root if present else None
+
+    def spans(self):
+        """Offset and length of each page to which a tree leads, the database's own trees included."""
+        for tables in (self.tables_root, self.system_root):
+            yield from self._spans(tables)
+            for _key, definition in self._entries(tables):
+                _kind, _length, present, root = struct.unpack_from("<BQBQ", definition)
+                yield from self._spans(root if present else None)
+
+    def _spans(self, root, depth=0):
+        if root is None or depth > MAX_DEPTH:
+            return
+        yield self._span(root)
+        page = self._page(root)
+        if page[0] == BRANCH:
+            (count,) = struct.unpack_from("<H", page, 2)
+            for child in struct.unpack_from(f"<{count + 1}Q", page, 8 + 16 * (count + 1)):
+                yield from self._spans(child, depth + 1)
 
     def _entries(self, root, depth=0):
         if root is None:
@@ -64,10 +84,13 @@ class Database:
         return zip(pieces[:count], pieces[count:])
 
     def _page(self, number):
+        return self.source.read(*self._span(number))
+
+    def _span(self, number):
         order = number >> 59
         index = number & (0xFFFFF >> order)
         region = number >> 20 & 0xFFFFF
         length = self.page_size << order
         region_pages = self.header_pages + self.data_pages
         start = (1 + region * region_pages + self.header_pages) * self.page_size + index * length
-        return self.source.read(start, length)
+        return start, length

@@ -84,3 +84,10 @@ class Volume:
         if plain is None:
             raise p.Damaged(f"data unit {unit} does not open")
         return plain
+
+    def holds_something(self, unit):
+        """Whether a unit has anything but zeros. One that a power cut left torn has nothing that a tree leads to."""
+        try:
+            return any(self.unit(unit))
+        except p.Damaged:
+            return False

@@ -197,12 +197,15 @@ impl StoredUnits {
     pub(crate) fn open(&self, grant: &Grant) -> Option<AllocationUnits> {
         let key = subkey(&grant.key.0, labels::ALLOCATION);
         let mut newest: Option<AllocationUnits> = None;
+        let mut opened: Vec<Allocation> = Vec::new();
         for (copy, stored) in self.0.chunks_exact(ALLOCATION_LEN).enumerate() {
             let place = Place::copy_of(grant.region.as_u8().into(), copy);
             let Some(plaintext) = sector::open(&key, place, stored) else { continue };
             let Some((generation, content)) = Allocation::decode(&plaintext) else { continue };
+            opened.push(content.duplicate());
             if newest.as_ref().is_none_or(|units| generation.is_newer_than(units.generation)) {
                 newest = Some(AllocationUnits {
+                    interrupted: false,
                     grant: grant.duplicate(),
                     key: key.duplicate(),
                     generation,
@@ -211,7 +214,8 @@ impl StoredUnits {
                 });
             }
         }
-        newest
+        let alike = matches!(opened.as_slice(), [one, other] if one.is_same(other));
+        newest.map(|units| AllocationUnits { interrupted: !alike, ..units })
     }
 }
 
@@ -221,6 +225,8 @@ pub(crate) struct AllocationUnits {
     key: Secret<32>,
     generation: Generation,
     newest_copy: usize,
+    /// The copies did not hold the same: a change was not finished, and what it removed is in the older one.
+    interrupted: bool,
     pub(crate) content: Allocation,
 }
 
@@ -233,8 +239,23 @@ impl AllocationUnits {
             key,
             generation: Generation::random(rng),
             newest_copy: 1,
+            interrupted: false,
             content: Allocation::default(),
         }
+    }
+
+    /// Finishes a change that a crash interrupted: then no copy holds what it removed.
+    pub(crate) fn complete(
+        &mut self,
+        backend: &dyn Backend,
+        geometry: &Geometry,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), StoreError> {
+        if !self.interrupted {
+            return Ok(());
+        }
+        let content = self.content.duplicate();
+        self.store(content, backend, geometry, rng)
     }
 
     /// VLT-41: replaces the older copy, syncs, replaces the other, syncs. The content changes here only
@@ -259,7 +280,10 @@ impl AllocationUnits {
             backend.sync().map_err(StoreError::Io)?;
             self.generation = generation;
             self.newest_copy = copy;
+            // Until the other copy is written too.
+            self.interrupted = true;
         }
+        self.interrupted = false;
         self.content = content;
         Ok(())
     }

@@ -8,7 +8,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use lapwing_vault::{
-    testing::{Call, RecordingBackend, power_cut},
+    testing::{self, Call, RecordingBackend, power_cut},
     *,
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -32,7 +32,7 @@ fn cut_everywhere(
     let calls: Vec<Call> =
         recording.take_calls().into_iter().filter(|call| !matches!(call, Call::Read { .. })).collect();
     let tail = calls.len().saturating_sub(EDGE_CALLS);
-    let middle = (EDGE_CALLS..tail).step_by((tail / 4).max(1));
+    let middle = (EDGE_CALLS..tail).step_by((tail / 12).max(1));
     let cuts: BTreeSet<usize> =
         (0..=EDGE_CALLS.min(calls.len())).chain(middle).chain(tail..=calls.len()).collect();
     for cut in cuts {
@@ -308,12 +308,21 @@ fn creating_and_deleting_a_volume_are_all_or_nothing() {
     );
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 
+    // The label stands in the record that holds the volume's key.
+    let recorded = |session: &Session| {
+        let volumes = session.volumes();
+        let texts = volumes.iter().flat_map(|volume| testing::plaintexts(session, *volume));
+        texts.filter(|text| text.windows(5).any(|window| window == b"third")).count()
+    };
+    let mut outcomes = [0; 2];
     cut_everywhere(
         &after,
         "real",
         |mut session, rng| {
             let third = session.volumes()[2];
+            assert_eq!(recorded(&session), 2);
             session.delete_volume(third, rng).unwrap();
+            assert_eq!(recorded(&session), 0);
         },
         |backend, _, rng| {
             let mut session = opens(backend, "real", rng).unwrap();
@@ -324,8 +333,13 @@ fn creating_and_deleting_a_volume_are_all_or_nothing() {
                 session.delete_volume(found, rng).unwrap();
             }
             assert!(session.found_volumes().is_empty());
+            let there = session.volumes().len() == 3;
+            outcomes[usize::from(there)] += 1;
+            // Both copies, whatever the power left of the first.
+            assert_eq!(recorded(&session), if there { 2 } else { 0 });
         },
     );
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 }
 
 #[test]

@@ -93,6 +93,13 @@ impl Session {
         self.entries = entries;
     }
 
+    /// Finishes changes of records that a crash interrupted.
+    pub(crate) fn complete_records(&mut self, rng: &mut dyn CryptoRng) {
+        for units in self.regions.iter_mut().flatten() {
+            let _tried_again = units.complete(&*self.disk.backend, &self.disk.geometry, rng);
+        }
+    }
+
     pub(super) fn region_of(&self, volume: VolumeId) -> Option<RegionIndex> {
         self.regions
             .iter()

@@ -207,11 +207,14 @@ impl Client {
 
     /// Opens every volume of the session. One that is damaged is left out: it must not close the others.
     fn open_volumes(&mut self) -> Result<(), Error> {
-        let mut ids = self.session.volumes();
-        ids.extend(self.session.found_volumes());
+        let (mut ids, found) = (self.session.volumes(), self.session.found_volumes());
+        ids.extend(&found);
         for id in ids {
             match self.session.open_volume(id, &mut generator()) {
                 Ok(volume) => self.hold(id, volume),
+                // Made or deleted by a command that was killed in the middle.
+                Err(VolumeError::Damaged)
+                    if found.contains(&id) && self.session.delete_volume(id, &mut generator()).is_ok() => {}
                 Err(VolumeError::Damaged) => self.damaged += 1,
                 Err(error) => return Err(fault::volume(error)),
             }
@@ -521,6 +524,7 @@ impl Client {
         // First: ending the connections waits for others. What fails here is made up for by the next unlock, and a
         // client that is dropped without this is scrubbed as its volumes are.
         let _ = self.scrub();
+        let _ = self.session.complete_records(&mut generator());
         self.driver.close().await;
     }
 }

@@ -244,22 +244,13 @@ impl AllocationUnits {
         }
     }
 
-    /// Finishes a change that a crash interrupted: then no copy holds what it removed.
-    pub(crate) fn complete(
-        &mut self,
-        backend: &dyn Backend,
-        geometry: &Geometry,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), StoreError> {
-        if !self.interrupted {
-            return Ok(());
-        }
-        let content = self.content.duplicate();
-        self.store(content, backend, geometry, rng)
+    /// Whether a change was not finished, so that one copy may hold what it removed. Storing anything ends that.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// VLT-41: replaces the older copy, syncs, replaces the other, syncs. The content changes here only
-    /// after the first sync.
+    /// after both.
     pub(crate) fn store(
         &mut self,
         content: Allocation,
@@ -274,14 +265,14 @@ impl AllocationUnits {
                 content.encode(generation).map_err(|TooManyRecords| StoreError::TooManyRecords)?;
             let place = Place::copy_of(self.grant.region.as_u8().into(), copy);
             let sealed = sector::seal(&self.key, place, &plaintext, rng);
+            // Until both copies are written.
+            self.interrupted = true;
             backend
                 .write_at(geometry.allocation(self.grant.region, copy), &sealed)
                 .map_err(StoreError::Io)?;
             backend.sync().map_err(StoreError::Io)?;
             self.generation = generation;
             self.newest_copy = copy;
-            // Until the other copy is written too.
-            self.interrupted = true;
         }
         self.interrupted = false;
         self.content = content;

@@ -245,12 +245,10 @@ impl Disk {
         };
         let regions = self.open_allocation_units(&payload)?;
         let access = Access::from_trial(trial, payload.slots);
-        let mut session = Session::new(Arc::clone(&self), cost, keys, *payload, access, regions, &header);
+        let session = Session::new(Arc::clone(&self), cost, keys, *payload, access, regions, &header);
         // VLT-27: one header write at every unlock; what differs is only what the slots hold.
         header.refresh(session.slots_to_refresh(), rng);
         self.write_header(newest_copy, &mut header, session.header_keys(), rng)?;
-        // VLT-41: only after a crash in the middle of a change. What fails here is tried again by the next unlock.
-        session.complete_records(rng);
         Ok(session)
     }
 

@@ -224,9 +224,15 @@ fn changing_the_passphrase_leaves_exactly_one_that_opens() {
             let new = opens(backend, "new", rng).is_some();
             assert!(old != new, "{old} {new}");
             outcomes[usize::from(new)] += 1;
-            let session = opens(backend, if new { "new" } else { "real" }, rng).unwrap();
+            let mut session = opens(backend, if new { "new" } else { "real" }, rng).unwrap();
             assert_eq!(session.volumes(), [family, private]);
             assert_eq!(session.entries()[0].id(), cover);
+            // VLT-47: the record of the move stays in both copies if it counts, else in none.
+            session.complete_records(rng).unwrap();
+            let texts = testing::plaintexts(&session, private);
+            let windows = texts.iter().flat_map(|text| text.windows(16));
+            let records = windows.filter(|window| window == session.id().as_bytes()).count();
+            assert_eq!(records, if new { 2 } else { 0 });
         },
     );
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
@@ -277,6 +283,12 @@ fn sealing_again_and_removing_are_all_or_nothing() {
 #[test]
 fn creating_and_deleting_a_volume_are_all_or_nothing() {
     let (world, family, private, _) = owner_with_cover(25, Others::Keep);
+    // The label stands in the record that holds the volume's key.
+    let recorded = |session: &Session| {
+        let volumes = session.volumes();
+        let texts = volumes.iter().flat_map(|volume| testing::plaintexts(session, *volume));
+        texts.filter(|text| text.windows(5).any(|window| window == b"third")).count()
+    };
     let mut outcomes = [0; 2];
     let mut after = Vec::new();
     cut_everywhere(
@@ -303,17 +315,13 @@ fn creating_and_deleting_a_volume_are_all_or_nothing() {
                     session.delete_volume(found, rng).unwrap();
                 }
                 assert!(session.found_volumes().is_empty());
+                session.complete_records(rng).unwrap();
+                assert_eq!(recorded(&session), 0);
             }
         },
     );
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 
-    // The label stands in the record that holds the volume's key.
-    let recorded = |session: &Session| {
-        let volumes = session.volumes();
-        let texts = volumes.iter().flat_map(|volume| testing::plaintexts(session, *volume));
-        texts.filter(|text| text.windows(5).any(|window| window == b"third")).count()
-    };
     let mut outcomes = [0; 2];
     cut_everywhere(
         &after,
@@ -334,6 +342,7 @@ fn creating_and_deleting_a_volume_are_all_or_nothing() {
             }
             assert!(session.found_volumes().is_empty());
             let there = session.volumes().len() == 3;
+            session.complete_records(rng).unwrap();
             outcomes[usize::from(there)] += 1;
             // Both copies, whatever the power left of the first.
             assert_eq!(recorded(&session), if there { 2 } else { 0 });

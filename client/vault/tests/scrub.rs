@@ -70,7 +70,7 @@ impl Planter {
         let write = volume.begin_cleanup().unwrap();
         let before = self.rows.clone();
         for _ in 0..steps {
-            let (table, key) = (self.below(3) as u8, self.below(60));
+            let (table, key) = (u8::try_from(self.below(3)).unwrap(), self.below(60));
             if self.below(3) == 0 {
                 match table {
                     0 => drop(write.open_table(BYTES).unwrap().remove(row_key(key).as_slice()).unwrap()),

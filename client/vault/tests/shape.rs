@@ -7,7 +7,7 @@ mod world;
 use std::collections::HashSet;
 
 use lapwing_vault::{
-    testing::{Call, RecordingBackend},
+    testing::{Call, RecordingBackend, power_cut},
     *,
 };
 use rand_chacha::rand_core::SeedableRng;
@@ -61,6 +61,44 @@ fn vlt_13_every_passphrase_makes_the_same_reads_and_writes() {
         "the older copy, a sync, the other, a sync"
     );
     assert_eq!(real.iter().filter(|call| call.starts_with("read 16384 at")).count(), 4);
+}
+
+#[test]
+fn vlt_47_unlock_after_a_power_cut_makes_the_same_calls_and_the_rest_waits_for_the_end() {
+    let world = world_with_covers();
+    let image = world.backend.image();
+    let recording = RecordingBackend::with_image(image.clone());
+    let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(3);
+    let mut session = unlock(recording.clone(), "real", &mut rng).unwrap();
+    let private = session.volumes()[1];
+    recording.take_calls();
+    let unlocked = recording.image();
+    session.change_passphrase(&Passphrase::new("new"), private, &mut rng).unwrap();
+    let calls: Vec<Call> =
+        recording.take_calls().into_iter().filter(|call| !matches!(call, Call::Read { .. })).collect();
+    let mut finished = 0;
+    for cut in 0..=calls.len() {
+        let cut_image = power_cut(&unlocked, &calls, cut, &mut rng);
+        let mut seen = Vec::new();
+        for passphrase in ["real", "new", "hide"] {
+            let recording = RecordingBackend::with_image(cut_image.clone());
+            let Ok(mut session) = unlock(recording.clone(), passphrase, &mut rng) else { continue };
+            let shape = observed(&recording.take_calls());
+            // Which copy is the older one depends on the image, not on the passphrase.
+            seen.push(shape);
+            session.complete_records(&mut rng).unwrap();
+            let did = recording.take_calls();
+            let wrote = did.iter().any(|call| matches!(call, Call::Write { .. }));
+            finished += usize::from(wrote);
+            // The header was written before: what is left is in the units of the records.
+            assert!(did.iter().all(|call| !matches!(call, Call::Write { bytes, .. } if bytes.len() != 8192)));
+            session.complete_records(&mut rng).unwrap();
+            assert!(recording.take_calls().is_empty(), "once is enough: cut {cut}, {passphrase}");
+        }
+        assert_eq!(seen.len(), 2, "one of the owner's two, and the cover");
+        assert_eq!(seen[0], seen[1], "cut {cut}");
+    }
+    assert!(finished > 2, "{finished}");
 }
 
 #[test]

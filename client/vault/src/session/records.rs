@@ -93,11 +93,45 @@ impl Session {
         self.entries = entries;
     }
 
-    /// Finishes changes of records that a crash interrupted.
-    pub(crate) fn complete_records(&mut self, rng: &mut dyn CryptoRng) {
-        for units in self.regions.iter_mut().flatten() {
-            let _tried_again = units.complete(&*self.disk.backend, &self.disk.geometry, rng);
+    /// Finishes what a crash left of earlier changes of records: what was removed leaves both copies, and so does
+    /// every record that means nothing. Where no crash was it reads and writes nothing. Callers do this before they
+    /// lock; an unlock does not, since its calls must not tell what it found (VLT-13).
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::SessionEnded`], [`ChangeError::Damaged`], or the system's error. Nothing is lost, and the next
+    /// call makes up for it.
+    pub fn complete_records(&mut self, rng: &mut impl CryptoRng) -> Result<(), ChangeError> {
+        let candidates = self.plan_removal(|record| self.is_unused(record), |_| false);
+        if candidates.0.is_empty() {
+            return Ok(());
         }
+        // A header write whose outcome this session did not learn may have put a payload in after all.
+        let (_, header) = self.disk.newest_header(&self.keys)?.ok_or(ChangeError::Damaged)?;
+        if !self.is_in(&header) {
+            return Err(ChangeError::SessionEnded);
+        }
+        let opens = |record: &PayloadRecord| {
+            record.slots.iter().zip(&record.keys).any(|(slot, key)| header.authenticates(*slot, key))
+        };
+        let plan = self.plan_removal(|record| self.is_unused(record) && !opens(record), |_| false);
+        self.write_records(plan, rng)
+    }
+
+    /// Whether a payload record means nothing (VLT-40), and has no label that one of the same payload lacks.
+    fn is_unused(&self, record: &PayloadRecord) -> bool {
+        match self.entries.iter().find(|entry| entry.record.id == record.id) {
+            Some(entry) => record.slots != entry.record.slots && record.label.is_empty(),
+            None => matches!(self.fate(record, None, None), Fate::Goes),
+        }
+    }
+
+    /// Whether a volume record means nothing (VLT-40), and no known payload lists the volume: one that is listed is
+    /// damaged, which is not for this session to forget.
+    fn is_dead(&self, record: &VolumeRecord) -> bool {
+        let named = record.grant.key.id();
+        let mut payloads = self.entries.iter().map(|entry| &entry.payload).chain([&self.payload]);
+        !self.is_current(record) && payloads.all(|payload| payload.grant(named).is_none())
     }
 
     pub(super) fn region_of(&self, volume: VolumeId) -> Option<RegionIndex> {
@@ -222,7 +256,7 @@ impl Session {
                     gather(&mut moved.volumes, record);
                 }
             }
-            if left > 0 {
+            if left > 0 || units.is_interrupted() {
                 changed.push((units.grant.region, kept));
             }
         }
@@ -292,7 +326,8 @@ impl Session {
         current
     }
 
-    /// Plans to take out everything that `drop_payload` and `drop_volume` name.
+    /// Plans to take out everything that `drop_payload` and `drop_volume` name, and volume records that mean nothing;
+    /// and to finish changes that a crash interrupted.
     pub(super) fn plan_removal(
         &self,
         drop_payload: impl Fn(&PayloadRecord) -> bool,
@@ -303,8 +338,8 @@ impl Session {
             let mut content = units.content.duplicate();
             let before = (content.payloads.len(), content.volumes.len());
             content.payloads.retain(|record| !drop_payload(record));
-            content.volumes.retain(|record| !drop_volume(record));
-            if before != (content.payloads.len(), content.volumes.len()) {
+            content.volumes.retain(|record| !drop_volume(record) && !self.is_dead(record));
+            if units.is_interrupted() || before != (content.payloads.len(), content.volumes.len()) {
                 changed.push((units.grant.region, content));
             }
         }

@@ -9,7 +9,7 @@ use super::{HeaderChange, Session, passphrases::Replaced, records::NewRecord};
 use crate::{
     allocation::{LABEL_MAX, VolumeRecord},
     error::{ChangeError, VolumeError},
-    geometry::{REGION_COUNT, RegionIndex},
+    geometry::{ALLOCATION_LEN, REGION_COUNT, RegionIndex},
     memory::Secret,
     payload::{Grant, Payload, VolumeId, VolumeKey},
     sector::{FillRng, random_below},
@@ -19,7 +19,8 @@ use crate::{
 impl Session {
     /// Volumes that this session can open although its payload does not list them: those created by other
     /// sessions from a volume that both have, and what a power cut in [`create_volume`](Self::create_volume)
-    /// left, which is empty.
+    /// or [`delete_volume`](Self::delete_volume) left. One of these that is damaged is not needed any more: it is to
+    /// be deleted (again).
     pub fn found_volumes(&self) -> Vec<VolumeId> {
         self.regions
             .iter()
@@ -162,8 +163,13 @@ impl Session {
         if self.region_of(volume) == Some(region) {
             let mut fill = FillRng::seeded(rng);
             let (start, len) = (self.disk.geometry.region(region), self.disk.geometry.region_len());
-            self.disk.fill(start, len, &mut fill, &mut |_| {})?;
-            self.disk.backend.sync()?;
+            let units = 2 * ALLOCATION_LEN as u64;
+            // VLT-47: the allocation units last. As long as they open, whoever reads the record finds the volume and
+            // can finish this; afterwards the region may be somebody else's.
+            for (start, len) in [(start + units, len - units), (start, units)] {
+                self.disk.fill(start, len, &mut fill, &mut |_| {})?;
+                self.disk.backend.sync()?;
+            }
             self.regions[region.as_usize()] = None;
         }
         let plan = self.plan_removal(|_| false, |record| record.grant.key.id() == volume);

@@ -245,14 +245,14 @@ proptest! {
                 let at = usize::try_from(page.first).unwrap() % self.0.len();
                 let mut bytes = self.0[at].clone();
                 bytes.resize(PAGE_LEN, 0);
-                bytes[0] = bytes[0] % 4;
+                bytes[0] %= 4;
                 bytes[3] = 0;
                 Ok(Zeroizing::new(bytes))
             }
         }
         impl Unsettled for Few {
             fn is_new(&self, page: PageRef) -> bool {
-                page.first % 2 == 0
+                page.first.is_multiple_of(2)
             }
             fn replace(&mut self, _: PageRef, _: &[u8]) -> io::Result<()> {
                 Ok(())

@@ -35,6 +35,10 @@ pub(super) fn grow(error: GrowError) -> Error {
             Error::refused(message, "move the file that ends in .growing away; the vault is as it was")
         }
         GrowError::SessionEnded => Error::refused(message, "unlock again; the vault is as it was"),
+        GrowError::Damaged => Error::refused(
+            message,
+            "see: lapwing compartment list; make a backup of the others with: lapwing backup create; the vault is as it was",
+        ),
         GrowError::Differs => {
             Error::refused(message, "the disk may be failing: copy the vault to another one; it is as it was")
         }

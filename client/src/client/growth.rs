@@ -66,7 +66,14 @@ impl Client {
         let files = Replacement::of(path);
         let backend = files.create().map_err(fault::create)?;
         session.copy_into(backend, size, &mut generator(), progress).map_err(fault::grow)?;
-        files.put().map_err(|error| fault::grow(error.into()))?;
+        if let Err(error) = files.put() {
+            let as_it_was = files.has_copy();
+            // A second file that opens with every passphrase must not stay.
+            let cleared = session.clear_leftovers(&files, &mut generator()).is_ok();
+            if as_it_was || cleared {
+                return Err(fault::grow(error.into()));
+            }
+        }
         let erased = session.erase(&mut generator()).is_ok() && files.finish().is_ok();
         if erased {
             return Ok(());

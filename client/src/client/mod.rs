@@ -15,8 +15,8 @@ mod unfinished;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use lapwing_vault::{
-    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Session, UnlockError, Volume,
-    VolumeError, VolumeId, lock_memory,
+    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Replacement, Session, UnlockError,
+    Volume, VolumeError, VolumeId, lock_memory,
 };
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
@@ -155,8 +155,8 @@ impl Client {
         let mut client = Self::closed(world, session)?;
         // Before any volume is opened: nothing that may be wrong with one keeps the word from leaving.
         client.present_tokens().await;
-        client.open_volumes()?;
         client.clear_leftovers(path);
+        client.open_volumes()?;
         client.name_compartments()?;
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();
@@ -174,6 +174,7 @@ impl Client {
     ) -> Result<Session, UnlockFailure> {
         let backend = FileBackend::open(path).map_err(|e| UnlockFailure::Other(fault::open(e)))?;
         let locked = Container::open(backend).map_err(|e| UnlockFailure::Other(fault::open(e)))?;
+        let locked = locked.closing_leftovers_of(Replacement::of(path));
         let passphrase = Passphrase::new(passphrase.expose());
         locked.unlock(&passphrase, world.cost, &mut generator(), wait).map_err(|error| match error {
             UnlockError::Busy { application } => UnlockFailure::Busy(application),

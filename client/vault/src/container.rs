@@ -14,7 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::{
     allocation::{AllocationUnits, StoreError, StoredUnits},
-    backend::Backend,
+    backend::{Backend, Replacement},
     error::{CreateError, HeldField, OpenError, UnlockError, VolumeError},
     geometry::{COPY_LEN, ContainerSize, Geometry, RegionIndex, SALT_BLOCK_LEN, SLOT_COUNT},
     header::{CopyImage, Header, HeaderKeys, Trial, slot_index},
@@ -118,7 +118,7 @@ impl Container {
     /// [`OpenError::NotAContainer`] when no container has this size, else the system's error.
     pub fn open(backend: impl Backend + 'static) -> Result<Locked, OpenError> {
         let size = ContainerSize::new(backend.len()?).map_err(|_| OpenError::NotAContainer)?;
-        Ok(Locked { backend: Arc::new(backend), geometry: Geometry::new(size) })
+        Ok(Locked { backend: Arc::new(backend), geometry: Geometry::new(size), replaced: None })
     }
 }
 
@@ -126,9 +126,17 @@ impl Container {
 pub struct Locked {
     backend: Arc<dyn Backend>,
     geometry: Geometry,
+    replaced: Option<Replacement>,
 }
 
 impl Locked {
+    /// Lets the unlock close what a crash left beside this container when it was replaced, before it writes the header
+    /// (VLT-73).
+    #[must_use]
+    pub fn closing_leftovers_of(self, files: Replacement) -> Self {
+        Self { replaced: Some(files), ..self }
+    }
+
     /// Unlocks what `passphrase` opens. The one path, whatever that is: the same derivation, the same reads,
     /// the same writes in the same order. `wait` bounds how long another process may take to finish.
     ///
@@ -151,7 +159,7 @@ impl Locked {
         self.backend.read_at(0, salt_block.as_mut_slice())?;
         let disk = Arc::new(Disk::new(self.backend, self.geometry, salt_block));
         let trial = Root::derive(passphrase, disk.salt(), cost)?.trial_keys();
-        disk.unlock(trial, cost, rng, wait)
+        disk.unlock(trial, cost, rng, wait, self.replaced.as_ref())
     }
 }
 
@@ -211,6 +219,7 @@ impl Disk {
         cost: Cost,
         rng: &mut dyn CryptoRng,
         wait: Duration,
+        replaced: Option<&Replacement>,
     ) -> Result<Session, UnlockError> {
         let before = self.examine(&trial)?;
         match before {
@@ -246,6 +255,11 @@ impl Disk {
         let regions = self.open_allocation_units(&payload)?;
         let access = Access::from_trial(trial, payload.slots);
         let session = Session::new(Arc::clone(&self), cost, keys, *payload, access, regions, &header);
+        if let Some(files) = replaced {
+            // Before the header write, which may destroy: an older container beside this one must not outlive it. What
+            // cannot be written must not keep this one shut.
+            let _ = files.close(&self.salt_block, rng);
+        }
         // VLT-27: one header write at every unlock; what differs is only what the slots hold.
         header.refresh(session.slots_to_refresh(), rng);
         self.write_header(newest_copy, &mut header, session.header_keys(), rng)?;

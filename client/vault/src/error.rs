@@ -232,6 +232,9 @@ pub enum GrowError {
     /// This session's own slots are gone: another process ended it.
     #[error("this session has been ended from elsewhere")]
     SessionEnded,
+    /// A volume of this session does not open: it would be erased with the old container.
+    #[error("a compartment is damaged and could not be carried over")]
+    Damaged,
     /// What was read back is not what was written. The disk is failing.
     #[error("the copy differs from the container")]
     Differs,

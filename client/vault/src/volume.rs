@@ -337,7 +337,11 @@ impl Opener {
             FillRng::seeded(&mut *rng)
         };
         let units =
-            Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng, traces)?
+            Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng, traces)
+                .map_err(|error| match error.kind() {
+                    std::io::ErrorKind::InvalidData => VolumeError::Damaged,
+                    _ => VolumeError::Io(error),
+                })?
                 .ok_or(VolumeError::Damaged)?;
         // A volume always has a database; redb would silently make a new one in an empty storage.
         if units.virtual_len() == 0 {

@@ -24,7 +24,11 @@ use std::{
 use rand_core::CryptoRng;
 
 use super::{Backend, FileBackend};
-use crate::{error::CreateError, geometry::SALT_BLOCK_LEN, session::erase_all_but_salt};
+use crate::{
+    error::CreateError,
+    geometry::SALT_BLOCK_LEN,
+    session::{erase_all_but_salt, erase_header},
+};
 
 /// The files that take part when the container at a path is replaced.
 pub struct Replacement {
@@ -49,9 +53,20 @@ impl Replacement {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Exists`] if there is such a file, else the system's error.
+    /// [`CreateError::Exists`] if there is such a file, or one where the old container will lie, else the system's
+    /// error.
     pub fn create(&self) -> Result<FileBackend, CreateError> {
+        // Known before the work is done, not after it.
+        if fs::symlink_metadata(&self.old).is_ok() {
+            return Err(CreateError::Exists);
+        }
         FileBackend::create(&self.new)
+    }
+
+    /// Whether the copy lies beside the container still: it has not taken its place.
+    #[must_use]
+    pub fn has_copy(&self) -> bool {
+        fs::symlink_metadata(&self.new).is_ok()
     }
 
     /// Lets the finished copy take the container's place, at once, and keeps the old one under its other name.
@@ -93,29 +108,57 @@ impl Replacement {
         salt_block: &[u8; SALT_BLOCK_LEN],
         rng: &mut dyn CryptoRng,
     ) -> io::Result<bool> {
-        let mut cleared = false;
+        let found = self.leftovers(salt_block)?;
+        for Leftover { path, backend } in &found {
+            if let Some(backend) = backend {
+                erase_all_but_salt(backend, rng)?;
+            }
+            fs::remove_file(path)?;
+        }
+        if !found.is_empty() {
+            self.sync_folder()?;
+        }
+        Ok(!found.is_empty())
+    }
+
+    /// Makes what a crash left of an earlier replacement open for nobody, which takes two short writes; the rest is
+    /// left to [`clear`](Self::clear). Only with the lock, like that.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub(crate) fn close(&self, salt_block: &[u8; SALT_BLOCK_LEN], rng: &mut dyn CryptoRng) -> io::Result<()> {
+        let found = self.leftovers(salt_block)?;
+        found.iter().filter_map(|found| found.backend.as_ref()).try_for_each(|file| erase_header(file, rng))
+    }
+
+    /// What is left of an earlier replacement. Which name leads to which file is on the disk when this returns.
+    fn leftovers(&self, salt_block: &[u8; SALT_BLOCK_LEN]) -> io::Result<Vec<Leftover<'_>>> {
+        let mut all = Vec::new();
         for path in [&self.new, &self.old] {
             let Ok(found) = fs::symlink_metadata(path) else { continue };
             if !found.is_file() {
                 continue;
             }
             let vault = fs::symlink_metadata(&self.path)?;
-            let second_name = (found.dev(), found.ino()) == (vault.dev(), vault.ino());
-            if !second_name {
-                let Ok(backend) = FileBackend::open(path) else { continue };
-                match first_block(&backend)? {
-                    First::Empty => {}
-                    First::Is(block) if *block == *salt_block => erase_all_but_salt(&backend, rng)?,
-                    First::Is(_) => continue,
-                }
+            if (found.dev(), found.ino()) == (vault.dev(), vault.ino()) {
+                all.push(Leftover { path, backend: None });
+                continue;
             }
-            fs::remove_file(path)?;
-            cleared = true;
+            let Ok(backend) = FileBackend::open(path) else { continue };
+            match first_block(&backend)? {
+                First::Empty => all.push(Leftover { path, backend: None }),
+                First::Is(block) if *block == *salt_block => {
+                    all.push(Leftover { path, backend: Some(backend) });
+                }
+                First::Is(_) => {}
+            }
         }
-        if cleared {
+        if !all.is_empty() {
+            // A change of places that a power cut could still undo would bring back what is about to be erased.
             self.sync_folder()?;
         }
-        Ok(cleared)
+        Ok(all)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -131,6 +174,12 @@ impl fmt::Debug for Replacement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Replacement(..)")
     }
+}
+
+/// A file of an earlier replacement; its backend if it is a container of its own.
+struct Leftover<'a> {
+    path: &'a Path,
+    backend: Option<FileBackend>,
 }
 
 /// How a file begins.

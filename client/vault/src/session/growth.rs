@@ -123,14 +123,18 @@ impl Session {
         Ok(erase_all_but_salt(&*self.disk.backend, rng)?)
     }
 
-    /// What this session can open, closed and scrubbed; what is damaged has nothing that could be carried over.
+    /// What this session can open, closed and scrubbed. Nothing of it may be damaged: what cannot be carried over would
+    /// be erased with the old container.
     fn volumes_to_copy(&self, rng: &mut dyn CryptoRng) -> Result<Vec<Grant>, GrowError> {
+        if self.payload.volumes.iter().any(|grant| self.region_of(grant.key.id()).is_none()) {
+            return Err(GrowError::Damaged);
+        }
         let mut grants = Vec::new();
         for units in self.regions.iter().flatten() {
             let mut fill = FillRng::seeded(rng);
             match self.open_volume(units.grant.key.id(), &mut fill).and_then(crate::Volume::close) {
                 Ok(()) => grants.push(units.grant.duplicate()),
-                Err(VolumeError::Damaged) => {}
+                Err(VolumeError::Damaged) => return Err(GrowError::Damaged),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -196,20 +200,26 @@ impl Session {
 
 /// Random bytes over the header, synced, then over everything else but the salt block, synced.
 pub(crate) fn erase_all_but_salt(backend: &dyn Backend, rng: &mut dyn CryptoRng) -> io::Result<()> {
+    erase_header(backend, rng)?;
+    overwrite(backend, HEADER_END, backend.len()?, rng)
+}
+
+/// Random bytes over the header, synced: the container opens for nobody.
+pub(crate) fn erase_header(backend: &dyn Backend, rng: &mut dyn CryptoRng) -> io::Result<()> {
+    overwrite(backend, SALT_BLOCK_LEN as u64, HEADER_END.min(backend.len()?), rng)
+}
+
+const HEADER_END: u64 = (SALT_BLOCK_LEN + 2 * COPY_LEN) as u64;
+
+fn overwrite(backend: &dyn Backend, start: u64, end: u64, rng: &mut dyn CryptoRng) -> io::Result<()> {
     let mut fill = FillRng::seeded(rng);
-    let size = backend.len()?;
-    let salt = SALT_BLOCK_LEN as u64;
-    let header_end = (salt + 2 * COPY_LEN as u64).min(size);
     let mut chunk = vec![0; FILL_CHUNK];
-    for (start, end) in [(salt, header_end), (header_end, size)] {
-        let mut position = start;
-        while position < end {
-            let take = usize::try_from(end - position).unwrap_or(FILL_CHUNK).min(FILL_CHUNK);
-            rand_core::RngCore::fill_bytes(&mut fill, &mut chunk[..take]);
-            backend.write_at(position, &chunk[..take])?;
-            position += take as u64;
-        }
-        backend.sync()?;
+    let mut position = start;
+    while position < end {
+        let take = usize::try_from(end - position).unwrap_or(FILL_CHUNK).min(FILL_CHUNK);
+        rand_core::RngCore::fill_bytes(&mut fill, &mut chunk[..take]);
+        backend.write_at(position, &chunk[..take])?;
+        position += take as u64;
     }
-    Ok(())
+    backend.sync()
 }

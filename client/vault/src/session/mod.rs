@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc};
 
 use rand_core::CryptoRng;
 
-pub(crate) use growth::erase_all_but_salt;
+pub(crate) use growth::{erase_all_but_salt, erase_header};
 pub use passphrases::{Entry, Spec};
 
 use crate::{

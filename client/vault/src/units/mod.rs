@@ -240,7 +240,14 @@ impl Units {
 
     /// Reads the whole region, and seals zeros over what is not live and not zeros.
     fn scrub_everything(&self, state: &mut State) -> io::Result<()> {
-        let live = self.walk(state, &state.superblocks.current.page, Leaves::Read)?;
+        let page = &state.superblocks.current.page;
+        let live = match self.walk(state, page, Leaves::Read) {
+            // A page that rotted costs what lies in it. It stays, and so does everything else.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.walk(state, page, Leaves::Skip)?
+            }
+            live => live?,
+        };
         for unit in (0..self.disk.geometry.unit_count()).filter(|unit| !live.contains(*unit)) {
             self.disk.wipe_unless_zeros(unit, &mut state.rng)?;
         }

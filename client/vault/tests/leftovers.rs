@@ -1,0 +1,131 @@
+//! What a crash left beside a container or in it must neither outlive a destruction nor close what is whole.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use std::{io::Write, path::Path};
+
+use lapwing_vault::{
+    testing::{RecordingBackend, SECTOR},
+    *,
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use world::*;
+
+/// An owner, and a passphrase that destroys all but the first volume.
+fn made(seed: u64) -> (World, VolumeId) {
+    let mut world = World::new(seed);
+    let mut session = world.create("real");
+    let family = session.volumes()[0];
+    let private = session.create_volume(family, b"private", &mut world.rng).unwrap();
+    put(&session.open_volume(private, &mut world.rng).unwrap(), 1, "plans");
+    let spec = Spec {
+        volumes: &[family],
+        others: Others::Refresh,
+        spare: &[],
+        application: b"",
+        label: b"c",
+        home: private,
+    };
+    session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    (world, private)
+}
+
+fn file(path: &Path, image: &[u8]) {
+    std::fs::File::create(path).unwrap().write_all(image).unwrap();
+}
+
+fn opens(path: &Path, passphrase: &str, rng: &mut ChaCha20Rng) -> bool {
+    unlock(FileBackend::open(path).unwrap(), passphrase, rng).is_ok()
+}
+
+/// The header of the container itself cannot be written here, so what was closed was closed before it.
+#[test]
+fn vlt_73_older_container_beside_this_one_is_closed_before_the_header_is_written() {
+    let (mut world, _) = made(230);
+    let folder = tempfile::tempdir().unwrap();
+    let image = world.backend.image();
+    let path = folder.path().join("vault");
+    file(&path, &image);
+    for name in ["vault.growing", "vault.outgrown"] {
+        let left = folder.path().join(name);
+        file(&left, &image);
+        assert!(opens(&left, "real", &mut world.rng));
+        let backend = RecordingBackend::with_image(image.clone());
+        backend.set_full(true);
+        let locked = Container::open(backend).unwrap().closing_leftovers_of(Replacement::of(&path));
+        let failed =
+            locked.unlock(&Passphrase::new("cover"), TINY, &mut world.rng, std::time::Duration::ZERO);
+        assert!(matches!(failed, Err(UnlockError::Io(_))), "{failed:?}");
+        for passphrase in ["real", "cover"] {
+            assert!(!opens(&left, passphrase, &mut world.rng), "{passphrase} still opens {name}");
+        }
+        std::fs::remove_file(&left).unwrap();
+    }
+    // A wrong passphrase does nothing to them.
+    let left = folder.path().join("vault.outgrown");
+    file(&left, &image);
+    let locked = Container::open(RecordingBackend::with_image(image)).unwrap();
+    let locked = locked.closing_leftovers_of(Replacement::of(&path));
+    assert!(
+        locked.unlock(&Passphrase::new("wrong"), TINY, &mut world.rng, std::time::Duration::ZERO).is_err()
+    );
+    assert!(opens(&left, "real", &mut world.rng));
+}
+
+/// One bad sector after a session that was killed: at worst its volume is damaged, by name; the session goes on.
+#[test]
+fn vlt_57_rotten_page_after_a_kill_closes_no_more_than_its_volume() {
+    let (mut world, private) = made(231);
+    let before = world.backend.image();
+    let session = world.unlock("real").unwrap();
+    let volume = session.open_volume(private, &mut world.rng).unwrap();
+    for n in 0..40 {
+        put(&volume, n, &"words ".repeat(200));
+    }
+    let killed = world.backend.image();
+    drop(volume);
+    drop(session);
+    // Behind both copies of the header.
+    let changed: Vec<usize> = (143_360 / SECTOR..killed.len() / SECTOR)
+        .filter(|sector| before[sector * SECTOR..][..SECTOR] != killed[sector * SECTOR..][..SECTOR])
+        .collect();
+    let (mut opened, mut damaged) = (0, 0);
+    for sector in changed.iter().step_by(changed.len() / 60) {
+        let mut image = killed.clone();
+        image[sector * SECTOR + 100] ^= 1;
+        let session = unlock(MemoryBackend::with_image(image), "real", &mut world.rng).unwrap();
+        match session.open_volume(private, &mut world.rng) {
+            Err(VolumeError::Damaged) => damaged += 1,
+            Err(other) => panic!("one sector closes the vault: {other:?}"),
+            Ok(_) => opened += 1,
+        }
+    }
+    assert!(opened > 10 && damaged > 5, "{opened} opened, {damaged} damaged");
+}
+
+/// What cannot be opened cannot be carried over, and would be erased with the old container.
+#[test]
+fn vlt_71_damaged_volume_is_not_left_behind() {
+    let (mut world, private) = made(232);
+    let image = world.backend.image();
+    let session = world.unlock("real").unwrap();
+    let volume = session.open_volume(private, &mut world.rng).unwrap();
+    // Where this volume lies is found by what a change of its table of keys writes.
+    volume.keys().get_or_create(KeyName([9; 16])).unwrap();
+    let changed = world.backend.image();
+    drop(volume);
+    drop(session);
+    let first = (143_360..changed.len()).find(|at| changed[*at] != image[*at]).unwrap();
+    let mut rotten = changed.clone();
+    let unit = first / 4096 * 4096;
+    for at in [unit - 4096, unit, unit + 4096] {
+        rotten[at + 50] ^= 1;
+    }
+    let session = unlock(MemoryBackend::with_image(rotten), "real", &mut world.rng).unwrap();
+    assert!(matches!(session.open_volume(private, &mut world.rng), Err(VolumeError::Damaged)));
+    let larger = ContainerSize::new(11 << 20).unwrap();
+    let refused = session.copy_into(MemoryBackend::new(), larger, &mut world.rng, &mut |_, _| {});
+    assert!(matches!(refused, Err(GrowError::Damaged)), "{refused:?}");
+}

@@ -156,3 +156,66 @@ async fn two_passphrases_for_everything_share_what_is_made_later_and_lose_nothin
     calm(&mut [&mut stage.ana]).await;
     stage.must(&["send", "ana", "still here"]).await;
 }
+
+/// Whether a further passphrase for `shown` is refused, in both ways to set one up, as one that could lead further.
+async fn refuses_to_show(stage: &mut Stage, shown: &str) {
+    let part = ["passphrase", "add", "--name", "late", "--show", shown];
+    let plan = ["sos", "add", "--name", "late", "--show", shown, "--do", "hide", "--no-alert", "--yes"];
+    for words in [part.as_slice(), &plan] {
+        let told = stage.answers(words, [Answer::passphrase("a violet heron mends the roof")]).await;
+        assert!(told.code == 5 && told.stderr.contains("has held a plan, or noted keys"), "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compartment_that_has_noted_keys_is_not_shown_later() {
+    for words in [
+        ["compartment", "create", "extra"].as_slice(),
+        &["passphrase", "add", "--name", "twin"],
+        &["passphrase", "change"],
+    ] {
+        let mut stage = two_rooms(905).await;
+        let owner = stage.passphrase.clone();
+        stage.must_set(SECOND, &["passphrase", "add", "--name", "part", "--show", "work"]).await;
+        // Nothing has noted anything there yet: it may be shown again.
+        stage.must_set("the otter juggles wet pebbles", &["passphrase", "add", "--show", "work"]).await;
+        stage.passphrase = SECOND.to_owned();
+        let told = stage.answers(words, [Answer::passphrase("seven quiet penguins ride north")]).await;
+        assert_eq!(told.code, 0, "{told}");
+        stage.passphrase = owner;
+        refuses_to_show(&mut stage, "work").await;
+        if words.contains(&"create") {
+            // Also when what was noted is gone.
+            let mut client = stage.unlocks().await;
+            let number = client.compartment(Some("extra")).unwrap_or_else(|error| panic!("{error}"));
+            assert!(client.require_showable(&[1]).is_err() && client.require_showable(&[1, number]).is_ok());
+            client.remove_passphrase("part").unwrap_or_else(|error| panic!("{error}"));
+            client.vacate_compartment(number).unwrap_or_else(|error| panic!("{error}"));
+            client.delete_compartment(number).unwrap_or_else(|error| panic!("{error}"));
+            drop(client);
+            refuses_to_show(&mut stage, "work").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compartment_that_has_held_a_plan_is_not_shown_later() {
+    let mut stage = two_rooms(906).await;
+    stage.must(&["compartment", "create", "home"]).await;
+    // Its trusted contact is in `work`, so it lies there.
+    stage.must(&["trust", "add", "bo"]).await;
+    stage.settles(bo).await;
+    stage.bo.must(lapwing::engine::Command::TrustAccept { chat: "owner".into() });
+    stage.settles(bo).await;
+    stage.must(&["sync"]).await;
+    let plan = ["sos", "add", "--name", "gate", "--show", "home", "--do", "hide", "--alert", "bo", "--yes"];
+    let told = stage.must_set(SECOND, &[&plan[..], &["--text", "I was stopped"]].concat()).await;
+    let client = stage.unlocks().await;
+    let plans = client.plans().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(plans.iter().map(|(home, _)| *home).collect::<Vec<_>>(), [1], "{told}");
+    drop(client);
+    stage.must(&["sos", "remove", "gate"]).await;
+    refuses_to_show(&mut stage, "work").await;
+    // What was only shown may be shown again.
+    stage.must_set(SECOND, &["passphrase", "add", "--show", "home"]).await;
+}

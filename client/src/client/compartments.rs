@@ -76,6 +76,7 @@ impl Client {
     /// Those of [`Client::require_deletable`]; the records cannot be written.
     pub fn vacate_compartment(&mut self, number: usize) -> Result<(), Error> {
         self.require_deletable(number)?;
+        self.remember_records()?;
         self.command(number, Command::Vacate)?;
         Ok(())
     }

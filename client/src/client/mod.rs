@@ -9,6 +9,7 @@ mod fault;
 mod growth;
 mod passphrases;
 mod plans;
+mod records;
 mod tokens;
 mod unfinished;
 
@@ -255,10 +256,13 @@ impl Client {
 
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
+        // First: what follows may take records away. A full compartment must not keep the rest from being done.
+        let remembered = self.remember_records();
         self.settle_compartments()?;
         self.settle_plans()?;
         self.adopt_relays()?;
-        self.finish_deletions()
+        self.finish_deletions()?;
+        remembered
     }
 
     /// The compartments, in the order of the payload.
@@ -443,7 +447,10 @@ impl Client {
             ));
         }
         let home = self.private_volume();
-        let id = self.session.create_volume(home, b"", &mut generator()).map_err(|e| fault::change(&e))?;
+        let made = self.session.create_volume(home, b"", &mut generator());
+        // Before anything can take the record away again; what fails here is made up for by the next unlock.
+        let _ = self.remember_records();
+        let id = made.map_err(|e| fault::change(&e))?;
         self.open_volume(id)?;
         let number = self.compartments.len().saturating_sub(1);
         match self.command(number, Command::Name { name: name.to_owned() }) {

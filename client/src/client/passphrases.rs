@@ -41,9 +41,10 @@ impl Client {
     /// The new one opens something already; the file cannot be written. The old one stays then.
     pub fn change_passphrase(&mut self, new: &TypedPassphrase) -> Result<(), Error> {
         let home = self.private_volume();
-        self.session
-            .change_passphrase(&Passphrase::new(new.expose()), home, &mut generator())
-            .map_err(|error| fault::change(&error))
+        let changed = self.session.change_passphrase(&Passphrase::new(new.expose()), home, &mut generator());
+        // The record stays until it is remembered: what fails here is made up for by the next unlock.
+        let _ = self.remember_records();
+        changed.map_err(|error| fault::change(&error))
     }
 
     /// Adds a passphrase that opens these compartments, by number, and answers its name.
@@ -84,16 +85,17 @@ impl Client {
             label: &label,
             home,
         };
-        self.session
-            .add_passphrase(&Passphrase::new(new.expose()), &spec, &mut generator())
-            .map_err(|error| fault::change(&error))?;
+        let added = self.session.add_passphrase(&Passphrase::new(new.expose()), &spec, &mut generator());
+        // As after a change.
+        let _ = self.remember_records();
+        added.map_err(|error| fault::change(&error))?;
         Ok(name)
     }
 
     /// What can be shown by a passphrase that does not open everything.
     ///
     /// # Errors
-    /// The first compartment, or one that holds a plan, would be shown without the rest.
+    /// The first compartment, or one that has held a plan or led to something else, would be shown without the rest.
     pub fn require_showable(&self, shows: &[usize]) -> Result<(), Error> {
         if shows.len() == self.compartments.len() {
             return Ok(());
@@ -111,6 +113,15 @@ impl Client {
                 "a compartment that holds a plan cannot be shown without the others",
                 "show all, or others: lapwing compartment list; to make one: lapwing compartment create NAME",
             ));
+        }
+        // And for whatever was recorded beside it, by a session that knew less, and taken away since.
+        for number in shows {
+            if self.has_led_outside(*number, shows)? {
+                return Err(Error::refused(
+                    "a compartment that has held a plan, or noted keys, cannot be shown without the others",
+                    "show all, or others: lapwing compartment list; to make one: lapwing compartment create NAME",
+                ));
+            }
         }
         Ok(())
     }
@@ -147,6 +158,7 @@ impl Client {
         }
         let entry = self.session.entries().get(number).map(Entry::id);
         let entry = entry.ok_or_else(|| Error::bug("a passphrase has no entry"))?;
+        self.remember_records()?;
         self.session.remove_entry(entry, &mut generator()).map_err(|error| fault::change(&error))
     }
 

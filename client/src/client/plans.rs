@@ -146,9 +146,10 @@ impl Client {
             label: &plan,
             home: self.volumes[home].0,
         };
-        self.session
-            .add_passphrase(passphrase, &spec, &mut generator())
-            .map_err(|error| fault::change(&error))?;
+        let added = self.session.add_passphrase(passphrase, &spec, &mut generator());
+        // The records stay until they are remembered: what fails here is made up for by the next unlock.
+        let _ = self.remember_records();
+        added.map_err(|error| fault::change(&error))?;
         self.command(home, Command::PlanFinish { plan })?;
         Ok(())
     }
@@ -262,6 +263,7 @@ impl Client {
             .iter()
             .find(|entry| entry.label() == plan.id)
             .map(lapwing_vault::Entry::id);
+        self.remember_records()?;
         // Whatever a kill leaves, the next unlock finds out from the header which it is: removed, or in force.
         self.command(home, Command::PlanUnfinish { plan: plan.id })?;
         // The passphrase dies first: an armed tripwire without it harms nobody.

@@ -15,7 +15,7 @@ use super::{
     relays, renewal, trust, vacate,
 };
 use crate::backup::Item;
-use crate::store::{ChatId, ContactRow, Order, PlanRow, SettingsRow, Sink};
+use crate::store::{ChatId, ContactRow, Order, PlanRow, RecordsRow, SettingsRow, Sink};
 
 /// Something a person, or the program in his name, asks of one compartment.
 #[non_exhaustive]
@@ -169,6 +169,8 @@ pub enum Command {
         /// Which.
         alert: [u8; 16],
     },
+    /// Remembers for good what was recorded beside the compartment.
+    KeepRecords(RecordsRow),
     /// Begins a plan.
     PlanBegin(Box<PlanSpec>),
     /// The plan's cover is in the header.
@@ -327,6 +329,10 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         Command::TrustAccept { chat } => trust::accept(cx, &chat).map(|()| Reply::Done),
         Command::TrustRemove { chat } => trust::remove(cx, &chat).map(|()| Reply::Done),
         Command::AcknowledgeAlert { alert } => trust::acknowledge(cx, &alert).map(|()| Reply::Done),
+        Command::KeepRecords(row) => {
+            cx.unit.put(&(), &row);
+            Ok(Reply::Done)
+        }
         Command::PlanBegin(spec) => plan::begin(cx, *spec).map(Reply::Plan),
         Command::PlanFinish { plan } => plan::finish(cx, &plan).map(|()| Reply::Done),
         Command::PlanUnfinish { plan } => plan::unfinish(cx, &plan).map(|()| Reply::Done),

@@ -28,8 +28,8 @@ use super::{
     trust,
 };
 use crate::store::{
-    MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide,
-    Unit,
+    MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, RecordsRow, Sink, TripwireRecord, TrustRow,
+    TrustSide, Unit,
 };
 
 use crate::labels::PLAN_DIGEST as DIGEST;
@@ -136,6 +136,9 @@ pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16],
         alert: cx.random(),
         made: cx.now,
     };
+    // In the same commit: no page has held a plan of which the compartment does not know for good.
+    let records = cx.unit.get::<RecordsRow>(&())?.unwrap_or_default();
+    cx.unit.put(&(), &RecordsRow { held: true, ..records });
     cx.unit.put(&plan, &row);
     // Everything is tried once here, so that a plan that cannot be armed is refused and not recorded.
     for tripwire in &row.tripwires {

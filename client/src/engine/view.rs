@@ -18,7 +18,7 @@ use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
         DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow,
-        PlanState, Purpose, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
+        PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };
@@ -205,6 +205,14 @@ pub fn name(unit: &Unit<'_>) -> Result<Option<String>, Fault> {
 /// [`Fault::Store`].
 pub fn leaving(unit: &Unit<'_>) -> Result<bool, Fault> {
     Ok(unit.get::<SettingsRow>(&())?.is_some_and(|row| row.leaving))
+}
+
+/// What was recorded beside the compartment, ever, of what lies outside it.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn records(unit: &Unit<'_>) -> Result<RecordsRow, Fault> {
+    Ok(unit.get::<RecordsRow>(&())?.unwrap_or_default())
 }
 
 /// The relays.

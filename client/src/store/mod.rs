@@ -22,8 +22,8 @@ pub use rows::{
     AlertRow, AuthorRow, BodyKeyRow, ChainRow, ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState,
     Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, InvitationRow, JoiningRow,
     KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    PeerRow, PlanAction, PlanRow, PlanState, Purpose, RelayRow, SeenRow, SettingsRow, Sink, TakenTicketRow,
-    TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow, Sink,
+    TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};

@@ -155,6 +155,17 @@ pub struct SettingsRow {
 }
 row!(0x01, SettingsRow, (), |()| vec![], |b| b.is_empty().then_some(()));
 
+/// What the compartment has kept of what lies outside it: old blocks of a disk may hold it for ever.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordsRow {
+    /// Volumes whose keys were recorded beside it.
+    pub led: Vec<ByteBuf>,
+    /// Keys of passphrases were recorded beside it, or a plan in it.
+    pub held: bool,
+}
+row!(0x16, RecordsRow, (), |()| vec![], |b| b.is_empty().then_some(()));
+redacted!(RecordsRow);
+
 /// A relay that this compartment uses.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RelayRow {

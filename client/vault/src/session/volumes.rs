@@ -45,6 +45,20 @@ impl Session {
             .unwrap_or_default())
     }
 
+    /// The other volumes whose keys the allocation units of this one hold, those that are gone included.
+    pub fn recorded_volumes(&self, volume: VolumeId) -> Vec<VolumeId> {
+        let units = self.regions.iter().flatten().filter(|units| units.grant.key.id() == volume);
+        let named = units.flat_map(|units| &units.content.volumes).map(|record| record.grant.key.id());
+        named.filter(|named| *named != volume).collect()
+    }
+
+    /// Whether the allocation units of a volume hold keys of payloads, this session's own or those that are gone
+    /// included.
+    pub fn records_payloads(&self, volume: VolumeId) -> bool {
+        let mut units = self.regions.iter().flatten().filter(|units| units.grant.key.id() == volume);
+        units.any(|units| !units.content.payloads.is_empty())
+    }
+
     /// Opens a volume. Several may be open at once, each once.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use lapwing::{
         group::GroupCommand,
         view::{self, ChatState},
     },
-    store::{Base, BodyKeyName, BodyKeyRow, DraftRow, MessageRow, OpRow, Order},
+    store::{Base, BodyKeyName, BodyKeyRow, DraftRow, ErasingRow, MessageRow, OpRow, Order, Unit},
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
@@ -94,6 +94,28 @@ async fn clearing_a_chat_erases_its_messages_and_draft_and_keeps_the_contact() {
     bob.say("alice", "still there?");
     calm(&mut [&mut alice, &mut bob]).await;
     assert_eq!(alice.heard("bob"), ["still there?"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn era_03_clearing_what_is_old_leaves_what_is_newer_than_an_unfinished_clearing_of_all() {
+    let mut world = World::new(91);
+    let (mut alice, _bob) = world.acquainted().await;
+    let chat = alice.chat("bob").id;
+    for limited in [false, true] {
+        alice.say("bob", "old");
+        let upto = alice.say("bob", "also old");
+        alice.say("bob", "new");
+        // As a command leaves it that was killed before its first step.
+        let base = alice.base();
+        let mut unit = Unit::new(&*base);
+        let before = limited.then(|| world.clock.now().plus(HOUR));
+        unit.put(&chat, &ErasingRow { upto, before, after: 0, whole: false });
+        base.commit(unit.into_changes()).unwrap();
+        alice.must(Command::Clear { chat: "bob".into(), older: Some(2 * DAY) });
+        assert_eq!(texts(&alice, "bob"), ["new"]);
+        assert_in_order(&alice, "after both");
+        alice.must(Command::Clear { chat: "bob".into(), older: None });
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,8 +5,13 @@
 use std::time::Duration;
 
 use lapwing::{
-    engine::{Command, group::GroupCommand},
-    store::{BodyKeyRow, OpRow},
+    engine::{
+        Command,
+        group::GroupCommand,
+        search::{self, Query},
+        view::{self, Span},
+    },
+    store::{BodyKeyRow, DueRow, MessageRow, OpRow},
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
@@ -240,6 +245,103 @@ async fn tmr_07_a_clock_that_is_set_back_lengthens_no_time_beyond_a_whole_one() 
     bob.sync().await;
     assert!(bob.heard("alice").is_empty());
     assert_in_order(&bob, "after seven days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tmr_07_a_clock_that_went_back_and_comes_right_erases_only_what_is_due() {
+    const YEARS: Duration = Duration::from_secs(50 * 365 * 24 * 3600);
+    let mut world = World::new(86);
+    let (mut alice, mut bob) = world.acquainted().await;
+    set_timer(&mut alice, "bob", lifetime(2 * DAY));
+    calm(&mut [&mut alice, &mut bob]).await;
+    alice.say("bob", "first");
+    calm(&mut [&mut alice, &mut bob]).await;
+    world.clock.advance(DAY);
+    alice.say("bob", "second");
+    calm(&mut [&mut alice, &mut bob]).await;
+    let ends = |person: &Person| -> Vec<_> { person.rows::<DueRow>().into_iter().map(|(k, _)| k).collect() };
+    let before = ends(&alice);
+    // The battery of the clock is empty, twice, and once it is set to a time in between.
+    for _ in 0..2 {
+        world.clock.turn_back(YEARS);
+        alice.sync().await;
+        assert_in_order(&alice, "in the past");
+        world.clock.turn_back(10 * 365 * DAY);
+        alice.sync().await;
+        world.clock.advance(HOUR);
+        alice.sync().await;
+        assert_eq!(texts(&alice, "bob").len(), 2);
+        world.clock.advance(YEARS + 10 * 365 * DAY - HOUR);
+        alice.sync().await;
+        assert_eq!(texts(&alice, "bob"), ["first", "second"]);
+        assert_eq!(ends(&alice), before, "each end is what it was");
+    }
+    // What is written while the clock is behind has what is left of its time when it comes right.
+    world.clock.turn_back(YEARS);
+    alice.say("bob", "in the past");
+    world.clock.advance(YEARS);
+    alice.sync().await;
+    assert_eq!(texts(&alice, "bob"), ["first", "second", "in the past"]);
+    assert_in_order(&alice, "when it came right");
+    world.clock.advance(DAY);
+    alice.sync().await;
+    assert_eq!(texts(&alice, "bob"), ["second", "in the past"]);
+    world.clock.advance(DAY);
+    alice.sync().await;
+    assert!(texts(&alice, "bob").is_empty());
+    // What passes by the wrong clock passes.
+    alice.say("bob", "last");
+    world.clock.turn_back(YEARS);
+    alice.sync().await;
+    world.clock.advance(2 * DAY);
+    alice.sync().await;
+    assert!(texts(&alice, "bob").is_empty());
+    assert_in_order(&alice, "after all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tmr_07_a_clock_that_goes_ahead_and_back_again_and_again_lengthens_nothing() {
+    let mut world = World::new(88);
+    let (mut alice, mut bob) = world.acquainted().await;
+    set_timer(&mut alice, "bob", lifetime(DAY));
+    calm(&mut [&mut alice, &mut bob]).await;
+    world.clock.advance(365 * DAY);
+    alice.say("bob", "from the future");
+    world.clock.turn_back(364 * DAY);
+    alice.say("bob", "from today");
+    for hour in 1..=24 {
+        assert_eq!(texts(&alice, "bob"), ["from the future", "from today"], "{hour}");
+        world.clock.advance(HOUR);
+        alice.say("bob", "mark");
+        alice.sync().await;
+        world.clock.turn_back(2 * DAY);
+        alice.sync().await;
+        world.clock.advance(2 * DAY);
+        alice.sync().await;
+        let marks = alice.rows::<MessageRow>();
+        let erase: Vec<_> = marks.iter().map(|((_, order), _)| *order).max().into_iter().collect();
+        alice.must(Command::Erase { chat: "bob".into(), orders: erase });
+    }
+    assert!(texts(&alice, "bob").is_empty());
+    assert_in_order(&alice, "after a day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tmr_05_what_could_not_be_erased_in_time_is_known_to_be_over() {
+    let mut world = World::new(89);
+    let (mut alice, _bob) = world.acquainted().await;
+    set_timer(&mut alice, "bob", lifetime(HOUR));
+    let order = alice.say("bob", "over");
+    let chat = alice.chat("bob").id;
+    world.clock.advance(HOUR);
+    // No sweep came in between.
+    let shown = alice.look(|unit| view::messages(unit, &chat, Span::One(order))).unwrap();
+    let query = Query::new("over").unwrap();
+    let hits = search::search(&*alice.base(), &query, None, 10, 1).unwrap();
+    for message in [&shown[0], &hits[0].message] {
+        assert!(!message.is_there(world.clock.now()));
+        assert!(message.is_there(world.clock.now().minus(MINUTE)));
+    }
 }
 
 /// Three people in a group of alice's; dia is a contact of alice's.

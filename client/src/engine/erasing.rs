@@ -115,14 +115,16 @@ pub(super) fn clear(cx: &mut Cx<'_, '_, '_>, name: &str, older: Option<Duration>
     }
     let last = cx.unit.range::<MessageRow>(chat.as_bytes(), None, 1, true)?;
     if let Some(((_, upto), _)) = last.first() {
-        // What an earlier one has left to do is part of this one.
-        let earlier = cx.unit.get::<ErasingRow>(&chat)?;
-        let before = match earlier {
-            Some(ErasingRow { before: Some(earlier), .. }) => before.map(|before| before.max(earlier)),
-            Some(ErasingRow { before: None, .. }) => None,
-            None => before,
-        };
-        cx.unit.put(&chat, &ErasingRow { upto: *upto, before, after: 0, whole: false });
+        let upto = *upto;
+        // What an earlier one has left to do is part of this one, or is done first: this one erases less of what it
+        // decided on, and more of what came since must not go with it.
+        if let Some(before) = before
+            && let Some(mut job) = cx.unit.get::<ErasingRow>(&chat)?
+            && job.before.is_none_or(|earlier| earlier > before)
+        {
+            while !step(cx, chat, &mut job)? {}
+        }
+        cx.unit.put(&chat, &ErasingRow { upto, before, after: 0, whole: false });
     }
     cx.tell(Effect::Erased);
     Ok(())
@@ -265,6 +267,16 @@ pub(super) fn go_on(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
     let Some((chat, mut job)) = cx.unit.range::<ErasingRow>(&[], None, 1, false)?.into_iter().next() else {
         return Ok(false);
     };
+    if step(cx, chat, &mut job)? {
+        cx.unit.delete::<ErasingRow>(&chat);
+    } else {
+        cx.unit.put(&chat, &job);
+    }
+    Ok(true)
+}
+
+/// One page of a job. `true` if it is done.
+fn step(cx: &mut Cx<'_, '_, '_>, chat: ChatId, job: &mut ErasingRow) -> Result<bool, Fault> {
     let page = cx.unit.range::<MessageRow>(chat.as_bytes(), Some(&(chat, job.after)), STEP, false)?;
     let mut eraser = Eraser::default();
     let full = page.len() == STEP;
@@ -285,10 +297,5 @@ pub(super) fn go_on(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
             cx.unit.delete::<SeenRow>(&place);
         }
     }
-    if done {
-        cx.unit.delete::<ErasingRow>(&chat);
-    } else {
-        cx.unit.put(&chat, &job);
-    }
-    Ok(true)
+    Ok(done)
 }

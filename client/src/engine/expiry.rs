@@ -6,8 +6,9 @@
 //! own message runs from its writing, that of another's from when it was first shown, and one that is never shown goes
 //! [`UNSEEN`] after it came, or after its lifetime where that is longer. TMR-05 what is due is erased at every unlock before
 //! anything is shown, and while following. TMR-06 in a group the owner's and the admins' last word counts for all members;
-//! a member's own counts for his vault. TMR-07 a clock that was set back lengthens no time beyond a whole one from then on;
-//! one that jumps ahead erases what its time makes due: a device that lay in a drawer cannot be told from it.
+//! a member's own counts for his vault. TMR-07 a clock that was set back lengthens no time beyond a whole one from then on,
+//! and what had been right counts again when the clock is; one that jumps ahead erases what its time makes due: a device that
+//! lay in a drawer cannot be told from it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,6 +38,9 @@ const CLOCK_ERROR: Duration = Duration::from_secs(5 * 60);
 /// How far ahead of our clock the number of a group's timer may be: it is the setter's time, and a number from the end of
 /// time would be the last.
 const NUMBER_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
+/// How many times a clock may be set back without having come right in between, until the furthest time is forgotten.
+const MAX_AHEAD: usize = 8;
 
 /// Messages erased in one commit. More would hold many pages of a full volume at once.
 const STEP: usize = 500;
@@ -165,8 +169,15 @@ pub(super) fn begin(
 ) -> Result<Option<Lifetime>, Fault> {
     let Some(lifetime) = lifetime(cx.unit, &place.0)? else { return Ok(None) };
     let runs = writer == Writer::Me;
+    follow_clock(cx)?;
     let at = cx.now.plus(span(lifetime, runs));
-    put_deadline(cx, place, &DeadlineRow { at, runs })?;
+    // How far a wrong clock is behind, nobody knows: what is left when it comes right counts from then.
+    let behind = cx.unit.get::<ClockRow>(&())?.map_or(0, |clock| clock.ahead.len());
+    put_deadline(
+        cx,
+        place,
+        &DeadlineRow { at, runs, right: vec![Timestamp::from_millis(u64::MAX); behind] },
+    )?;
     Ok(Some(lifetime))
 }
 
@@ -181,9 +192,10 @@ pub(super) fn shown(
     message: &MessageRow,
 ) -> Result<(), Fault> {
     let Some(lifetime) = message.lives.and_then(Lifetime::from_secs) else { return Ok(()) };
+    follow_clock(cx)?;
     let Some(row) = cx.unit.get::<DeadlineRow>(&place)?.filter(|row| !row.runs) else { return Ok(()) };
     let at = row.at.min(cx.now.plus(lifetime.span()));
-    put_deadline(cx, place, &DeadlineRow { at, runs: true })
+    put_deadline(cx, place, &DeadlineRow { at, runs: true, ..row })
 }
 
 fn put_deadline(
@@ -196,8 +208,8 @@ fn put_deadline(
     cx.unit.put(&(deadline.at, place.0, place.1), &DueRow {});
     let clock = cx.unit.get::<ClockRow>(&())?;
     if clock.as_ref().is_none_or(|clock| clock.latest < cx.now) {
-        let swept = clock.and_then(|clock| clock.swept);
-        cx.unit.put(&(), &ClockRow { latest: cx.now, swept });
+        let (swept, ahead) = clock.map(|clock| (clock.swept, clock.ahead)).unwrap_or_default();
+        cx.unit.put(&(), &ClockRow { latest: cx.now, swept, ahead });
     }
     Ok(())
 }
@@ -211,22 +223,47 @@ pub(super) fn forget_deadline(cx: &mut Cx<'_, '_, '_>, place: (ChatId, Order)) -
     Ok(())
 }
 
-/// TMR-07: where the clock was set back, no deadline is further away than a whole time from now on.
+/// TMR-07: where the clock was set back, deadlines count by it until it is right again.
 pub(super) fn follow_clock(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
-    let Some(clock) = cx.unit.get::<ClockRow>(&())? else { return Ok(()) };
-    if clock.latest <= cx.now.plus(CLOCK_ERROR) {
-        return Ok(());
+    let Some(mut clock) = cx.unit.get::<ClockRow>(&())? else { return Ok(()) };
+    if clock.latest > cx.now.plus(CLOCK_ERROR) {
+        return went_back(cx, clock);
     }
-    for (place, row) in cx.unit.scan::<DeadlineRow>(&[])? {
+    while clock.ahead.last().is_some_and(|mark| *mark <= cx.now.plus(CLOCK_ERROR)) {
+        for (place, mut row) in cx.unit.scan::<DeadlineRow>(&[])? {
+            let Some(right) = row.right.pop() else { continue };
+            // What has passed by the wrong clock has passed.
+            row.at = right.min(cx.now.plus(row.at.since(clock.latest)));
+            put_deadline(cx, place, &row)?;
+        }
+        clock.ahead.pop();
+        clock.latest = cx.now;
+        cx.unit.put(&(), &clock);
+    }
+    Ok(())
+}
+
+fn went_back(cx: &mut Cx<'_, '_, '_>, mut clock: ClockRow) -> Result<(), Fault> {
+    let full = clock.ahead.len() >= MAX_AHEAD;
+    for (place, mut row) in cx.unit.scan::<DeadlineRow>(&[])? {
         let Some(message) = cx.unit.get::<MessageRow>(&place)? else { continue };
         let Some(lifetime) = message.lives.and_then(Lifetime::from_secs) else { continue };
-        let latest = cx.now.plus(span(lifetime, row.runs));
-        if row.at > latest {
-            put_deadline(cx, place, &DeadlineRow { at: latest, runs: row.runs })?;
+        if full && !row.right.is_empty() {
+            row.right.remove(0);
         }
+        row.right.push(row.at);
+        let whole = span(lifetime, row.runs);
+        let rest = if row.at > clock.latest { row.at.since(clock.latest).min(whole) } else { whole };
+        row.at = row.at.min(cx.now.plus(rest));
+        put_deadline(cx, place, &row)?;
     }
-    let swept = clock.swept.map(|swept| swept.min(cx.now));
-    cx.unit.put(&(), &ClockRow { latest: cx.now, swept });
+    if full {
+        clock.ahead.remove(0);
+    }
+    clock.ahead.push(clock.latest);
+    clock.latest = cx.now;
+    clock.swept = clock.swept.map(|swept| swept.min(cx.now));
+    cx.unit.put(&(), &clock);
     Ok(())
 }
 

@@ -60,8 +60,8 @@ pub(super) fn sweep(cx: &mut Cx<'_, '_, '_>) -> Result<bool, Fault> {
     if drop_seen(cx)? {
         return Ok(true);
     }
-    let latest = clock.map_or(cx.now, |clock| clock.latest);
-    cx.unit.put(&(), &ClockRow { latest, swept: Some(cx.now) });
+    let (latest, ahead) = clock.map_or_else(|| (cx.now, Vec::new()), |clock| (clock.latest, clock.ahead));
+    cx.unit.put(&(), &ClockRow { latest, swept: Some(cx.now), ahead });
     Ok(false)
 }
 

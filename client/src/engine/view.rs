@@ -119,6 +119,14 @@ pub struct MessageView {
     pub text: Option<Untrusted<String>>,
 }
 
+impl MessageView {
+    /// TMR-05: its time is not over. What could not be erased in time is not shown either.
+    #[must_use]
+    pub fn is_there(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+}
+
 /// Who wrote a message, as it is shown.
 #[derive(Debug)]
 pub enum WriterView {
@@ -357,16 +365,26 @@ pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<Messag
     rows.drain(..)
         .map(|((_, order), row)| {
             let text = bodies.open(chat, order, &row.key, &row.body)?;
-            let until = match row.lives {
-                Some(_) => unit.get::<DeadlineRow>(&(*chat, order))?.map(|deadline| deadline.at),
-                None => None,
-            };
+            let until = until(unit, chat, order, &row)?;
             Ok(MessageView { until, ..message(&names, order, &row, text) })
         })
         .collect()
 }
 
-/// One message of a chat whose members have these names.
+/// When a message disappears, as far as is known.
+pub(super) fn until(
+    unit: &Unit<'_>,
+    chat: &ChatId,
+    order: Order,
+    row: &MessageRow,
+) -> Result<Option<Timestamp>, Fault> {
+    if row.lives.is_none() {
+        return Ok(None);
+    }
+    Ok(unit.get::<DeadlineRow>(&(*chat, order))?.map(|deadline| deadline.at))
+}
+
+/// One message of a chat whose members have these names. Its end is for the caller to look up.
 pub(super) fn message(
     names: &group::Names,
     order: Order,

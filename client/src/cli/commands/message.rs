@@ -172,7 +172,8 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
     if args.last.is_none() && shown.len() < FEW {
         shown = client.read(number, |unit| view::messages(unit, &chat, Span::Last(FEW)))?;
     }
-    for message in &shown {
+    let now = (shell.world.clock)();
+    for message in shown.iter().filter(|message| message.is_there(now)) {
         shell.output.emit(&Message::of(&args.chat, message, &zone).numbered(args.numbers))?;
     }
     if let Some(last) = shown.last() {
@@ -209,7 +210,7 @@ async fn follow(
             }
             let unit = Unit::new(&*compartments[number].base);
             let Ok(messages) = view::messages(&unit, &chat, Span::One(*order)) else { continue };
-            for message in &messages {
+            for message in messages.iter().filter(|message| message.is_there(now())) {
                 let shown = Message::of(&args.chat, message, &zone).numbered(args.numbers);
                 if let Err(error) = output.emit(&shown) {
                     failed = Some(error.into());

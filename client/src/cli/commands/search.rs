@@ -43,11 +43,13 @@ pub(super) async fn search(shell: &mut Shell, args: &SearchArgs) -> Result<Exit,
         (None, None) => (0..client.compartments().len()).collect(),
     };
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    let now = (shell.world.clock)();
     let mut hits = Vec::new();
     for number in numbers {
         let found = client.search(number, &query, args.chat.as_deref(), last, workers)?;
         let name = &client.compartments()[number].name;
-        hits.extend(found.into_iter().map(|hit| (name.clone(), hit)));
+        let there = found.into_iter().filter(|hit| hit.message.is_there(now));
+        hits.extend(there.map(|hit| (name.clone(), hit)));
     }
     // In a compartment the order counts, which no clock changes; between compartments there is only the time.
     hits.sort_by_key(|(_, hit)| Reverse(hit.message.stored));

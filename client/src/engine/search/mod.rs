@@ -147,7 +147,8 @@ fn shown(
             }
             Entry::Vacant(new) => new.insert(group::Names::default()),
         };
-        let message = view::message(names, order, &found.row, Some(found.text.to_string()));
+        let mut message = view::message(names, order, &found.row, Some(found.text.to_string()));
+        message.until = view::until(unit, &found.chat, order, &found.row)?;
         out.push(Hit { chat: found.chat, name: chat.name.clone(), message });
     }
     Ok(out)

@@ -53,6 +53,9 @@ pub struct DeadlineRow {
     pub at: Timestamp,
     /// It was shown, or is ours: its time runs.
     pub runs: bool,
+    /// While the clock is behind: the end that counts again when it passes each time of [`ClockRow::ahead`].
+    #[serde(default)]
+    pub right: Vec<Timestamp>,
 }
 row!(
     0x23,
@@ -100,6 +103,9 @@ pub struct ClockRow {
     pub latest: Timestamp,
     /// When records that have outlived their use were last looked for.
     pub swept: Option<Timestamp>,
+    /// Times from which the clock went back and which it has not reached again, the nearest last.
+    #[serde(default)]
+    pub ahead: Vec<Timestamp>,
 }
 row!(0x26, ClockRow, (), |()| vec![], |b| b.is_empty().then_some(()));
 

@@ -1,5 +1,7 @@
 //! A vault that became too small, with the real program: it grows, or stays as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{fs, thread::sleep, time::Duration};
 
 use lapwing_tests::scenario::{Folder, person::Person};

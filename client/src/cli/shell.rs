@@ -70,7 +70,7 @@ impl Shell {
         }
         for (name, percent) in client.crowded() {
             self.output.warn(format_args!(
-                "{name} is {percent} % full: delete what is not needed, move chats to another compartment, or: lapwing grow"
+                "{name} is {percent} % full: delete what is not needed, or: lapwing grow"
             ));
         }
         Ok((client, passphrase))

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lapwing_vault::{ContainerSize, Passphrase};
+use lapwing_vault::{ContainerSize, Passphrase, Placement};
 
 use super::{Client, FIRST_COMPARTMENT, World, fault, generator, refused_by_engine};
 use crate::{
@@ -205,14 +205,14 @@ impl Client {
         again.rewind().map_err(|error| read_error(error.into()))?;
         let mut reader = reader.again(BufReader::new(again)).map_err(read_error)?;
         let RestoreTarget { path, size, passphrase } = target;
-        let client = Self::create(world, path, *size, passphrase, &mut |done, all| progress(done, 2 * all))?;
-        match client.take_items(&mut reader, size.bytes(), progress) {
-            Ok(client) => Ok((client, summary)),
-            Err(error) => {
-                super::remove_partial(path);
-                Err(error)
-            }
-        }
+        // BAK-04: whatever ends this process before all is taken, there is no vault at the path.
+        let files = Placement::of(path);
+        let backend = files.create().map_err(fault::create)?;
+        let made =
+            Self::create_in(world, backend, *size, passphrase, &mut |done, all| progress(done, 2 * all));
+        made.and_then(|client| client.take_items(&mut reader, size.bytes(), progress))
+            .and_then(|client| files.put().map_err(fault::create).map(|()| (client, summary)))
+            .inspect_err(|_| files.discard())
     }
 
     fn take_items(

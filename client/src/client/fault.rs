@@ -14,6 +14,10 @@ pub(super) fn create(error: CreateError) -> Error {
         CreateError::Exists => {
             Error::refused(message, "choose another path with --vault; nothing was changed")
         }
+        CreateError::InTheWay => Error::refused(
+            message,
+            "if no other command restores to this path, move that file away; nothing was changed",
+        ),
         CreateError::DiskFull => {
             Error::refused(message, "free some space or choose a smaller --size; nothing was left behind")
         }

@@ -121,6 +121,17 @@ impl Client {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
         let backend = FileBackend::create(path).map_err(fault::create)?;
+        Self::create_in(world, backend, size, passphrase, progress).inspect_err(|_| remove_partial(path))
+    }
+
+    /// Makes a vault in an empty file.
+    fn create_in(
+        world: &World,
+        backend: FileBackend,
+        size: ContainerSize,
+        passphrase: &TypedPassphrase,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, Error> {
         let made = Container::create(
             backend,
             size,
@@ -129,7 +140,7 @@ impl Client {
             &mut generator(),
             progress,
         );
-        let session = made.map_err(fault::create).inspect_err(|_| remove_partial(path))?;
+        let session = made.map_err(fault::create)?;
         let mut client = Self::open(world, session)?;
         let name = Command::Name { name: FIRST_COMPARTMENT.to_owned() };
         client.command(0, name)?;

@@ -1,16 +1,17 @@
 //! What a crash left beside a container or in it must neither outlive a destruction nor close what is whole.
 
+#![allow(clippy::disallowed_methods, reason = "files as a crash left them")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod world;
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use lapwing_vault::{
     testing::{RecordingBackend, SECTOR},
     *,
 };
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_chacha::ChaCha20Rng;
 use world::*;
 
 /// An owner, and a passphrase that destroys all but the first volume.
@@ -33,7 +34,7 @@ fn made(seed: u64) -> (World, VolumeId) {
 }
 
 fn file(path: &Path, image: &[u8]) {
-    std::fs::File::create(path).unwrap().write_all(image).unwrap();
+    std::fs::write(path, image).unwrap();
 }
 
 fn opens(path: &Path, passphrase: &str, rng: &mut ChaCha20Rng) -> bool {

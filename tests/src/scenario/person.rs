@@ -70,9 +70,15 @@ impl Person {
     /// Runs a command that sets a passphrase.
     #[must_use]
     pub fn sets(&self, new: &str, words: &[&str]) -> Outcome {
+        self.starts_setting(new, words).end()
+    }
+
+    /// Starts a command that sets a passphrase.
+    #[must_use]
+    pub fn starts_setting(&self, new: &str, words: &[&str]) -> Running {
         let mut all = self.unlocking(true, words);
         all.extend(["--new-passphrase-fd".to_owned(), "0".to_owned()]);
-        start(&all, self.input(new, b"")).end()
+        start(&all, self.input(new, b""))
     }
 
     /// Runs a command that takes more from standard input, behind the line with the passphrase.

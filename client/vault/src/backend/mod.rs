@@ -3,12 +3,14 @@
 
 mod file;
 mod memory;
+mod placement;
 mod replacement;
 
 use std::{io, time::Duration};
 
 pub use file::FileBackend;
 pub use memory::MemoryBackend;
+pub use placement::Placement;
 pub use replacement::Replacement;
 
 /// How often a process that waits for the lock looks again. Short against a person's patience, long against

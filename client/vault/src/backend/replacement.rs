@@ -23,7 +23,7 @@ use std::{
 
 use rand_core::CryptoRng;
 
-use super::{Backend, FileBackend};
+use super::{Backend, FileBackend, Placement};
 use crate::{
     error::CreateError,
     geometry::SALT_BLOCK_LEN,
@@ -133,7 +133,7 @@ impl Replacement {
     }
 
     /// What is left of an earlier replacement. Which name leads to which file is on the disk when this returns.
-    fn leftovers(&self, salt_block: &[u8; SALT_BLOCK_LEN]) -> io::Result<Vec<Leftover<'_>>> {
+    fn leftovers(&self, salt_block: &[u8; SALT_BLOCK_LEN]) -> io::Result<Vec<Leftover>> {
         let mut all = Vec::new();
         for path in [&self.new, &self.old] {
             let Ok(found) = fs::symlink_metadata(path) else { continue };
@@ -142,17 +142,24 @@ impl Replacement {
             }
             let vault = fs::symlink_metadata(&self.path)?;
             if (found.dev(), found.ino()) == (vault.dev(), vault.ino()) {
-                all.push(Leftover { path, backend: None });
+                all.push(Leftover { path: path.clone(), backend: None });
                 continue;
             }
             let Ok(backend) = FileBackend::open(path) else { continue };
             match first_block(&backend)? {
-                First::Empty => all.push(Leftover { path, backend: None }),
+                First::Empty => all.push(Leftover { path: path.clone(), backend: None }),
                 First::Is(block) if *block == *salt_block => {
-                    all.push(Leftover { path, backend: Some(backend) });
+                    all.push(Leftover { path: path.clone(), backend: Some(backend) });
                 }
                 First::Is(_) => {}
             }
+        }
+        // Of a restored container that got its name when the power failed.
+        let other = Placement::other_name(&self.path);
+        if let (Ok(found), Ok(vault)) = (fs::symlink_metadata(&other), fs::symlink_metadata(&self.path))
+            && (found.dev(), found.ino()) == (vault.dev(), vault.ino())
+        {
+            all.push(Leftover { path: other, backend: None });
         }
         if !all.is_empty() {
             // A change of places that a power cut could still undo would bring back what is about to be erased.
@@ -177,8 +184,8 @@ impl fmt::Debug for Replacement {
 }
 
 /// A file of an earlier replacement; its backend if it is a container of its own.
-struct Leftover<'a> {
-    path: &'a Path,
+struct Leftover {
+    path: PathBuf,
     backend: Option<FileBackend>,
 }
 

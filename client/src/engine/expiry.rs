@@ -229,17 +229,21 @@ pub(super) fn follow_clock(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
     if clock.latest > cx.now.plus(CLOCK_ERROR) {
         return went_back(cx, clock);
     }
-    while clock.ahead.last().is_some_and(|mark| *mark <= cx.now.plus(CLOCK_ERROR)) {
-        for (place, mut row) in cx.unit.scan::<DeadlineRow>(&[])? {
-            let Some(right) = row.right.pop() else { continue };
-            // What has passed by the wrong clock has passed.
-            row.at = right.min(cx.now.plus(row.at.since(clock.latest)));
-            put_deadline(cx, place, &row)?;
-        }
-        clock.ahead.pop();
-        clock.latest = cx.now;
-        cx.unit.put(&(), &clock);
+    let behind = clock.ahead.iter().take_while(|mark| **mark > cx.now.plus(CLOCK_ERROR)).count();
+    if behind == clock.ahead.len() {
+        return Ok(());
     }
+    for (place, mut row) in cx.unit.scan::<DeadlineRow>(&[])? {
+        // Of several times that were passed at once the furthest counts: the others were of wrong clocks themselves.
+        let Some(right) = row.right.get(behind).copied() else { continue };
+        row.right.truncate(behind);
+        // What has passed by the wrong clock has passed.
+        row.at = right.min(cx.now.plus(row.at.since(clock.latest)));
+        put_deadline(cx, place, &row)?;
+    }
+    clock.ahead.truncate(behind);
+    clock.latest = cx.now;
+    cx.unit.put(&(), &clock);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Compartments that are deleted, and passphrases beside each other, over real vault files.
 
 #![expect(clippy::unwrap_used, reason = "scenario tests")]
+#![expect(clippy::disallowed_methods, reason = "a vault's file is set back as somebody else would")]
 
 use lapwing::cli::prompt::Answer;
 use lapwing_tests::{

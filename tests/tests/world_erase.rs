@@ -15,7 +15,9 @@ use lapwing::{
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
-    Crash, Faults, Person, World, calm, introduce,
+    Crash, Faults, Person, World, calm,
+    company::{group, let_in},
+    introduce,
     records::{assert_in_order, holds, mark_read, raw, texts},
 };
 use rand_core::RngCore;
@@ -239,31 +241,6 @@ async fn era_06_a_chat_that_somebody_counts_on_is_not_deleted() {
     bob.must(delete("alice"));
     alice.group(GroupCommand::Create { name: "march".into(), alias: "alice".into(), relay: None });
     assert!(matches!(alice.command(delete("march")), Err(Fault::StillMember)));
-}
-
-/// Three people in a group of alice's; dia is a contact of alice's.
-async fn group(world: &mut World) -> (Person, Person, Person) {
-    let relay = world.relay().await;
-    let mut alice = world.person("alice", &[relay]);
-    let mut others = Vec::new();
-    for name in ["bob", "dia"] {
-        let mut other = world.person(name, &[relay]);
-        introduce(&mut alice, &mut other).await;
-        others.push(other);
-    }
-    alice.group(GroupCommand::Create { name: "march".into(), alias: "alice".into(), relay: None });
-    let (bob, dia) = (others.remove(0), others.remove(0));
-    let mut bob = bob;
-    let_in(&mut alice, &mut bob).await;
-    (alice, bob, dia)
-}
-
-async fn let_in(alice: &mut Person, other: &mut Person) {
-    let name = other.name.clone();
-    alice.group(GroupCommand::Invite { group: "march".into(), chat: name.clone() });
-    calm(&mut [alice, other]).await;
-    other.group(GroupCommand::Approve { what: "march".into(), alias: name, name: None });
-    calm(&mut [alice, other]).await;
 }
 
 #[tokio::test(start_paused = true)]

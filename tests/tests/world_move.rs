@@ -12,20 +12,19 @@ use std::{
 };
 
 use lapwing::{
-    engine::{Command, Effect, Fault, renewal, view, view::ChatState},
+    engine::{Command, Effect, Fault, renewal, view::ChatState},
     store::{ContactRow, MailboxRow, MessageState, OpRow, Purpose, RenewalRow},
 };
-use lapwing_tests::world::{Crash, Fate, Faults, Person, World, calm, introduce};
+use lapwing_tests::world::{
+    Crash, Fate, Faults, Person, World, calm,
+    company::{number, talk},
+    introduce,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn renew(person: &mut Person, chat: &str) -> Result<(), Fault> {
     person.command(Command::Renew { chat: chat.to_owned() }).map(|_| ())
-}
-
-fn number(person: &Person, chat: &str) -> String {
-    let id = person.chat(chat).id;
-    person.look(|unit| view::safety_number(unit, &id)).unwrap().to_string()
 }
 
 fn verify(person: &mut Person, chat: &str) {
@@ -54,14 +53,6 @@ async fn friends(world: &mut World) -> (Person, Person) {
     verify(&mut alice, "bob");
     verify(&mut bob, "alice");
     (alice, bob)
-}
-
-async fn talk(alice: &mut Person, bob: &mut Person, words: &str) {
-    alice.say("bob", &format!("a {words}"));
-    bob.say("alice", &format!("b {words}"));
-    calm(&mut [&mut *alice, &mut *bob]).await;
-    assert_eq!(bob.heard("alice").last().unwrap(), &format!("a {words}"));
-    assert_eq!(alice.heard("bob").last().unwrap(), &format!("b {words}"));
 }
 
 #[tokio::test(start_paused = true)]

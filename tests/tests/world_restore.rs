@@ -19,7 +19,11 @@ use lapwing::{
         Purpose, RenewalRow, Row, TrustSide,
     },
 };
-use lapwing_tests::world::{Crash, Person, RelayNumber, World, calm, introduce};
+use lapwing_tests::world::{
+    Crash, Person, RelayNumber, World, calm,
+    company::{number, talk},
+    introduce,
+};
 use lapwing_wire::tripwire::Token;
 
 /// All that a backup of this person would hold, as it would be read back.
@@ -50,11 +54,6 @@ fn restore(world: &mut World, name: &str, backup: &[Vec<u8>]) -> Person {
     person
 }
 
-fn number(person: &Person, chat: &str) -> String {
-    let id = person.chat(chat).id;
-    person.look(|unit| view::safety_number(unit, &id)).unwrap().to_string()
-}
-
 fn words(person: &Person, chat: &str) -> Vec<(String, String)> {
     let lines = person.lines(chat).into_iter().filter(|line| line.writer != "program");
     lines.map(|line| (line.writer, line.text)).collect()
@@ -70,14 +69,6 @@ async fn friends(world: &mut World) -> (Person, Person) {
     alice.must(Command::Verify { chat: "bob".into(), equal: true });
     bob.must(Command::Verify { chat: "alice".into(), equal: true });
     (alice, bob)
-}
-
-async fn talk(alice: &mut Person, bob: &mut Person, words: &str) {
-    alice.say("bob", &format!("a {words}"));
-    bob.say("alice", &format!("b {words}"));
-    calm(&mut [&mut *alice, &mut *bob]).await;
-    assert_eq!(bob.heard("alice").last().unwrap(), &format!("a {words}"));
-    assert_eq!(alice.heard("bob").last().unwrap(), &format!("b {words}"));
 }
 
 #[tokio::test(start_paused = true)]

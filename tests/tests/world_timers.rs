@@ -7,7 +7,6 @@ use std::time::Duration;
 use lapwing::{
     engine::{
         Command,
-        group::GroupCommand,
         search::{self, Query},
         view::{self, Span},
     },
@@ -15,7 +14,9 @@ use lapwing::{
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
-    Crash, Person, World, calm, introduce,
+    Crash, Person, World, calm,
+    company::{group, let_in},
+    introduce,
     records::{assert_in_order, mark_read, texts},
 };
 
@@ -342,31 +343,6 @@ async fn tmr_05_what_could_not_be_erased_in_time_is_known_to_be_over() {
         assert!(!message.is_there(world.clock.now()));
         assert!(message.is_there(world.clock.now().minus(MINUTE)));
     }
-}
-
-/// Three people in a group of alice's; dia is a contact of alice's.
-async fn group(world: &mut World) -> (Person, Person, Person) {
-    let relay = world.relay().await;
-    let mut alice = world.person("alice", &[relay]);
-    let mut others = Vec::new();
-    for name in ["bob", "dia"] {
-        let mut other = world.person(name, &[relay]);
-        introduce(&mut alice, &mut other).await;
-        others.push(other);
-    }
-    alice.group(GroupCommand::Create { name: "march".into(), alias: "alice".into(), relay: None });
-    let (bob, dia) = (others.remove(0), others.remove(0));
-    let mut bob = bob;
-    let_in(&mut alice, &mut bob).await;
-    (alice, bob, dia)
-}
-
-async fn let_in(alice: &mut Person, other: &mut Person) {
-    let name = other.name.clone();
-    alice.group(GroupCommand::Invite { group: "march".into(), chat: name.clone() });
-    calm(&mut [alice, other]).await;
-    other.group(GroupCommand::Approve { what: "march".into(), alias: name, name: None });
-    calm(&mut [alice, other]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lapwing_vault::{ContainerSize, Passphrase, Placement};
+use lapwing_vault::{ContainerSize, Passphrase, Placement, sync_folder_of};
 
 use super::{Client, FIRST_COMPARTMENT, World, fault, generator, refused_by_engine};
 use crate::{
@@ -75,8 +75,7 @@ impl NewFile {
     fn finish(mut self, file: File, summary: &mut Summary) -> io::Result<()> {
         file.sync_all()?;
         summary.bytes = file.metadata()?.len();
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+        sync_folder_of(&self.path)?;
         self.finished = true;
         Ok(())
     }

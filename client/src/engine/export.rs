@@ -10,7 +10,7 @@ use lapwing_wire::{codec, frame::Seq};
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Fault, bodies, conversation, drafts,
+    Cx, Fault, bodies, conversation, drafts, group,
     outgoing::{local_identity, seed},
     relays, renewal,
 };
@@ -214,20 +214,7 @@ fn import_record(cx: &mut Cx<'_, '_, '_>, table: u8, key: &[u8], value: &[u8]) -
 /// BAK-10. The identity is a fresh one: nobody can speak as the member from before.
 fn left_group(cx: &mut Cx<'_, '_, '_>) -> Result<GroupRow, Fault> {
     let local = LocalIdentity::generate(&mut cx.rng)?;
-    Ok(GroupRow {
-        local: ByteBuf::from(local.export()?.expose().to_vec()),
-        bundle: ByteBuf::new(),
-        epoch: None,
-        older: Vec::new(),
-        sender: None,
-        given_to: Vec::new(),
-        sender_made: None,
-        counter: 0,
-        previous: [0; 32],
-        coming: None,
-        welcome: None,
-        ended: true,
-    })
+    Ok(GroupRow { local: ByteBuf::from(local.export()?.expose().to_vec()), ended: true, ..group::empty() })
 }
 
 fn import_text(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order, text: &str) -> Result<(), Fault> {

@@ -83,7 +83,7 @@ pub use redb;
 
 pub use crate::{
     allocation::LABEL_MAX,
-    backend::{Backend, FileBackend, MemoryBackend, Placement, Replacement},
+    backend::{Backend, FileBackend, MemoryBackend, Placement, Replacement, sync_folder_of},
     container::{Container, Locked},
     error::{
         ChangeError, CreateError, DerivationError, GrowError, HeldField, OpenError, SizeError, UnlockError,

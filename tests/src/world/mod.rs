@@ -6,12 +6,14 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`company`] | people who know each other |
 //! | [`crash`] | records that crash at a chosen commit, or fill up |
 //! | [`network`] | links, and what may happen to what travels on them |
 //! | [`person`] | one client with its records |
 //! | [`records`] | what a person's records say of each other |
 //! | [`relay`] | a relay whose past can be played again |
 
+pub mod company;
 pub mod crash;
 pub mod network;
 pub mod person;

@@ -59,7 +59,8 @@ pub(super) fn create(
     Ok(chat)
 }
 
-fn empty() -> GroupRow {
+/// A member who has nothing yet.
+pub(in crate::engine) fn empty() -> GroupRow {
     GroupRow {
         local: ByteBuf::new(),
         bundle: ByteBuf::new(),

@@ -21,7 +21,7 @@ use lapwing_wire::{address::RelayKey, time::Timestamp};
 pub use shown::{GroupView, MemberView, Names, group_view, shared_with, state, unsealed};
 
 pub(super) use entries::{caught_up, entry};
-pub(super) use joining::{chain_answer, declined, invited, join_requested, welcomed};
+pub(super) use joining::{chain_answer, declined, empty, invited, join_requested, welcomed};
 pub(super) use writing::{announce_timer, send};
 
 use lapwing_protocol::group::Role;

@@ -162,12 +162,7 @@ impl Backend for FileBackend {
 
     fn finish_creation(&self) -> io::Result<()> {
         self.file.sync_all()?;
-        // The directory's entry must be on the disk as well; "" is the parent of a bare file name.
-        let parent = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)?.sync_all()?;
+        sync_folder_of(&self.path)?;
         self.unfinished.store(false, Ordering::Release);
         Ok(())
     }
@@ -234,4 +229,16 @@ impl fmt::Debug for FileBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FileBackend(..)")
     }
+}
+
+/// Makes durable which names the folder of this path holds: a file that was created, renamed or removed may otherwise
+/// come back, or be gone, after a power cut.
+///
+/// # Errors
+///
+/// The system's error.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    // "" is the parent of a bare file name.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }

@@ -8,7 +8,7 @@ mod replacement;
 
 use std::{io, time::Duration};
 
-pub use file::FileBackend;
+pub use file::{FileBackend, sync_folder_of};
 pub use memory::MemoryBackend;
 pub use placement::Placement;
 pub use replacement::Replacement;

@@ -14,14 +14,14 @@
 use std::{
     ffi::OsString,
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Backend, FileBackend};
+use super::{Backend, FileBackend, sync_folder_of};
 use crate::error::{CreateError, OpenError};
 
 /// Lengths of what a kill leaves are multiples of this.
@@ -66,7 +66,7 @@ impl Placement {
     pub fn put(&self) -> Result<(), CreateError> {
         match fs::hard_link(&self.partial, &self.path) {
             Ok(()) => {
-                self.sync_folder().inspect_err(|_| {
+                sync_folder_of(&self.path).inspect_err(|_| {
                     let _ = fs::remove_file(&self.path);
                 })?;
                 // The container has its name; the other one is removed by the next unlock, if not here.
@@ -84,7 +84,7 @@ impl Placement {
         fs::rename(&self.partial, &self.path).inspect_err(|_| {
             let _ = fs::remove_file(&self.path);
         })?;
-        self.sync_folder()
+        sync_folder_of(&self.path)
     }
 
     /// Removes the container that did not become complete, after it was closed: one that is locked stays.
@@ -113,14 +113,6 @@ impl Placement {
         let mut name = OsString::from(path);
         name.push(".restoring");
         name.into()
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()
     }
 }
 

@@ -14,16 +14,14 @@
 
 use std::{
     ffi::OsString,
-    fmt,
-    fs::{self, File},
-    io,
+    fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rand_core::CryptoRng;
 
-use super::{Backend, FileBackend, Placement};
+use super::{Backend, FileBackend, Placement, sync_folder_of};
 use crate::{
     error::CreateError,
     geometry::SALT_BLOCK_LEN,
@@ -76,13 +74,13 @@ impl Replacement {
     /// The system's error; then the old container is in its place.
     pub fn put(&self) -> io::Result<()> {
         match fs::hard_link(&self.path, &self.old) {
-            Ok(()) => self.sync_folder()?,
+            Ok(()) => sync_folder_of(&self.path)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
             // No second names here: see the head of this file.
             Err(_) => {}
         }
         fs::rename(&self.new, &self.path)?;
-        self.sync_folder()
+        sync_folder_of(&self.path)
     }
 
     /// Removes the old container's name, after it was erased.
@@ -93,7 +91,7 @@ impl Replacement {
     pub fn finish(&self) -> io::Result<()> {
         match fs::remove_file(&self.old) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => self.sync_folder(),
+            _ => sync_folder_of(&self.path),
         }
     }
 
@@ -116,7 +114,7 @@ impl Replacement {
             fs::remove_file(path)?;
         }
         if !found.is_empty() {
-            self.sync_folder()?;
+            sync_folder_of(&self.path)?;
         }
         Ok(!found.is_empty())
     }
@@ -163,17 +161,9 @@ impl Replacement {
         }
         if !all.is_empty() {
             // A change of places that a power cut could still undo would bring back what is about to be erased.
-            self.sync_folder()?;
+            sync_folder_of(&self.path)?;
         }
         Ok(all)
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()
     }
 }
 

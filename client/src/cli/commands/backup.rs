@@ -33,8 +33,8 @@ impl Record for Written {
     const TYPE: &'static str = "backup";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, compartments, chats, messages, bytes } = self;
-        write!(f, "wrote {messages} messages of {chats} chats in {compartments} compartments")?;
-        write!(f, " to {path} ({})", size::words(*bytes))
+        write!(f, "wrote {path} ({}): ", size::words(*bytes))?;
+        write!(f, "{compartments} compartment(s), {chats} chat(s), {messages} message(s)")
     }
 }
 
@@ -82,8 +82,8 @@ impl Record for Restored {
     const TYPE: &'static str = "restored";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, compartments, chats, messages, waiting } = self;
-        write!(f, "restored {messages} messages of {chats} chats in {compartments} compartments")?;
-        write!(f, " to {path}")?;
+        write!(f, "restored to {path}: ")?;
+        write!(f, "{compartments} compartment(s), {chats} chat(s), {messages} message(s)")?;
         if !waiting.is_empty() {
             write!(f, "\nnot answered yet: {}", waiting.join(", "))?;
         }

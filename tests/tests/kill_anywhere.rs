@@ -4,112 +4,39 @@
 //! Where a command makes hundreds of such calls, the first and last ones, those around each sync and a sample are
 //! tried; `LAPWING_EVERY_CALL=1` tries all.
 
-#![expect(clippy::print_stdout, reason = "a long run tells what it did")]
-
 use std::path::Path;
 
 use lapwing_tests::{
-    scenario::{Folder, Relay, programs},
+    scenario::programs,
     trace::{
-        End, Kill, Subject, Sweep, Trace, run,
+        End, Kill, Trace, run,
+        scene::{CHATS, COMPARTMENTS, DESTROY, HIDE, Killed, OTHER, REAL, Scene, plan_words},
         sweep::{Swept, probe, put},
     },
 };
 
-const REAL: &str = "heron orbit velvet candle of bo";
-const OTHER: &str = "orchid lantern gravel prism tide";
-const HIDE: &str = "seven quiet penguins ride north";
-const DESTROY: &str = "granny bakes plum cake in april";
-
-/// Places of one command in a run of all tests.
-const PLACES: usize = 8;
-
-const COMPARTMENTS: &[&str] = &["--json", "--offline", "compartment", "list"];
-const CHATS: &[&str] = &["--json", "--offline", "chat", "list"];
-
-fn places() -> usize {
-    if std::env::var_os("LAPWING_EVERY_CALL").is_some() { usize::MAX } else { PLACES }
+fn cheap() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_lapwing-cheap"))
 }
 
-/// A vault with a private compartment and a shown one, and what `prepare` does to it.
-struct Vault {
-    subject: Subject,
-    _folder: Folder,
-}
-
-impl Vault {
-    fn of(program: &Path) -> Self {
-        let folder = Folder::new();
-        Self { subject: Subject::new(program, &folder.join("vault"), REAL), _folder: folder }
-    }
-
-    fn empty() -> Self {
-        Self::of(Path::new(env!("CARGO_BIN_EXE_lapwing-cheap")))
-    }
-
-    fn made() -> Self {
-        let vault = Self::empty();
-        vault.subject.does(&["init", "--size", "8MiB"], "");
-        vault
-    }
-
-    /// With two compartments and both kinds of SOS passphrases.
-    fn with_plans() -> Self {
-        let vault = Self::made();
-        vault.plans();
-        vault
-    }
-
-    fn plans(&self) {
-        let vault = self;
-        vault.subject.does(&["compartment", "rename", "main", "private"], "");
-        vault.subject.does(&["compartment", "create", "main"], "");
-        vault.plan("border", "hide", HIDE);
-        vault.plan("arrest", "destroy", DESTROY);
-    }
-
-    fn plan(&self, name: &str, action: &str, passphrase: &str) {
-        let words = plan_words(name, action);
-        self.subject.does(&words, &format!("{passphrase}\n"));
-    }
-
-    fn image(&self) -> Option<Vec<u8>> {
-        std::fs::read(&self.subject.vault).ok()
-    }
-
-    fn sweep(&self, typing: &str, words: &[&str], more: &str, probes: &[(&str, &[&str])]) -> Swept {
-        let subject = self.subject.typing(typing);
-        let sweep = Sweep { subject: &subject, before: self.image(), words, more, probes, most: places() };
-        let swept = sweep.sweep();
-        let Swept { changes, killed, cuts, ended, .. } = &swept;
-        println!(
-            "{words:?}: {changes} changing calls; killed at {killed}: {} before, {} after; {cuts} power cuts",
-            ended.0, ended.1
-        );
-        assert!(ended.0 > 0, "{words:?}: no kill came before it was done");
-        assert!(*killed > 3);
-        swept
-    }
-}
-
-fn plan_words<'a>(name: &'a str, action: &'a str) -> Vec<&'a str> {
-    let words = ["sos", "add", "--name", name, "--show", "main", "--do", action];
-    [&words[..], &["--no-alert", "--yes", "--new-passphrase-fd", "0"]].concat()
+/// Sweeps a command whose kills leave nothing beside the vault.
+fn sweep(scene: &Scene, typing: &str, words: &[&str], more: &str, probes: &[(&str, &[&str])]) -> Swept {
+    scene.killed(&Killed { typing, more, ..Killed::new(words, probes) })
 }
 
 #[test]
 fn a_vault_whose_making_was_killed_opens_whole_or_not_at_all() {
-    let vault = Vault::empty();
-    let swept = vault.sweep(REAL, &["init", "--size", "8MiB"], "", &[(REAL, COMPARTMENTS)]);
+    let vault = Scene::empty(cheap());
+    let swept = sweep(&vault, REAL, &["init", "--size", "8MiB"], "", &[(REAL, COMPARTMENTS)]);
     assert_eq!(swept.states.1[0].0, Some(0));
 }
 
 #[test]
 fn an_unlock_that_destroys_is_done_or_not_and_once_done_stays_done() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS), (DESTROY, COMPARTMENTS)];
     // The last probe destroys by itself: what it says of the cover is the same before and after.
-    let swept = vault.sweep(DESTROY, &["--offline", "compartment", "list"], "", probes);
+    let swept = sweep(&vault, DESTROY, &["--offline", "compartment", "list"], "", probes);
     let codes = |seen: &[(Option<i32>, String)]| seen.iter().map(|(code, _)| *code).collect::<Vec<_>>();
     assert_eq!(codes(&swept.states.0), [Some(0), Some(0), Some(0)]);
     assert_eq!(codes(&swept.states.1), [Some(3), Some(3), Some(0)]);
@@ -118,32 +45,32 @@ fn an_unlock_that_destroys_is_done_or_not_and_once_done_stays_done() {
 
 #[test]
 fn a_passphrase_that_is_changed_is_the_old_one_or_the_new_one() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
     let words = ["passphrase", "change", "--new-passphrase-fd", "0"];
-    let _ = vault.sweep(REAL, &words, &format!("{OTHER}\n"), probes);
+    let _ = sweep(&vault, REAL, &words, &format!("{OTHER}\n"), probes);
 }
 
 #[test]
 fn a_plan_that_is_added_or_removed_is_there_or_not() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     let plans: &[&str] = &["--json", "--offline", "sos", "list"];
     let probes: &[(&str, &[&str])] = &[(REAL, plans), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
-    let _ = vault.sweep(REAL, &plan_words("train", "hide"), &format!("{OTHER}\n"), probes);
+    let _ = sweep(&vault, REAL, &plan_words("train", "hide"), &format!("{OTHER}\n"), probes);
     let probes: &[(&str, &[&str])] = &[(REAL, plans), (HIDE, COMPARTMENTS), (REAL, COMPARTMENTS)];
-    let _ = vault.sweep(REAL, &["sos", "remove", "border"], "", probes);
+    let _ = sweep(&vault, REAL, &["sos", "remove", "border"], "", probes);
 }
 
 #[test]
 fn a_compartment_that_is_made_is_there_or_not_and_the_others_are_whole() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS)];
-    let _ = vault.sweep(REAL, &["compartment", "create", "third"], "", probes);
+    let _ = sweep(&vault, REAL, &["compartment", "create", "third"], "", probes);
 }
 
 #[test]
 fn a_passphrase_that_is_added_or_removed_opens_or_not() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     let list: &[&str] = &["--json", "--offline", "passphrase", "list"];
     let probes: &[(&str, &[&str])] = &[(REAL, list), (OTHER, COMPARTMENTS), (HIDE, COMPARTMENTS)];
     let add = [
@@ -160,37 +87,26 @@ fn a_passphrase_that_is_added_or_removed_opens_or_not() {
         "0",
     ];
     let before = vault.image().unwrap();
-    let _ = vault.sweep(REAL, &add, &format!("{OTHER}\n"), probes);
+    let _ = sweep(&vault, REAL, &add, &format!("{OTHER}\n"), probes);
     put(&vault.subject.vault, &before);
     vault.subject.does(&add, &format!("{OTHER}\n"));
-    let _ = vault.sweep(REAL, &["--offline", "passphrase", "remove", "spare"], "", probes);
+    let _ = sweep(&vault, REAL, &["--offline", "passphrase", "remove", "spare"], "", probes);
 }
 
 #[test]
 fn a_compartment_that_is_deleted_is_whole_or_gone() {
-    let vault = Vault::with_plans();
+    let vault = Scene::with_plans(cheap());
     vault.subject.does(&["compartment", "create", "third"], "");
     let probes: &[(&str, &[&str])] = &[(REAL, COMPARTMENTS), (HIDE, COMPARTMENTS)];
-    let _ = vault.sweep(REAL, &["--offline", "compartment", "delete", "third", "--yes"], "", probes);
+    let _ = sweep(&vault, REAL, &["--offline", "compartment", "delete", "third", "--yes"], "", probes);
 }
 
 #[test]
 fn what_is_written_is_committed_or_not() {
-    let (vault, ana) = (Vault::made(), Vault::made());
-    let folder = Folder::new();
-    let relay = Relay::start(&folder.join("relay"));
-    for one in [&vault, &ana] {
-        one.subject.does(&["relay", "add", &relay.access], "");
-    }
-    let made = vault.subject.does(&["--json", "invite", "ana"], "").told();
-    let ticket = made.lines().find_map(|line| {
-        let record: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(record["ticket"].as_str()?.to_owned())
-    });
-    ana.subject.does(&["join", &ticket.unwrap(), "--name", "bo"], "");
-    vault.subject.does(&["sync"], "");
+    let (vault, _relay, ana) = Scene::with_messages(cheap(), &[]);
     let read: &[&str] = &["--json", "--offline", "read", "ana"];
-    let swept = vault.sweep(
+    let swept = sweep(
+        &vault,
         REAL,
         &["--offline", "send", "ana", "meet at the ford"],
         "",
@@ -215,7 +131,7 @@ fn derivations(trace: &Trace) -> usize {
 /// derivation is another one.
 #[test]
 fn the_released_program_derives_once_for_every_passphrase_and_a_kill_leaves_before_or_after() {
-    let vault = Vault::of(&programs::lapwing());
+    let vault = Scene::empty(&programs::lapwing());
     vault.subject.does(&["init", "--size", "8MiB"], "");
     vault.plans();
     let image = vault.image().unwrap();

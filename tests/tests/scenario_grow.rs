@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, thread::sleep, time::Duration};
+use std::fs;
 
-use lapwing_tests::scenario::{Folder, person::Person};
+use lapwing_tests::scenario::{
+    Folder,
+    person::Person,
+    wait::{PATIENCE, until},
+};
 
 const GROWN: &str = "24MiB";
 
@@ -27,17 +31,18 @@ fn a_vault_grows_or_stays_as_it_was_whenever_it_is_killed() {
     }
     assert_eq!((size(&ana), folder.names()), (small, vec!["ana".to_owned()]));
 
-    // Killed while it derives the key, while it writes the copy, and later.
-    for wait in [300, 700, 1000, 1300] {
+    // Killed while it derives the key, while it writes the copy, and when the copy took the place.
+    for seen in ["ana", "ana.growing", "ana.outgrown"] {
         let mut growing = ana.starts(&["grow", "--size", GROWN, "--yes"]);
-        sleep(Duration::from_millis(wait));
+        let came = until(PATIENCE, || folder.join(seen).exists() || !growing.is_running());
+        assert!(came, "{seen} never came");
         growing.kill();
         let _ = growing.end();
         let found = ana.runs(&["compartment", "list", "--offline"]).done().one("compartments");
         let names: Vec<&str> =
             found["compartments"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
-        assert_eq!(names, ["main", "work"], "killed after {wait} ms");
-        assert_eq!(folder.names(), ["ana"], "killed after {wait} ms");
+        assert_eq!(names, ["main", "work"], "killed when there was {seen}");
+        assert_eq!(folder.names(), ["ana"], "killed when there was {seen}");
     }
     if size(&ana) == small {
         let grown = ana.runs(&["grow", "--size", GROWN, "--yes"]).done().one("vault");

@@ -1,15 +1,14 @@
 //! Backups: written from an unlocked vault, and restored into a new one.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, BufReader, BufWriter, Seek},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use lapwing_vault::{ContainerSize, Passphrase, Placement, sync_folder_of};
+use lapwing_vault::{ContainerSize, Passphrase, Placement};
 
-use super::{Client, FIRST_COMPARTMENT, World, fault, generator, refused_by_engine};
+use super::{Client, FIRST_COMPARTMENT, World, fault, generator, new_file::NewFile, refused_by_engine};
 use crate::{
     backup::{Item, ReadFailure, Reader, Writer},
     cli::prompt::TypedPassphrase,
@@ -52,45 +51,13 @@ fn is_chat(table: u8) -> bool {
     table == <crate::store::ChatRow as crate::store::Row>::TABLE
 }
 
-/// BAK-04: a file that is removed again unless it was finished.
-struct NewFile {
-    path: PathBuf,
-    finished: bool,
-}
-
-impl NewFile {
-    fn create(path: &Path) -> Result<(Self, File), Error> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::refused(
-                "something exists at this path already",
-                "choose another name for the backup; nothing was changed",
-            ),
-            _ => write_error(&error),
-        })?;
-        Ok((Self { path: path.to_owned(), finished: false }, file))
-    }
-
-    /// All is written: made durable, its name as well.
-    fn finish(mut self, file: File, summary: &mut Summary) -> io::Result<()> {
-        file.sync_all()?;
-        summary.bytes = file.metadata()?.len();
-        sync_folder_of(&self.path)?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Only what this process made: `create_new` refuses an existing path.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 fn write_error(error: &io::Error) -> Error {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        return Error::refused(
+            "something exists at this path already, or at its name with .writing behind it",
+            "choose another name for the backup; nothing was changed",
+        );
+    }
     Error::refused(
         format!("the backup cannot be written: {}", error.kind()),
         "check that the folder exists, can be written and has room; nothing was left behind",
@@ -135,27 +102,28 @@ impl Client {
                 "choose another one for the backup: whoever gets the one must not get the other",
             ));
         }
-        let (made, file) = NewFile::create(path)?;
+        // BAK-04: at its path when it is whole.
+        let made = NewFile::create(path).map_err(|error| write_error(&error))?;
         let mut summary = Summary::default();
-        let file = self.write_items(file, &secret, world, compartments, &mut summary, progress).map_err(
+        self.write_items(made.file(), &secret, world, compartments, &mut summary, progress).map_err(
             |stopped| match stopped {
                 Stopped::Engine(fault) => refused_by_engine(&fault),
                 Stopped::File(error) => write_error(&error),
             },
         )?;
-        made.finish(file, &mut summary).map_err(|error| write_error(&error))?;
+        summary.bytes = made.finish().map_err(|error| write_error(&error))?;
         Ok(summary)
     }
 
     fn write_items(
         &self,
-        file: File,
+        file: &File,
         secret: &Passphrase,
         world: &World,
         compartments: &[usize],
         summary: &mut Summary,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<File, Stopped> {
+    ) -> Result<(), Stopped> {
         let mut writer = Writer::begin(BufWriter::new(file), secret, world.cost, &mut generator())?;
         writer.add(&Item::Backup { made: (world.clock)() })?;
         let wanted = self.compartments.iter().enumerate();
@@ -168,7 +136,8 @@ impl Client {
                 Ok::<(), Stopped>(())
             })?;
         }
-        Ok(writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?)
+        writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok(())
     }
 
     /// Restores a backup into a new vault at `path`. Nobody is told anything before the next settling, which begins

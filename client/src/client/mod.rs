@@ -7,6 +7,7 @@ mod backup;
 mod compartments;
 mod fault;
 mod growth;
+mod new_file;
 mod passphrases;
 mod plans;
 mod records;

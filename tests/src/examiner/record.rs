@@ -63,7 +63,8 @@ pub fn read(log: &mut impl Read, file: &Path) -> io::Result<Vec<Write>> {
         if bytes.len() as u64 != length {
             return Err(invalid());
         }
-        writes.push(Write { file: file.to_owned(), offset: (offset != SYNC).then_some(offset), bytes });
+        let call = writes.len();
+        writes.push(Write { file: file.to_owned(), offset: (offset != SYNC).then_some(offset), bytes, call });
     }
 }
 
@@ -75,8 +76,8 @@ mod tests {
     fn a_log_comes_back_and_a_cut_or_foreign_one_is_refused() {
         let file = Path::new("vault");
         let writes = [
-            Write { file: file.to_owned(), offset: Some(4096), bytes: vec![7; 300] },
-            Write { file: file.to_owned(), offset: None, bytes: Vec::new() },
+            Write { file: file.to_owned(), offset: Some(4096), bytes: vec![7; 300], call: 0 },
+            Write { file: file.to_owned(), offset: None, bytes: Vec::new(), call: 1 },
         ];
         let mut log = Vec::new();
         append(&mut log, true, &writes[..1]).unwrap();

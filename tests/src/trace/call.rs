@@ -93,6 +93,8 @@ pub struct Write {
     pub offset: Option<u64>,
     /// What; empty for a sync.
     pub bytes: Vec<u8>,
+    /// The number of the call in its trace.
+    pub call: usize,
 }
 
 impl fmt::Debug for Write {

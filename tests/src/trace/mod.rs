@@ -16,16 +16,21 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`call`] | one system call, and what it was about |
+//! | [`disk`] | what a power cut would have left of the files of a folder |
 //! | [`memory`] | what a process leaves behind |
+//! | [`scene`] | a vault in a folder of its own, and a chat in it |
 //! | [`subject`] | somebody with a vault whose commands are traced |
 //! | [`sweep`] | kills a command everywhere and looks what is left |
 //! | `table` | names and kinds of the calls |
 //! | `process` | the tracer itself |
 
 pub mod call;
+pub mod disk;
 pub mod memory;
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod process;
+#[expect(clippy::print_stdout, reason = "a long run tells what it did")]
+pub mod scene;
 pub mod subject;
 pub mod sweep;
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -372,11 +372,13 @@ impl<'a> Tracer<'a> {
     /// What a call did to a watched file.
     fn keep(&mut self, call: &Call, shape: Shape, bytes: Option<Vec<u8>>, written: u64) {
         let Some(file) = call.file().filter(|_| self.is_watched(&call.target)).cloned() else { return };
+        // The call itself is added when this is done.
+        let at = self.calls.len();
         match (shape, bytes) {
-            (Shape::Sync, _) => self.writes.push(Write { file, offset: None, bytes: Vec::new() }),
+            (Shape::Sync, _) => self.writes.push(Write { file, offset: None, bytes: Vec::new(), call: at }),
             (_, Some(mut bytes)) => {
                 bytes.truncate(usize::try_from(written).expect("a length"));
-                self.writes.push(Write { file, offset: call.offset, bytes });
+                self.writes.push(Write { file, offset: call.offset, bytes, call: at });
             }
             _ => {}
         }

@@ -1,22 +1,23 @@
 //! Kills a command at every call that changes a file, and looks each time what is left.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs::OpenOptions,
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
 
-use lapwing_vault::testing;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::RngCore;
 use serde_json::Value;
 
-use super::{End, Kill, Subject, Trace, run};
+use super::{Call, End, Kill, Plan, Subject, Trace, disk, run};
 
 /// A command, and how to see whether it was carried out.
 pub struct Sweep<'a> {
-    /// Who types it, at which vault.
+    /// Who types it, at which vault. The vault lies in a folder of its own.
     pub subject: &'a Subject,
     /// The vault before; none for the command that makes it.
     pub before: Option<Vec<u8>>,
@@ -26,9 +27,32 @@ pub struct Sweep<'a> {
     pub more: &'a str,
     /// What is looked at: a passphrase and a command that changes nothing which counts.
     pub probes: &'a [(&'a str, &'a [&'a str])],
-    /// Most places at which it is killed; where there are more, the first, the last, those around each sync, and a
-    /// sample of the others.
+    /// What else is looked at.
+    pub beside: Option<&'a Beside<'a>>,
+    /// Whether all that it writes goes to the vault, or to a file that becomes the vault: then power cuts can be replayed.
+    pub power: bool,
+    /// What a kill may leave in the vault's folder, and until when.
+    pub leaves: Leaves,
+    /// Most places at which it is killed; where there are more, half of them are the first, the last and those around
+    /// each sync, and half are others.
     pub most: usize,
+    /// Which of them are drawn.
+    pub seed: u64,
+}
+
+/// Tells whether a command was carried out by what it made beside the vault.
+pub type Beside<'a> = dyn Fn() -> String + 'a;
+
+/// Until when a file may stand beside the vault that was not there before and that the undisturbed command does not
+/// leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// At no time.
+    Nothing,
+    /// Until the vault is next opened.
+    UntilOpened,
+    /// Until the command is typed again, which must succeed unless it had been carried out.
+    UntilRepeated,
 }
 
 /// What the probes answered: the exit code, and what was printed.
@@ -49,6 +73,12 @@ pub struct Swept {
     pub ended: (usize, usize),
 }
 
+/// What is there before the command, and after it came to its end.
+struct World {
+    names: (BTreeSet<OsString>, BTreeSet<OsString>),
+    states: (Seen, Seen),
+}
+
 impl Sweep<'_> {
     /// Kills it everywhere; then loses and garbles what was not synced, at as many places.
     ///
@@ -57,76 +87,98 @@ impl Sweep<'_> {
     /// is left beside the vault, or the undisturbed command fails.
     #[must_use]
     pub fn sweep(&self) -> Swept {
-        let whole = self.undisturbed();
+        let untouched = self.names();
+        self.restore(&untouched);
+        let whole = run(&self.watched()).unwrap_or_else(|error| panic!("{:?}: {error}", self.words));
+        assert!(whole.succeeded(), "{:?}: {:?} {}", self.words, whole.end, whole.told());
+        let done = self.names();
         let after = self.look();
-        self.restore(self.before.as_deref());
-        let states = (self.look(), after);
-        assert_ne!(states.0, states.1, "{:?}: the probes cannot tell before from after", self.words);
+        self.restore(&untouched);
+        let world = World { names: (untouched, done), states: (self.look(), after) };
+        assert_ne!(
+            world.states.0, world.states.1,
+            "{:?}: the probes cannot tell before from after",
+            self.words
+        );
         let changes = whole.changes().count();
         let mut ended = (0, 0);
         let places = self.places(&whole);
         for place in &places {
-            self.restore(self.before.as_deref());
+            self.restore(&world.names.0);
             let plan = self.subject.plan(self.words, self.more).killed(*place);
             let trace = run(&plan).unwrap_or_else(|error| panic!("{:?}: {error}", self.words));
             // A run may come to its end with fewer calls than the first one made.
             let killed = trace.end == End::Signaled(9);
-            assert!(
-                killed || trace.succeeded(),
-                "{:?} {place:?}: {:?} {}",
-                self.words,
-                trace.end,
-                trace.told()
-            );
-            self.alone();
-            let seen = self.look();
-            if seen == states.1 {
+            let what = format!("{:?} {place:?} of {changes}", self.words);
+            assert!(killed || trace.succeeded(), "{what}: {:?} {}", trace.end, trace.told());
+            if self.settles(&world, &what) {
                 ended.1 += 1;
             } else {
-                let odd = seen.iter().zip(&states.0).find(|(seen, before)| seen != before);
-                assert!(
-                    odd.is_none(),
-                    "{:?} killed {place:?} of {changes} ended in between: {odd:#?}",
-                    self.words
-                );
-                assert!(killed, "{:?} {place:?}: it said that it was done", self.words);
-                assert_eq!(ended.1, 0, "{:?} {place:?}: an earlier kill left it done", self.words);
+                assert!(killed, "{what}: it said that it was done");
+                assert_eq!(ended.1, 0, "{what}: an earlier kill left it done");
                 ended.0 += 1;
             }
         }
-        let cuts = self.cut(&whole, &states);
-        Swept { changes, killed: places.len(), cuts, states, ended }
+        let cuts = self.cut(&whole, &world);
+        Swept { changes, killed: places.len(), cuts, states: world.states, ended }
     }
 
-    fn undisturbed(&self) -> Trace {
-        self.restore(self.before.as_deref());
-        self.subject.does(self.words, self.more)
+    /// What is left is before or after, and stays so without help; answers whether it is after.
+    fn settles(&self, world: &World, what: &str) -> bool {
+        if self.leaves == Leaves::Nothing {
+            self.alone(world, what);
+        }
+        let seen = self.look();
+        let is_after = seen == world.states.1;
+        if !is_after {
+            let odd = seen.iter().zip(&world.states.0).find(|(seen, before)| seen != before);
+            assert!(odd.is_none(), "{what} ended in between: {odd:#?}");
+        }
+        if self.leaves == Leaves::UntilRepeated && !is_after {
+            let (code, text) = probe(self.subject, self.words, self.more);
+            assert_eq!(code, Some(0), "{what}: it cannot be done again: {text}");
+            assert_eq!(self.look(), world.states.1, "{what}: done again");
+        }
+        self.alone(world, what);
+        is_after
     }
 
-    /// Power cuts, at as many places: what the first run wrote is put down again, less what was not synced.
-    fn cut(&self, whole: &Trace, states: &(Seen, Seen)) -> usize {
-        let Some(before) = &self.before else { return 0 };
-        let calls: Vec<testing::Call> = whole
-            .writes
+    /// The undisturbed command, of which everything is kept that it writes to the vault and to what may become one.
+    fn watched(&self) -> Plan {
+        let mut plan = self.subject.plan(self.words, self.more);
+        for ending in ["growing", "restoring"] {
+            let mut name = OsString::from(&self.subject.vault);
+            name.push(".");
+            name.push(ending);
+            plan = plan.watching(name.into());
+        }
+        plan
+    }
+
+    /// Power cuts, at as many places: what the first run did to the disk is done again, less what was not synced.
+    fn cut(&self, whole: &Trace, world: &World) -> usize {
+        if !self.power {
+            return 0;
+        }
+        let before: Vec<disk::File> = self
+            .before
             .iter()
-            .map(|write| match write.offset {
-                Some(offset) => testing::Call::Write { offset, bytes: write.bytes.clone() },
-                None => testing::Call::Sync,
-            })
+            .map(|image| disk::File { names: vec![self.subject.vault.clone()], bytes: image.clone() })
             .collect();
-        let mut rng = ChaCha20Rng::seed_from_u64(7);
-        let all: Vec<usize> = (1..=calls.len()).collect();
+        let changes = whole.calls.iter().enumerate().filter(|(_, call)| call.changes_a_file());
+        let all: Vec<usize> = changes.map(|(at, _)| at + 1).collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
         let chosen = sample(&all, self.most, &mut rng);
         for cut in &chosen {
-            let image = testing::power_cut(before, &calls, *cut, &mut rng);
-            self.restore(Some(&image));
-            let seen = self.look();
-            assert!(
-                seen == states.0 || seen == states.1,
-                "{:?}: power cut after {cut} of {} writes: {seen:?}",
-                self.words,
-                calls.len()
-            );
+            self.restore(&world.names.0);
+            let _ = std::fs::remove_file(&self.subject.vault);
+            for disk::File { names, bytes } in disk::power_cut(self.folder(), &before, whole, *cut, &mut rng)
+            {
+                let (first, others) = names.split_first().expect("a name");
+                put(first, &bytes);
+                others.iter().for_each(|other| std::fs::hard_link(first, other).expect("a second name"));
+            }
+            let _ = self.settles(world, &format!("{:?} when the power failed after call {cut}", self.words));
         }
         chosen.len()
     }
@@ -139,48 +191,71 @@ impl Sweep<'_> {
         let mut edges: Vec<usize> = syncs.flat_map(|at| [at.saturating_sub(1), at]).collect();
         edges.extend([0, 1, 2]);
         edges.extend((0..3).filter_map(|back| changes.len().checked_sub(back + 1)));
+        // Which files there are, and how long they are.
+        edges.extend((0..changes.len()).filter(|at| !is_data(changes[*at])));
         edges.retain(|at| *at < changes.len());
         edges.sort_unstable();
         edges.dedup();
-        let mut rng = ChaCha20Rng::seed_from_u64(6);
-        let mut chosen = sample(&edges, self.most, &mut rng);
+        let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
         let others: Vec<usize> = (0..changes.len()).filter(|at| !edges.contains(at)).collect();
-        chosen.extend(sample(&others, self.most.saturating_sub(chosen.len()), &mut rng));
+        let inner = sample(&others, self.most / 2, &mut rng);
+        let mut chosen = sample(&edges, self.most.saturating_sub(inner.len()), &mut rng);
+        chosen.extend(inner);
         chosen.sort_unstable();
         std::iter::once(Kill::Before(0)).chain(chosen.into_iter().map(Kill::After)).collect()
     }
 
-    fn restore(&self, image: Option<&[u8]>) {
-        match image {
-            Some(image) => put(&self.subject.vault, image),
+    fn folder(&self) -> &Path {
+        self.subject.vault.parent().expect("the vault lies in a folder")
+    }
+
+    fn names(&self) -> BTreeSet<OsString> {
+        let folder = std::fs::read_dir(self.folder()).expect("a folder of the test");
+        folder.flatten().map(|entry| entry.file_name()).collect()
+    }
+
+    /// As it was before.
+    fn restore(&self, untouched: &BTreeSet<OsString>) {
+        for name in self.names().difference(untouched) {
+            std::fs::remove_file(self.folder().join(name)).expect("a file of the command");
+        }
+        match &self.before {
+            Some(image) => {
+                // It may have become another file.
+                let _ = std::fs::remove_file(&self.subject.vault);
+                put(&self.subject.vault, image);
+            }
             None => drop(std::fs::remove_file(&self.subject.vault)),
         }
     }
 
-    /// Nothing stands beside the vault that was not there before.
-    fn alone(&self) {
-        let folder = self.subject.vault.parent().expect("the vault lies in a folder");
-        let name = self.subject.vault.file_name().expect("the vault has a name").to_owned();
-        for entry in std::fs::read_dir(folder).expect("a folder of the test").flatten() {
-            let found = entry.file_name();
-            let text = found.to_string_lossy().into_owned();
-            let stray = found != name && text.starts_with(&*name.to_string_lossy());
-            assert!(!stray, "{:?} left {text} beside the vault", self.words);
-        }
+    /// Nothing stands in the vault's folder that was not there before and that the command does not make.
+    fn alone(&self, world: &World, what: &str) {
+        let (before, after) = &world.names;
+        let stray: Vec<OsString> =
+            self.names().into_iter().filter(|name| !before.contains(name) && !after.contains(name)).collect();
+        assert!(stray.is_empty(), "{what} left {stray:?}");
     }
 
     /// What each probe answers, one after the other, on the vault as it is. Where there was none before, it does not
     /// matter in what way it does not open.
     fn look(&self) -> Seen {
         let probes = self.probes.iter();
-        probes
+        let mut seen: Seen = probes
             .map(|(passphrase, words)| match probe(&self.subject.typing(passphrase), words, "") {
                 (Some(0), text) => (Some(0), steady(&text)),
                 _ if self.before.is_none() => (None, String::new()),
                 other => other,
             })
-            .collect()
+            .collect();
+        seen.extend(self.beside.map(|beside| (None, beside())));
+        seen
     }
+}
+
+/// Whether it writes bytes, or makes them certain, and nothing else.
+fn is_data(call: &Call) -> bool {
+    call.name.contains("write") || call.name.contains("sync")
 }
 
 /// Runs a command, without the tracer; `more` follows the passphrase on its standard input.

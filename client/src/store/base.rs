@@ -38,7 +38,7 @@ pub enum StoreError {
 ///
 /// # Contract
 /// `commit` is all or nothing and durable when it returns; a reader sees every commit that returned before it
-/// began. `make_body_key` is durable when it returns, before any commit that uses the key.
+/// began. A key of `make_body_key` is durable before the next commit is: the first that can use it.
 pub trait Base {
     /// The value of a key.
     ///

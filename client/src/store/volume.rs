@@ -1,6 +1,6 @@
 //! Records of a compartment in a volume of the vault: one table of redb, body keys in the volume's key table.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use lapwing_vault::{
     KeyName, Volume, VolumeError,
@@ -58,6 +58,53 @@ fn of_redb(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Vault(error.into().to_string())
 }
 
+/// Messages of one chat from which on they are put as a run.
+const RUN_MIN: usize = 4;
+
+/// Whether these are records of one kind about one thing, but for the number at the end: messages of one chat.
+fn is_run(one: &[u8], other: &[u8]) -> bool {
+    let place = |key: &[u8]| key.len().checked_sub(NUMBER_LEN);
+    match (place(one), place(other)) {
+        (Some(at), Some(end)) => {
+            at == end && one.first() == Some(&MessageRow::TABLE) && one[..at] == other[..end]
+        }
+        _ => false,
+    }
+}
+
+/// Bytes of the number with which the key of a message ends.
+const NUMBER_LEN: usize = 8;
+
+/// Puts records in the order of their keys into the gap where the first belongs: pages are left full, where putting
+/// them one by one would halve each page that overflows. What is there already, or lies beyond the gap, is put alone.
+fn put_run(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    run: &[(Vec<u8>, Zeroizing<Vec<u8>>)],
+) -> Result<(), StoreError> {
+    let mut rest = run;
+    while let Some(((first, _), _)) = rest.split_first() {
+        let mut gap = table.upper_bound_mut(Bound::Excluded(first.as_slice())).map_err(of_redb)?;
+        let mut put = 0;
+        for (key, value) in rest {
+            match gap.insert_before(key.as_slice(), value.as_slice()) {
+                Ok(()) => put += 1,
+                Err(redb::CursorError::UnorderedKey) => break,
+                Err(redb::CursorError::Storage(error)) => return Err(of_redb(error)),
+                Err(other) => return Err(StoreError::Vault(other.to_string())),
+            }
+        }
+        gap.close().map_err(of_redb)?;
+        rest = rest.get(put..).unwrap_or_default();
+        if put == 0
+            && let Some(((key, value), others)) = rest.split_first()
+        {
+            table.insert(key.as_slice(), value.as_slice()).map_err(of_redb)?;
+            rest = others;
+        }
+    }
+    Ok(())
+}
+
 type Found<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
 
 fn lend<'a>(
@@ -101,11 +148,12 @@ impl Base for VolumeBase {
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
-        Ok(self.volume.keys().get(KeyName(*name)).map(|key| Zeroizing::new(*key.expose())))
+        let key = self.volume.keys().get(KeyName(*name)).map_err(of_volume)?;
+        Ok(key.map(|key| Zeroizing::new(*key.expose())))
     }
 
     fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        let key = self.volume.keys().get_or_create(KeyName(*name)).map_err(of_volume)?;
+        let key = self.volume.keys().prepare(KeyName(*name)).map_err(of_volume)?;
         Ok(Zeroizing::new(*key.expose()))
     }
 
@@ -140,8 +188,14 @@ impl Base for VolumeBase {
             for key in removes {
                 table.remove(key.as_slice()).map_err(of_redb)?;
             }
-            for (key, value) in puts {
-                table.insert(key.as_slice(), value.as_slice()).map_err(of_redb)?;
+            for run in puts.chunk_by(|(one, _), (other, _)| is_run(one, other)) {
+                if run.len() < RUN_MIN {
+                    for (key, value) in run {
+                        table.insert(key.as_slice(), value.as_slice()).map_err(of_redb)?;
+                    }
+                } else {
+                    put_run(&mut table, run)?;
+                }
             }
         }
         write.commit().map_err(of_volume)

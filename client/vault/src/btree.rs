@@ -21,9 +21,7 @@
 
 use std::{io, ops::Range};
 
-use zeroize::Zeroizing;
-
-use crate::{geometry::PAGE_LEN, pageset::PageSet};
+use crate::{geometry::PAGE_LEN, memory::Wiped, pageset::PageSet};
 
 const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 const FLAGS_AT: usize = 9;
@@ -154,7 +152,7 @@ pub(crate) fn is_branch(page: &[u8]) -> bool {
 /// Where pages are read from.
 pub(crate) trait Source {
     /// The bytes of a page, all of its units.
-    fn read(&mut self, page: PageRef) -> io::Result<Zeroizing<Vec<u8>>>;
+    fn read(&mut self, page: PageRef) -> io::Result<Wiped>;
 }
 
 /// Reads and checks what lies in a page.

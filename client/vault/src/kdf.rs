@@ -143,6 +143,11 @@ fn expand<const N: usize>(key: &Secret<32>, info: &[&[u8]]) -> Secret<N> {
     })
 }
 
+/// A number that says where the key of this name is looked for first in a key table.
+pub(crate) fn key_place(table_key: &Secret<32>, name: &[u8]) -> u64 {
+    u64::from_le_bytes(*expand::<8>(table_key, &[labels::KEY_PLACE, name]).expose())
+}
+
 /// The public name of a volume key: sixteen bytes that say nothing about the key.
 pub(crate) fn volume_id(key: &Secret<32>) -> [u8; 16] {
     *expand::<16>(key, &[labels::VOLUME_ID]).expose()

@@ -17,6 +17,8 @@ pub(crate) const VOLUME_ID: &[u8] = b"lapwing vault 1 volume id";
 pub(crate) const ALLOCATION: &[u8] = b"lapwing vault 1 allocation";
 /// From a volume key: the key table.
 pub(crate) const KEY_TABLE: &[u8] = b"lapwing vault 1 key table";
+/// From the key of a key table: where in it a name is looked for first.
+pub(crate) const KEY_PLACE: &[u8] = b"lapwing vault 1 place of a key";
 /// From a volume key: the superblocks.
 pub(crate) const SUPERBLOCK: &[u8] = b"lapwing vault 1 superblock";
 /// From a volume key: the data units.
@@ -37,6 +39,7 @@ mod tests {
             VOLUME_ID,
             ALLOCATION,
             KEY_TABLE,
+            KEY_PLACE,
             SUPERBLOCK,
             UNITS,
         ];

@@ -10,6 +10,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     fmt, io,
+    ops::{Deref, DerefMut},
     ptr::NonNull,
 };
 
@@ -112,6 +113,55 @@ impl<const N: usize> Drop for Secret<N> {
                 }
             }
             Store::Heap(bytes) => bytes.zeroize(),
+        }
+    }
+}
+
+/// Secret bytes on the heap, wiped on drop at the speed of memory: for pages, of which a commit has dozens. What
+/// [`zeroize`] does byte by byte takes as long as encrypting them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Wiped(Vec<u8>);
+
+impl Wiped {
+    /// So many zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        Self(vec![0; len])
+    }
+}
+
+impl From<&[u8]> for Wiped {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl Deref for Wiped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Wiped {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Wiped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wiped(..)")
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        // SAFETY: the vector's own bytes, which nobody else borrows now. The call is not inlined, so that it is not
+        // taken for a store which nobody reads.
+        #[expect(unsafe_code, reason = "the wiping function takes a pointer")]
+        unsafe {
+            memsec::memzero(self.0.as_mut_ptr(), self.0.len());
         }
     }
 }

@@ -246,6 +246,12 @@ pub fn pages_containing(session: &Session, volume: VolumeId, needle: &[u8]) -> u
         .count()
 }
 
+/// Where the units of a volume's key table begin, each with its two copies one behind the other.
+pub fn key_unit_offsets(session: &Session, volume: VolumeId) -> Vec<u64> {
+    let Some((disk, grant)) = session.dangerously_borrow(volume) else { return Vec::new() };
+    (0..disk.geometry.table_units()).map(|unit| disk.geometry.table_unit(grant.region, unit, 0)).collect()
+}
+
 /// In how many copies of key-table units of a volume `needle` stands.
 pub fn key_units_containing(session: &Session, volume: VolumeId, needle: &[u8]) -> usize {
     let Some((disk, grant)) = session.dangerously_borrow(volume) else { return 0 };

@@ -19,7 +19,7 @@ use crate::{
     backend::Backend,
     error::VolumeError,
     geometry::{Geometry, PAGE_LEN},
-    keytable::KeyTable,
+    keytable::{Held, KeyTable},
     payload::{Grant, VolumeId},
     sector::FillRng,
     units::{SharedUnits, Traces, Units},
@@ -51,7 +51,7 @@ pub struct Volume {
     id: VolumeId,
     opener: Opener,
     state: Mutex<State>,
-    keys: KeyTable,
+    keys: Arc<KeyTable>,
     /// Held until the volume is closed: it marks the volume as open, and keeps the container's lock.
     _open: Box<dyn Send + Sync>,
 }
@@ -98,7 +98,8 @@ impl Volume {
         grant: Grant,
         rng: FillRng,
     ) -> Result<(), VolumeError> {
-        let units = Units::open(backend, geometry, grant, rng, Some(Traces::none(&geometry)))?;
+        let units =
+            Units::open(backend, geometry, grant, rng, Some(Traces::none(&geometry)), &mut || Ok(()))?;
         let units = Arc::new(units.ok_or(VolumeError::Damaged)?);
         let database =
             builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
@@ -115,9 +116,9 @@ impl Volume {
         let table_rng = FillRng::seeded(&mut rng);
         let id = grant.key.id();
         let opener = Opener { backend: Arc::clone(&backend), geometry, grant, rng: Mutex::new(rng) };
-        let (keys, opened) =
-            KeyTable::open_and(backend, geometry, &opener.grant, table_rng, || opener.open(None))?;
-        let state = Mutex::new(State { database: Some(opened?), live: Arc::new(()) });
+        let keys = Arc::new(KeyTable::new(backend, geometry, &opener.grant, table_rng));
+        let opened = opener.open(None, &mut keys.hold())?;
+        let state = Mutex::new(State { database: Some(opened), live: Arc::new(()) });
         Ok(Self { id, opener, state, keys, _open: open })
     }
 
@@ -226,7 +227,11 @@ impl Volume {
         match state.database.take() {
             // It failed before: what it left is repaired and scrubbed by the next opening.
             Some(opened) if opened.units.has_failed() => Err(VolumeError::Damaged),
-            Some(opened) => opened.close(),
+            Some(opened) => {
+                // VLT-62: what the table of keys has not finished is left to the next opening as well.
+                let mut keys = self.keys.hold();
+                keys.finish().and_then(|()| opened.close())
+            }
             None => Ok(()),
         }
     }
@@ -242,11 +247,13 @@ impl Volume {
         if self.must_reopen(&state) {
             self.reopen(&mut state)?;
         }
+        let mut keys = self.keys.hold();
+        keys.finish()?;
         let mut opened = state.database.take().ok_or(VolumeError::Damaged)?;
         let units = Arc::clone(&opened.units);
         let done = before(&mut opened, self.capacity_pages()).and_then(|()| opened.close());
         // Whatever came of it, the volume goes on with what is on the disk.
-        state.database = Some(self.opener.open(units.traces())?);
+        state.database = Some(self.opener.open(units.traces(), &mut keys)?);
         done
     }
 
@@ -263,7 +270,7 @@ impl Volume {
         let mut transaction = database.begin_write().map_err(database_error)?;
         // VLT-54.
         transaction.set_two_phase_commit(true);
-        Ok(WriteTransaction { transaction, _live: live })
+        Ok(WriteTransaction { transaction, keys: Arc::clone(&self.keys), _live: live })
     }
 
     /// VLT-56: estimates from the pages written since the last count, and counts when the estimate runs out. The
@@ -299,7 +306,7 @@ impl Volume {
             return Err(VolumeError::InUse);
         }
         let traces = state.database.take().and_then(|opened| opened.units.traces());
-        state.database = Some(self.opener.open(traces)?);
+        state.database = Some(self.opener.open(traces, &mut self.keys.hold())?);
         Ok(())
     }
 
@@ -331,18 +338,35 @@ impl fmt::Debug for Volume {
 }
 
 impl Opener {
-    fn open(&self, traces: Option<Traces>) -> Result<Opened, VolumeError> {
+    /// What a session that did not end left in the table of keys is completed before the disk says that nothing is left.
+    fn open(&self, traces: Option<Traces>, keys: &mut Held<'_>) -> Result<Opened, VolumeError> {
+        keys.detach(true);
+        let opened = self.open_units(traces, keys);
+        match &opened {
+            Ok(opened) => keys.attach(&opened.units),
+            Err(_) => keys.detach(false),
+        }
+        opened
+    }
+
+    fn open_units(&self, traces: Option<Traces>, keys: &mut Held<'_>) -> Result<Opened, VolumeError> {
         let rng = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             FillRng::seeded(&mut *rng)
         };
-        let units =
-            Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng, traces)
-                .map_err(|error| match error.kind() {
-                    std::io::ErrorKind::InvalidData => VolumeError::Damaged,
-                    _ => VolumeError::Io(error),
-                })?
-                .ok_or(VolumeError::Damaged)?;
+        let grant = self.grant.duplicate();
+        let mut complete = || {
+            keys.complete().map_err(|error| match error {
+                VolumeError::Io(error) => error,
+                other => std::io::Error::other(other),
+            })
+        };
+        let units = Units::open(Arc::clone(&self.backend), self.geometry, grant, rng, traces, &mut complete)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::InvalidData => VolumeError::Damaged,
+                _ => VolumeError::Io(error),
+            })?
+            .ok_or(VolumeError::Damaged)?;
         // A volume always has a database; redb would silently make a new one in an empty storage.
         if units.virtual_len() == 0 {
             return Err(VolumeError::Damaged);
@@ -409,6 +433,7 @@ impl fmt::Debug for ReadTransaction {
 /// follow: savepoints and tables with several values for one key. Dropping it undoes it.
 pub struct WriteTransaction {
     transaction: redb::WriteTransaction,
+    keys: Arc<KeyTable>,
     _live: Arc<()>,
 }
 
@@ -440,7 +465,8 @@ impl WriteTransaction {
         self.transaction.delete_table(table)
     }
 
-    /// Makes everything durable, in two phases; it is on the disk when this returns.
+    /// Makes everything durable, in two phases, and before it the keys that were prepared ([`KeyTable::prepare`]); it is on
+    /// the disk when this returns.
     ///
     /// # Errors
     ///
@@ -448,7 +474,9 @@ impl WriteTransaction {
     /// volume can be used further; after an error of the disk itself it may have been committed after all,
     /// which the next read shows.
     pub fn commit(self) -> Result<(), VolumeError> {
-        let Self { transaction, _live } = self;
+        let Self { transaction, keys, _live } = self;
+        // VLT-60.
+        keys.store_prepared()?;
         transaction.commit().map_err(database_error)
     }
 
@@ -458,7 +486,7 @@ impl WriteTransaction {
     ///
     /// The database's error.
     pub fn abort(self) -> Result<(), VolumeError> {
-        let Self { transaction, _live } = self;
+        let Self { transaction, keys: _, _live } = self;
         transaction.abort().map_err(database_error)
     }
 }

@@ -66,7 +66,7 @@ fn assert_whole(made: &Made, backend: &MemoryBackend, rng: &mut ChaCha20Rng) {
     for n in 0..60 {
         assert_eq!(get(&volume, n), Some(format!("plan {n} ").repeat(90)));
     }
-    assert_eq!(*volume.keys().get(KeyName([7; 16])).unwrap().expose(), made.key);
+    assert_eq!(*volume.keys().get(KeyName([7; 16])).unwrap().unwrap().expose(), made.key);
     put(&volume, 1000, "and on");
 }
 

@@ -6,9 +6,11 @@
 //! entry             = 0 or 1 (used) | name 16 | key 32
 //! ```
 //!
-//! Invariants: each unit has two copies of its own, whose generations start anywhere (VLT-45); a new key is on the disk before it is handed out
-//! (VLT-60); destroying a key is finished only when both copies of its unit are rewritten and synced
-//! (VLT-61); a destruction that a crash interrupted is completed at the next opening (VLT-62).
+//! Invariants: each unit has two copies of its own, whose generations start anywhere (VLT-45); a new key is on the disk
+//! before a commit that comes after it (VLT-60); destroying a key is finished only when both copies of its unit are
+//! rewritten and synced (VLT-61); the disk says that the region is not scrubbed before a unit is written, and a change
+//! that a crash interrupted is completed at the next opening, before the disk says anything else (VLT-62); a unit is
+//! read when it is needed, and each name has one to be looked for first (VLT-63).
 //!
 //! Known gaps: an image from before the destruction, together with the volume key, still has the key.
 
@@ -17,9 +19,9 @@ mod tests;
 mod unit;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use rand_core::CryptoRng;
@@ -30,15 +32,16 @@ use crate::{
     error::VolumeError,
     generation::Generation,
     geometry::{Geometry, RegionIndex, TABLE_UNIT_LEN},
-    kdf::subkey,
+    kdf::{key_place, subkey},
     labels,
     memory::Secret,
     payload::Grant,
     sector::{self, FillRng, Place},
+    units::Units,
 };
 
 pub(crate) use unit::UnitContent;
-use unit::{ENTRIES, KEPT_LEN, Opened, Unit};
+use unit::{ENTRIES, Opened, PLAIN_LEN, Unit};
 
 /// The name of a key, chosen by the caller: a hash of chat and day, say. Any sixteen bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,23 +60,53 @@ pub struct KeyTable {
 }
 
 struct State {
-    units: Vec<Unit>,
-    /// Which unit has the key of a name: made at the first question, made anew after a change.
-    places: Option<HashMap<KeyName, usize>>,
+    units: Vec<Slot>,
+    /// Which unit has the key of a name, of all units that were read.
+    places: HashMap<KeyName, usize>,
+    /// Keys that no unit has yet.
+    prepared: BTreeMap<KeyName, Secret<32>>,
+    /// Units whose older copy must be written again: it may have a key that is destroyed.
+    unfinished: BTreeSet<usize>,
+    /// What says on the disk that the region is not scrubbed; nothing while the volume is being opened, and where a
+    /// table is on its own.
+    units_of_volume: Option<Weak<Units>>,
     rng: FillRng,
 }
 
-impl State {
-    fn key(&mut self, name: KeyName) -> Option<Secret<32>> {
-        let Self { units, places, rng: _ } = self;
-        let places = places.get_or_insert_with(|| {
-            let of = |(number, unit): (usize, &Unit)| -> Vec<(KeyName, usize)> {
-                let names = unit.content.names().filter_map(|name| name.try_into().ok());
-                names.map(|name| (KeyName(name), number)).collect()
-            };
-            units.iter().enumerate().flat_map(of).collect()
-        });
-        units.get(*places.get(&name)?)?.content.key(name)
+/// What is known of a unit.
+enum Slot {
+    Unread,
+    /// Neither copy opens.
+    Damaged,
+    Known(Unit),
+}
+
+/// The table, which nobody else changes meanwhile.
+pub(crate) struct Held<'a> {
+    table: &'a KeyTable,
+    state: MutexGuard<'a, State>,
+}
+
+impl Held<'_> {
+    /// Reads every unit and completes what a crash interrupted (VLT-62). A unit that is damaged stays as it is.
+    pub(crate) fn complete(&mut self) -> Result<(), VolumeError> {
+        self.table.read_all(&mut self.state)
+    }
+
+    /// Ends every destruction that an error interrupted. Until it has, the region must not be called scrubbed.
+    pub(crate) fn finish(&mut self) -> Result<(), VolumeError> {
+        self.table.finish(&mut self.state)
+    }
+
+    /// From now on these units say on the disk that something is being written.
+    pub(crate) fn attach(&mut self, units: &Arc<Units>) {
+        self.state.units_of_volume = Some(Arc::downgrade(units));
+    }
+
+    /// Until units are attached nothing can be said on the disk: the table is written only where that was said before,
+    /// while the volume is `opening`.
+    pub(crate) fn detach(&mut self, opening: bool) {
+        self.state.units_of_volume = if opening { None } else { Some(Weak::new()) };
     }
 }
 
@@ -95,25 +128,32 @@ impl KeyTable {
         geometry: &Geometry,
         grant: &Grant,
         rng: &mut dyn CryptoRng,
-    ) -> io::Result<()> {
-        let state = self.state();
-        let contents: Vec<&UnitContent> = state.units.iter().map(|unit| &unit.content).collect();
-        if contents.len() > geometry.table_units() {
-            return Err(io::ErrorKind::InvalidInput.into());
+    ) -> Result<(), VolumeError> {
+        let mut state = self.state();
+        self.read_everything(&mut state)?;
+        let mut contents: Vec<UnitContent> = Vec::new();
+        contents.resize_with(geometry.table_units(), UnitContent::default);
+        // Where a name is looked for first depends on how many units there are.
+        for entry in state.known().flat_map(|unit| unit.content.entries()) {
+            let place =
+                room_for(&self.key, unit::name_of(entry), contents.len(), |unit| contents[unit].len());
+            contents.get_mut(place.ok_or(VolumeError::KeyTableFull)?).ok_or(VolumeError::Damaged)?.add(entry);
         }
-        Self::create_with(&contents, backend, geometry, grant, rng)
+        let contents: Vec<&UnitContent> = contents.iter().collect();
+        Ok(Self::create_with(&contents, backend, geometry, grant, rng)?)
     }
 
     /// Whether both hold the same keys.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let all = |table: &Self| -> Vec<Zeroizing<Vec<u8>>> {
-            let state = table.state();
-            let entries = state.units.iter().flat_map(|unit| unit.content.entries.chunks_exact(KEPT_LEN));
+    pub(crate) fn is_same(&self, other: &Self) -> Result<bool, VolumeError> {
+        let all = |table: &Self| -> Result<Vec<Zeroizing<Vec<u8>>>, VolumeError> {
+            let mut state = table.state();
+            table.read_everything(&mut state)?;
+            let entries = state.known().flat_map(|unit| unit.content.entries());
             let mut entries: Vec<_> = entries.map(|entry| Zeroizing::new(entry.to_vec())).collect();
             entries.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
-            entries
+            Ok(entries)
         };
-        all(self) == all(other)
+        Ok(all(self)? == all(other)?)
     }
 
     /// Units with these contents, and empty ones after them.
@@ -138,67 +178,65 @@ impl KeyTable {
         Ok(())
     }
 
-    /// Opens the table and completes what a crash interrupted (VLT-62).
-    pub(crate) fn open(
-        backend: Arc<dyn Backend>,
-        geometry: Geometry,
-        grant: &Grant,
-        rng: FillRng,
-    ) -> Result<Self, VolumeError> {
-        Self::open_and(backend, geometry, grant, rng, || ()).map(|(table, ())| table)
+    /// The table of a volume; nothing is read yet.
+    pub(crate) fn new(backend: Arc<dyn Backend>, geometry: Geometry, grant: &Grant, rng: FillRng) -> Self {
+        let key = subkey(&grant.key.0, labels::KEY_TABLE);
+        let mut units = Vec::new();
+        units.resize_with(geometry.table_units(), || Slot::Unread);
+        let state = Mutex::new(State {
+            units,
+            places: HashMap::new(),
+            prepared: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            units_of_volume: None,
+            rng,
+        });
+        Self { backend, geometry, region: grant.region, key, state }
     }
 
-    /// As [`open`](Self::open). What else opening a volume takes is done `meanwhile`: the table's many units are most
-    /// of it.
-    pub(crate) fn open_and<T>(
-        backend: Arc<dyn Backend>,
-        geometry: Geometry,
-        grant: &Grant,
-        rng: FillRng,
-        meanwhile: impl FnOnce() -> T,
-    ) -> Result<(Self, T), VolumeError> {
-        let key = subkey(&grant.key.0, labels::KEY_TABLE);
-        let mut units = Vec::with_capacity(geometry.table_units());
-        let mut interrupted = Vec::new();
-        let mut stored = vec![0; geometry.table_units() * 2 * TABLE_UNIT_LEN];
-        backend.read_at(geometry.table_unit(grant.region, 0, 0), &mut stored)?;
-        let (all, other) = Unit::open_all(&key, &stored, meanwhile);
-        for (unit, opened) in all.into_iter().enumerate() {
-            let Opened::Whole(known, complete) = opened else { return Err(VolumeError::Damaged) };
-            if !complete {
-                interrupted.push(unit);
-            }
-            units.push(known);
-        }
-        let state = Mutex::new(State { units, places: None, rng });
-        let table = Self { backend, geometry, region: grant.region, key, state };
-        for unit in interrupted {
-            table.rewrite(&mut table.state(), unit, None)?;
-        }
-        Ok((table, other))
+    /// Keeps others from changing the table.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { table: self, state: self.state() }
     }
 
     /// The key of this name, if there is one.
-    pub fn get(&self, name: KeyName) -> Option<Secret<32>> {
-        self.state().key(name)
+    ///
+    /// # Errors
+    ///
+    /// [`VolumeError::Damaged`] if no unit that opens has it and another does not open, or the system's error.
+    pub fn get(&self, name: KeyName) -> Result<Option<Secret<32>>, VolumeError> {
+        self.find(&mut self.state(), name)
     }
 
     /// The key of this name; a fresh random one if there was none, on the disk before this returns.
     ///
     /// # Errors
     ///
-    /// [`VolumeError::KeyTableFull`], or the system's error; then there is no new key.
+    /// [`VolumeError::KeyTableFull`], [`VolumeError::Damaged`] as [`get`](Self::get), or the system's error; then there
+    /// is no new key.
     pub fn get_or_create(&self, name: KeyName) -> Result<Secret<32>, VolumeError> {
         let mut state = self.state();
-        if let Some(key) = state.key(name) {
-            return Ok(key);
+        let key = self.find_or_draw(&mut state, name)?;
+        if let Err(error) = self.store(&mut state) {
+            state.prepared.remove(&name);
+            return Err(error);
         }
-        let room = state.units.iter().position(|unit| unit.content.len() < ENTRIES);
-        let unit = room.ok_or(VolumeError::KeyTableFull)?;
-        let key = Secret::filled(|out| rand_core::RngCore::fill_bytes(&mut state.rng, out));
-        let content = state.units[unit].content.with(name, &key);
-        self.rewrite(&mut state, unit, Some(content))?;
         Ok(key)
+    }
+
+    /// The key of this name; a fresh random one if there was none. It is on the disk before the next commit counts,
+    /// together with all others that were prepared until then (VLT-60), and is forgotten if none comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_create`](Self::get_or_create).
+    pub fn prepare(&self, name: KeyName) -> Result<Secret<32>, VolumeError> {
+        self.find_or_draw(&mut self.state(), name)
+    }
+
+    /// What was prepared is on the disk when this returns: one sync for all of it, none where nothing was.
+    pub(crate) fn store_prepared(&self) -> Result<(), VolumeError> {
+        self.store(&mut self.state())
     }
 
     /// Destroys the keys of these names, for certain: when this returns, no copy of them is on the disk.
@@ -207,28 +245,44 @@ impl KeyTable {
     /// # Errors
     ///
     /// The system's error. What was not finished is completed at the next opening, or by calling again.
+    /// [`VolumeError::Damaged`] as [`get`](Self::get); what could be destroyed is.
     pub fn destroy(&self, names: &[KeyName]) -> Result<(), VolumeError> {
         let mut state = self.state();
+        self.read_all(&mut state)?;
         let names: BTreeSet<KeyName> = names.iter().copied().collect();
-        for unit in 0..state.units.len() {
-            let content = state.units[unit].content.without(&names);
-            if content.len() == state.units[unit].content.len() {
-                continue;
-            }
-            self.rewrite(&mut state, unit, Some(content))?;
-            self.rewrite(&mut state, unit, None)?;
+        state.prepared.retain(|name, _| !names.contains(name));
+        let touched: BTreeSet<usize> =
+            names.iter().filter_map(|name| state.places.get(name)).copied().collect();
+        let mut changed = BTreeMap::new();
+        for unit in touched {
+            changed.insert(unit, Some(state.unit(unit)?.content.without(&names)));
         }
-        Ok(())
+        let units: Vec<usize> = changed.keys().copied().collect();
+        self.rewrite(&mut state, changed)?;
+        state.unfinished.extend(units);
+        self.finish(&mut state)?;
+        // Whether one that is damaged has one of the names, nobody can say.
+        if names.iter().any(|name| !state.places.contains_key(name)) { state.check() } else { Ok(()) }
     }
 
     /// Keys in the table.
-    pub fn len(&self) -> usize {
-        self.state().units.iter().map(|unit| unit.content.len()).sum()
+    ///
+    /// # Errors
+    ///
+    /// [`VolumeError::Damaged`] if a unit does not open, or the system's error.
+    pub fn len(&self) -> Result<usize, VolumeError> {
+        let mut state = self.state();
+        self.read_everything(&mut state)?;
+        Ok(state.places.len() + state.prepared.len())
     }
 
     /// Whether the table holds no key.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool, VolumeError> {
+        Ok(self.len()? == 0)
     }
 
     /// Keys the table can hold.
@@ -236,40 +290,198 @@ impl KeyTable {
         self.geometry.table_units() * ENTRIES
     }
 
-    /// Writes the older copy of a unit with `content` (or what the newer one has) and syncs. On an error the
-    /// table in memory still has what is on the disk.
+    /// VLT-63: first where the name belongs, then everywhere.
+    fn find(&self, state: &mut State, name: KeyName) -> Result<Option<Secret<32>>, VolumeError> {
+        if let Some(prepared) = state.prepared.get(&name) {
+            return Ok(Some(Secret::filled(|out| *out = *prepared.expose())));
+        }
+        if !state.places.contains_key(&name) {
+            self.read_unit(state, place_of(&self.key, &name.0, state.units.len()))?;
+        }
+        if !state.places.contains_key(&name) {
+            self.read_everything(state)?;
+        }
+        Ok(state.key(name))
+    }
+
+    fn find_or_draw(&self, state: &mut State, name: KeyName) -> Result<Secret<32>, VolumeError> {
+        if let Some(key) = self.find(state, name)? {
+            return Ok(key);
+        }
+        if state.places.len() + state.prepared.len() >= self.capacity() {
+            return Err(VolumeError::KeyTableFull);
+        }
+        let key = Secret::filled(|out| rand_core::RngCore::fill_bytes(&mut state.rng, out));
+        state.prepared.insert(name, Secret::filled(|out| *out = *key.expose()));
+        Ok(key)
+    }
+
+    /// Writes the prepared keys into units that have room.
+    fn store(&self, state: &mut State) -> Result<(), VolumeError> {
+        if state.prepared.is_empty() {
+            return Ok(());
+        }
+        let mut changed: BTreeMap<usize, Option<UnitContent>> = BTreeMap::new();
+        let count = state.units.len();
+        for (name, key) in &state.prepared {
+            let len = |unit: usize| match changed.get(&unit) {
+                Some(Some(content)) => content.len(),
+                _ => state.unit(unit).map_or(ENTRIES, |unit| unit.content.len()),
+            };
+            let unit = room_for(&self.key, &name.0, count, len).ok_or(VolumeError::KeyTableFull)?;
+            let content = match changed.remove(&unit) {
+                Some(Some(content)) => content,
+                _ => state.unit(unit)?.content.duplicate(),
+            };
+            changed.insert(unit, Some(content.with(*name, key)));
+        }
+        self.rewrite(state, changed)?;
+        state.prepared.clear();
+        Ok(())
+    }
+
+    /// VLT-61: writes the older copies of these units with their new contents (or what the newer ones have), and syncs.
+    /// On an error the table in memory still has what is on the disk.
     fn rewrite(
         &self,
         state: &mut State,
-        unit: usize,
-        content: Option<UnitContent>,
+        changed: BTreeMap<usize, Option<UnitContent>>,
     ) -> Result<(), VolumeError> {
-        let State { units, places, rng } = state;
-        let Some(known) = units.get_mut(unit) else { return Err(VolumeError::Damaged) };
-        let generation = known.generation.next();
-        let copy = 1 - known.newest_copy;
-        let plaintext = content.as_ref().unwrap_or(&known.content).encode(generation);
-        let stored = sector::seal(&self.key, Place::copy_of(unit as u64, copy), &plaintext, rng);
-        self.backend.write_at(self.geometry.table_unit(self.region, unit, copy), &stored)?;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // VLT-62.
+        if let Some(units) = &state.units_of_volume {
+            units.upgrade().ok_or(VolumeError::Damaged)?.say_unscrubbed()?;
+        }
+        for (number, content) in &changed {
+            let Some(Slot::Known(known)) = state.units.get(*number) else { return Err(VolumeError::Damaged) };
+            let copy = 1 - known.newest_copy;
+            let plaintext = content.as_ref().unwrap_or(&known.content).encode(known.generation.next());
+            let place = Place::copy_of(*number as u64, copy);
+            let stored = sector::seal(&self.key, place, &plaintext, &mut state.rng);
+            self.backend.write_at(self.geometry.table_unit(self.region, *number, copy), &stored)?;
+        }
         self.backend.sync()?;
-        known.generation = generation;
-        known.newest_copy = copy;
-        if let Some(content) = content {
-            if let Some(places) = places {
-                if content.len() < known.content.len() {
-                    places.retain(|_, place| *place != unit);
-                }
-                let names = content.names().filter_map(|name| name.try_into().ok());
-                places.extend(names.map(|name| (KeyName(name), unit)));
-            }
-            known.content = content;
+        for (number, content) in changed {
+            state.unfinished.remove(&number);
+            state.replace(number, content);
         }
         Ok(())
+    }
+
+    /// VLT-61: the other copies of units in which something was destroyed.
+    fn finish(&self, state: &mut State) -> Result<(), VolumeError> {
+        let units = state.unfinished.iter().map(|unit| (*unit, None)).collect();
+        self.rewrite(state, units)
+    }
+
+    /// Every unit, none of which may be damaged.
+    fn read_everything(&self, state: &mut State) -> Result<(), VolumeError> {
+        self.read_all(state)?;
+        state.check()
+    }
+
+    fn read_all(&self, state: &mut State) -> Result<(), VolumeError> {
+        let unread: Vec<usize> =
+            (0..state.units.len()).filter(|unit| matches!(state.units[*unit], Slot::Unread)).collect();
+        let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return Ok(()) };
+        let mut stored = vec![0; (last + 1 - first) * 2 * TABLE_UNIT_LEN];
+        self.backend.read_at(self.geometry.table_unit(self.region, *first, 0), &mut stored)?;
+        let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
+        for unit in &unread {
+            let bytes = &stored[(unit - first) * 2 * TABLE_UNIT_LEN..][..2 * TABLE_UNIT_LEN];
+            state.learn(*unit, Unit::open(&self.key, *unit, bytes, &mut plaintext));
+        }
+        self.finish(state)
+    }
+
+    fn read_unit(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
+        if !matches!(state.units.get(unit), Some(Slot::Unread)) {
+            return Ok(());
+        }
+        let mut stored = [0; 2 * TABLE_UNIT_LEN];
+        self.backend.read_at(self.geometry.table_unit(self.region, unit, 0), &mut stored)?;
+        let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
+        state.learn(unit, Unit::open(&self.key, unit, &stored, &mut plaintext));
+        self.finish(state)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    fn known(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().filter_map(|slot| match slot {
+            Slot::Known(unit) => Some(unit),
+            Slot::Unread | Slot::Damaged => None,
+        })
+    }
+
+    fn unit(&self, unit: usize) -> Result<&Unit, VolumeError> {
+        match self.units.get(unit) {
+            Some(Slot::Known(unit)) => Ok(unit),
+            _ => Err(VolumeError::Damaged),
+        }
+    }
+
+    fn check(&self) -> Result<(), VolumeError> {
+        let damaged = self.units.iter().any(|slot| matches!(slot, Slot::Damaged));
+        if damaged { Err(VolumeError::Damaged) } else { Ok(()) }
+    }
+
+    fn key(&self, name: KeyName) -> Option<Secret<32>> {
+        self.unit(*self.places.get(&name)?).ok()?.content.key(name)
+    }
+
+    /// Takes in what a unit holds.
+    fn learn(&mut self, number: usize, opened: Opened) {
+        let slot = match opened {
+            Opened::Damaged => Slot::Damaged,
+            Opened::Whole(unit, complete) => {
+                if !complete {
+                    self.unfinished.insert(number);
+                }
+                let names = unit.content.names().filter_map(|name| name.try_into().ok());
+                self.places.extend(names.map(|name| (KeyName(name), number)));
+                Slot::Known(unit)
+            }
+        };
+        if let Some(place) = self.units.get_mut(number) {
+            *place = slot;
+        }
+    }
+
+    /// The older copy of a unit is the newer one now.
+    fn replace(&mut self, number: usize, content: Option<UnitContent>) {
+        let Self { units, places, .. } = self;
+        let Some(Slot::Known(known)) = units.get_mut(number) else { return };
+        known.generation = known.generation.next();
+        known.newest_copy = 1 - known.newest_copy;
+        let Some(content) = content else { return };
+        for name in known.content.names().filter(|name| !content.contains(name)) {
+            if let Ok(name) = name.try_into() {
+                places.remove(&KeyName(name));
+            }
+        }
+        let names = content.names().filter_map(|name| name.try_into().ok());
+        places.extend(names.map(|name| (KeyName(name), number)));
+        known.content = content;
+    }
+}
+
+/// VLT-63: where a name is looked for first. Who has no key learns nothing about names from which units change.
+fn place_of(key: &Secret<32>, name: &[u8], count: usize) -> usize {
+    let count = u64::try_from(count).unwrap_or(1).max(1);
+    usize::try_from(key_place(key, name) % count).unwrap_or(0)
+}
+
+/// The first unit with room, from the one where the name is looked for first.
+fn room_for(key: &Secret<32>, name: &[u8], count: usize, len: impl Fn(usize) -> usize) -> Option<usize> {
+    let first = place_of(key, name, count);
+    (first..count).chain(0..first).find(|unit| len(*unit) < ENTRIES)
 }
 
 impl fmt::Debug for KeyTable {

@@ -15,14 +15,9 @@ use crate::{
 pub(super) const PLAIN_LEN: usize = TABLE_UNIT_LEN - SEAL_OVERHEAD;
 pub(super) const NAME_LEN: usize = 16;
 /// An entry in memory: it is used, or it is not there.
-pub(super) const KEPT_LEN: usize = NAME_LEN + 32;
+const KEPT_LEN: usize = NAME_LEN + 32;
 pub(super) const ENTRY_LEN: usize = 1 + KEPT_LEN;
 pub(super) const ENTRIES: usize = (PLAIN_LEN - GENERATION_LEN) / ENTRY_LEN;
-/// Units from which on a second thread opens most of them ...
-const PARALLEL_UNITS: usize = 8;
-/// ... and of which the first one opens this share, after its other work.
-const OWN_PERCENT: usize = 35;
-
 const _: () = assert!(ENTRIES == 82);
 
 /// One unit as it is on the disk.
@@ -35,7 +30,7 @@ pub(super) struct Unit {
 /// The entries of one unit: names and keys one after the other, sorted by name. They stay out of the guarded pages,
 /// of which a process has few, and in one piece, because there are thousands.
 pub(crate) struct UnitContent {
-    pub(super) entries: Zeroizing<Vec<u8>>,
+    entries: Zeroizing<Vec<u8>>,
 }
 
 impl Default for UnitContent {
@@ -113,18 +108,26 @@ impl UnitContent {
         Some(Secret::filled(|out| *out = *key))
     }
 
-    fn contains(&self, name: &[u8]) -> bool {
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
         self.find(name).is_ok()
     }
 
     /// With one more entry; the caller has seen that there is room.
-    pub(super) fn with(&self, name: KeyName, key: &Secret<32>) -> Self {
-        let mut content = self.duplicate();
-        if let Err(at) = content.find(&name.0) {
-            let entry = Zeroizing::new([name.0.as_slice(), key.expose()].concat());
-            content.insert_at(at, &entry);
+    pub(super) fn with(mut self, name: KeyName, key: &Secret<32>) -> Self {
+        self.add(&Zeroizing::new([name.0.as_slice(), key.expose()].concat()));
+        self
+    }
+
+    /// One more entry, unless its name is there; the caller has seen that there is room.
+    pub(super) fn add(&mut self, entry: &[u8]) {
+        if let Err(at) = self.find(name_of(entry)) {
+            self.insert_at(at, entry);
         }
-        content
+    }
+
+    /// Name and key of each, one behind the other.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.chunks_exact(KEPT_LEN)
     }
 
     pub(super) fn without(&self, names: &BTreeSet<KeyName>) -> Self {
@@ -144,7 +147,7 @@ impl UnitContent {
         self.entries[at..].rotate_right(KEPT_LEN);
     }
 
-    fn duplicate(&self) -> Self {
+    pub(super) fn duplicate(&self) -> Self {
         let mut content = Self::default();
         content.entries.extend_from_slice(&self.entries);
         content
@@ -152,7 +155,7 @@ impl UnitContent {
 }
 
 /// The name with which an entry begins.
-fn name_of(entry: &[u8]) -> &[u8] {
+pub(super) fn name_of(entry: &[u8]) -> &[u8] {
     &entry[..NAME_LEN.min(entry.len())]
 }
 
@@ -164,38 +167,13 @@ pub(super) enum Opened {
 }
 
 impl Unit {
-    /// Opens all units, those of a large table on two threads, and does something else meanwhile.
-    pub(super) fn open_all<T>(
-        key: &Secret<32>,
-        stored: &[u8],
-        meanwhile: impl FnOnce() -> T,
-    ) -> (Vec<Opened>, T) {
-        let open = |from: usize, units: &[u8]| -> Vec<Opened> {
-            let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
-            let units = units.chunks_exact(2 * TABLE_UNIT_LEN);
-            (from..).zip(units).map(|(unit, bytes)| Self::open(key, unit, bytes, &mut plaintext)).collect()
-        };
-        let count = stored.len() / (2 * TABLE_UNIT_LEN);
-        if count < PARALLEL_UNITS {
-            return (open(0, stored), meanwhile());
-        }
-        // The other thread has nothing else to do.
-        let own = count * OWN_PERCENT / 100;
-        let (first, second) = stored.split_at(own * 2 * TABLE_UNIT_LEN);
-        std::thread::scope(|scope| {
-            let others = scope.spawn(|| open(own, second));
-            let other = meanwhile();
-            let mut all = open(0, first);
-            match others.join() {
-                Ok(opened) => all.extend(opened),
-                Err(_) => all.push(Opened::Damaged),
-            }
-            (all, other)
-        })
-    }
-
     /// Opens both copies of a unit, which lie one behind the other in `stored`.
-    fn open(key: &Secret<32>, unit: usize, stored: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Opened {
+    pub(super) fn open(
+        key: &Secret<32>,
+        unit: usize,
+        stored: &[u8],
+        plaintext: &mut Zeroizing<Vec<u8>>,
+    ) -> Opened {
         let mut copies: Vec<(usize, Generation, UnitContent)> = Vec::with_capacity(2);
         for (copy, bytes) in stored.chunks_exact(TABLE_UNIT_LEN).enumerate() {
             if sector::open_into(key, Place::copy_of(unit as u64, copy), bytes, plaintext)

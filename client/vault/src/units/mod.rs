@@ -30,12 +30,12 @@ use std::{
 };
 
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::{
     backend::Backend,
     btree::{self, HeaderPage, Leaves, PageRef, SLOTS_END, Source, Unsettled},
     geometry::{Geometry, PAGE_LEN},
+    memory::Wiped,
     pageset::PageSet,
     payload::Grant,
     sector::FillRng,
@@ -64,7 +64,7 @@ struct State {
     superblocks: SuperblockPair,
     rng: FillRng,
     /// Pages that wait for the next sync.
-    waiting: BTreeMap<u64, Zeroizing<Vec<u8>>>,
+    waiting: BTreeMap<u64, Wiped>,
     /// Pages written since the last commit was settled, waiting or not.
     fresh: PageSet,
     /// Page 0 as it was at the opening.
@@ -123,13 +123,15 @@ impl Units {
     }
 
     /// `None` when no superblock authenticates. `traces` are those of the opening before, if this one goes on where
-    /// that one failed: then the region is not scrubbed, and the next scrub knows where to look.
+    /// that one failed: then the region is not scrubbed, and the next scrub knows where to look. What a session that did
+    /// not end left elsewhere in the region is completed by `before_scrub`: after it the disk says that nothing is left.
     pub(crate) fn open(
         backend: Arc<dyn Backend>,
         geometry: Geometry,
         grant: Grant,
         rng: FillRng,
         traces: Option<Traces>,
+        before_scrub: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<Option<Self>> {
         let capacity = capacity(&geometry);
         let Some(superblocks) = SuperblockPair::open(&*backend, &geometry, &grant, capacity)? else {
@@ -158,14 +160,15 @@ impl Units {
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         };
-        units.make_ready()?;
+        units.make_ready(before_scrub)?;
         Ok(Some(units))
     }
 
     /// Scrubs what a session left that did not end, and gives the database its whole region.
-    fn make_ready(&self) -> io::Result<()> {
+    fn make_ready(&self, before_scrub: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         if state.traces.is_none() && !state.superblocks.current.scrubbed {
+            before_scrub()?;
             self.scrub_everything(&mut state)?;
         }
         let superblocks = &mut state.superblocks;
@@ -291,17 +294,24 @@ impl Units {
         result
     }
 
-    fn read_page(&self, page: u64, out: &mut [u8]) -> io::Result<()> {
+    /// A page other than page 0, or the part of it from `start` on.
+    fn read_page(&self, page: u64, start: usize, out: &mut [u8]) -> io::Result<()> {
         if let Some(waiting) = self.state().waiting.get(&(page - 1)) {
-            out.copy_from_slice(waiting);
+            out.copy_from_slice(&waiting[start..start + out.len()]);
             return Ok(());
         }
-        self.disk.read(page - 1, out)
+        if out.len() == PAGE_LEN {
+            return self.disk.read(page - 1, out);
+        }
+        let mut whole = Wiped::zeros(PAGE_LEN);
+        self.disk.read(page - 1, &mut whole)?;
+        out.copy_from_slice(&whole[start..start + out.len()]);
+        Ok(())
     }
 
     fn write_page(&self, state: &mut State, page: u64, bytes: &[u8], branch: bool) -> io::Result<()> {
         state.branches.set(page - 1, branch);
-        state.waiting.insert(page - 1, Zeroizing::new(bytes.to_vec()));
+        state.waiting.insert(page - 1, bytes.into());
         state.fresh.insert(page - 1);
         self.written.fetch_add(1, Ordering::Relaxed);
         if state.waiting.len() > WAITING_MAX && state.phase != Phase::Forgetting {
@@ -375,10 +385,10 @@ impl Units {
         let State { waiting, traces, rng, unsynced, .. } = state;
         let Some(traces) = traces else { return Ok(()) };
         *unsynced = true;
-        for (unit, page) in &*waiting {
+        for unit in waiting.keys() {
             traces.insert(*unit);
-            self.disk.write(*unit, page, rng)?;
         }
+        self.disk.write_all(waiting, rng)?;
         waiting.clear();
         Ok(())
     }
@@ -391,6 +401,12 @@ impl Units {
         self.sync(state)?;
         state.traces = Some(live);
         Ok(())
+    }
+
+    /// Something else of the region is about to be written: the disk says that it is not scrubbed when this returns.
+    pub(crate) fn say_unscrubbed(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if state.traces.is_none() { self.begin_writing(&mut state) } else { Ok(()) }
     }
 
     fn write_superblock(&self, state: &mut State) -> io::Result<()> {
@@ -416,7 +432,7 @@ struct Handed<'a> {
 }
 
 impl Source for Handed<'_> {
-    fn read(&mut self, page: PageRef) -> io::Result<Zeroizing<Vec<u8>>> {
+    fn read(&mut self, page: PageRef) -> io::Result<Wiped> {
         let mut bytes = whole_page(page, self.disk.geometry.unit_count())?;
         for (unit, part) in page.units().zip(bytes.chunks_exact_mut(PAGE_LEN)) {
             match self.state.waiting.get(&unit) {
@@ -435,7 +451,7 @@ impl Unsettled for Handed<'_> {
 
     fn replace(&mut self, page: PageRef, bytes: &[u8]) -> io::Result<()> {
         for (unit, part) in page.units().zip(bytes.chunks_exact(PAGE_LEN)) {
-            self.state.waiting.insert(unit, Zeroizing::new(part.to_vec()));
+            self.state.waiting.insert(unit, part.into());
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::{io, sync::Arc};
 
 use redb::StorageBackend;
-use zeroize::Zeroizing;
 
 use super::{PAGE, Units};
 use crate::{btree, geometry::PAGE_LEN};
@@ -44,12 +43,8 @@ impl Units {
             let (part, remaining) = rest.split_at_mut(take);
             if page == 0 {
                 part.copy_from_slice(&self.state().superblocks.current.page[start..start + take]);
-            } else if take == PAGE_LEN {
-                self.read_page(page, part)?;
             } else {
-                let mut whole = Zeroizing::new([0; PAGE_LEN]);
-                self.read_page(page, whole.as_mut_slice())?;
-                part.copy_from_slice(&whole[start..start + take]);
+                self.read_page(page, start, part)?;
             }
             position += take as u64;
             rest = remaining;

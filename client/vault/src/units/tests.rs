@@ -76,7 +76,7 @@ impl Region {
     fn open_with(&mut self, traces: Option<Traces>) -> (Database, Arc<Units>) {
         let rng = FillRng::seeded(&mut self.rng);
         let grant = self.grant.duplicate();
-        let units = Units::open(Arc::clone(&self.backend), self.geometry, grant, rng, traces);
+        let units = Units::open(Arc::clone(&self.backend), self.geometry, grant, rng, traces, &mut || Ok(()));
         let units = Arc::new(units.unwrap().unwrap());
         let database = Database::builder().create_with_backend(SharedUnits(Arc::clone(&units))).unwrap();
         (database, units)
@@ -89,7 +89,14 @@ impl Region {
     /// Units that the database reads when it checks all of itself, and its units now.
     fn read_by_database(&mut self) -> (PageSet, PageSet, PageSet) {
         let rng = FillRng::seeded(&mut self.rng);
-        let units = Units::open(Arc::clone(&self.backend), self.geometry, self.grant.duplicate(), rng, None);
+        let units = Units::open(
+            Arc::clone(&self.backend),
+            self.geometry,
+            self.grant.duplicate(),
+            rng,
+            None,
+            &mut || Ok(()),
+        );
         let units = Arc::new(units.unwrap().unwrap());
         let walked = |leaves| {
             let state = units.state();
@@ -241,13 +248,13 @@ proptest! {
     ) {
         struct Few(Vec<Vec<u8>>);
         impl Source for Few {
-            fn read(&mut self, page: PageRef) -> io::Result<Zeroizing<Vec<u8>>> {
+            fn read(&mut self, page: PageRef) -> io::Result<Wiped> {
                 let at = usize::try_from(page.first).unwrap() % self.0.len();
                 let mut bytes = self.0[at].clone();
                 bytes.resize(PAGE_LEN, 0);
                 bytes[0] %= 4;
                 bytes[3] = 0;
-                Ok(Zeroizing::new(bytes))
+                Ok(bytes.as_slice().into())
             }
         }
         impl Unsettled for Few {

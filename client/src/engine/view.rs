@@ -1,6 +1,6 @@
 //! What is shown of a compartment: read models, without secrets, with peers' text marked as such.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lapwing_protocol::{
     alert::{Cause, Status},
@@ -247,8 +247,12 @@ pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
 /// # Errors
 /// [`Fault::Store`].
 pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
-    let contacts = unit.range_as::<ContactRow, ContactStanding>(&[], None, usize::MAX, false)?;
-    let contacts: BTreeMap<ChatId, ContactStanding> = contacts.into_iter().collect();
+    let mut contacts = unit.range_as::<ContactRow, ContactStanding>(&[], None, usize::MAX, false)?;
+    contacts.sort_unstable_by_key(|(chat, _)| *chat);
+    let contact_of = |id: &ChatId| {
+        let at = contacts.binary_search_by(|(contact, _)| contact.cmp(id)).ok()?;
+        contacts.get(at).map(|(_, contact)| *contact)
+    };
     // Each table once, instead of once for each chat.
     let renewing = renewal::waiting(unit)?;
     let timers = expiry::lifetimes(unit)?;
@@ -257,7 +261,7 @@ pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
     let mut all = Vec::new();
     for (id, row) in unit.scan::<ChatRow>(&[])? {
         let beside = Beside {
-            contact: contacts.get(&id).copied(),
+            contact: contact_of(&id),
             renewing: renewing.contains(&id),
             timer: timers.get(&id).copied(),
             draft: drafts.contains(&id),

@@ -6,12 +6,14 @@
 //! | `unit` | reads through to the base, keeps changes until they are committed together |
 //! | `rows` | every record's shape |
 //! | `doomed` | keys that a commit has doomed |
+//! | `record` | reads the bytes of a record, fast |
 //!
 //! One commit holds the message, the advanced ratchet state and the read cursor (design 4.3): the engine stages all
 //! of them in one [`Unit`], and only a committed unit is acknowledged to a relay.
 
 mod base;
 mod doomed;
+mod record;
 mod rows;
 mod unit;
 mod volume;

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use cbor4ii::core::{dec::Read as _, utils::SliceReader};
 use lapwing_wire::codec;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::{
     base::{Base, BodyKeyName, StoreError},
+    record,
     rows::Counter,
 };
 
@@ -26,6 +26,9 @@ pub trait Row: Serialize + DeserializeOwned {
 
 /// Longest record: the chain of a group with 500 members and as many changes, two kilobytes each.
 const MAX_RECORD: usize = 9 << 20;
+
+/// Rows of a list for which there is room from the beginning.
+const USUAL_ROWS: usize = 32;
 
 /// Everything that a unit of work changes. `None` deletes.
 #[derive(Default)]
@@ -128,9 +131,9 @@ impl<'a> Unit<'a> {
     }
 
     fn stage(&mut self, key: Vec<u8>, value: Staged) {
-        let before = self.staged.0.insert(key.clone(), value);
-        if let Some(undo) = &mut self.undo {
-            undo.push((key, before));
+        match &mut self.undo {
+            Some(undo) => undo.push((key.clone(), self.staged.0.insert(key, value))),
+            None => drop(self.staged.0.insert(key, value)),
         }
     }
 
@@ -190,7 +193,7 @@ impl<'a> Unit<'a> {
         let hidden = self.staged.0.range(from.clone()..to.clone()).count();
         if hidden == 0 {
             // As a rule: then nothing is copied and nothing is merged.
-            let mut rows = Vec::new();
+            let mut rows = Vec::with_capacity(limit.min(USUAL_ROWS));
             let mut failed = None;
             self.base.visit(&from, &to, backwards, &mut |key, value| {
                 match read(key, value) {
@@ -258,7 +261,7 @@ impl<'a> Unit<'a> {
         self.base.body_key(name)
     }
 
-    /// See [`Base::make_body_key`]. A key that a dropped unit made stays, unused, until its day is destroyed.
+    /// See [`Base::make_body_key`]. A key that a dropped unit made stays until the next commit, and is kept, unused, by that.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -268,8 +271,10 @@ impl<'a> Unit<'a> {
 }
 
 fn full_key<R: Row>(key: &R::Key) -> Vec<u8> {
-    let mut out = vec![R::TABLE];
-    out.extend_from_slice(&R::key_bytes(key));
+    let bytes = R::key_bytes(key);
+    let mut out = Vec::with_capacity(1 + bytes.len());
+    out.push(R::TABLE);
+    out.extend_from_slice(&bytes);
     out
 }
 
@@ -290,13 +295,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     if bytes.len() > MAX_RECORD {
         return Err(StoreError::Record);
     }
-    let mut reader = cbor4ii::serde::Deserializer::new(SliceReader::new(bytes));
-    let fast = T::deserialize(&mut reader);
-    let ended = matches!(reader.into_inner().fill(1), Ok(rest) if rest.as_ref().is_empty());
-    match fast {
-        Ok(value) if ended => Ok(value),
-        _ => codec::decode(bytes, MAX_RECORD).map_err(|_| StoreError::Record),
-    }
+    record::read(bytes).or_else(|_| codec::decode(bytes, MAX_RECORD).map_err(|_| StoreError::Record))
 }
 
 #[cfg(test)]

@@ -30,11 +30,14 @@ use crate::store::{
     Unit,
 };
 
-/// Stretches of time that one chat is cut into at most, so that a single long chat keeps all workers busy.
-const STRETCHES: u64 = 64;
+/// Parts of the time that one chat is cut into at most: the newest stretch is one of them.
+const PARTS: u64 = 512;
+
+/// Parts in the longest stretch, so that a single long chat keeps all workers busy to the end.
+const LONGEST: u64 = 32;
 
 /// Pieces of work in all, about: beginning one costs a descent into the database.
-const PIECES: u64 = 2_048;
+const PIECES: u64 = 1_024;
 
 /// Bytes of an opened text that fit without moving it.
 const USUAL_TEXT: usize = 4 << 10;
@@ -161,34 +164,41 @@ struct Piece {
     before: Order,
 }
 
-/// All there is to look at, cut into pieces, the newest first.
+/// All there is to look at, cut into pieces, the newest first. The newest stretch is short, because most searches want
+/// few hits, and each before it twice as long, because beginning one is not free.
 struct Work {
     chats: Vec<ChatId>,
-    stretches: u64,
-    /// Orders in a stretch.
-    width: u64,
+    /// Where stretches begin and end, the newest first: the end of all, and the beginning of each.
+    bounds: Vec<Order>,
     taken: AtomicUsize,
 }
 
 impl Work {
     /// `end` is above every order.
     fn new(chats: Vec<ChatId>, end: Order) -> Self {
-        let count = u64::try_from(chats.len()).unwrap_or(u64::MAX).max(1);
-        let stretches = (PIECES / count).clamp(1, STRETCHES).min(end.max(1));
-        Self { chats, stretches, width: end / stretches + 1, taken: AtomicUsize::new(0) }
+        let most = (PIECES / u64::try_from(chats.len()).unwrap_or(u64::MAX).max(1)).max(1);
+        let part = end / PARTS + 1;
+        let mut bounds = vec![end.saturating_add(1)];
+        let (mut before, mut width) = (end.saturating_add(1), part);
+        while before > 0 {
+            let last = u64::try_from(bounds.len()).unwrap_or(u64::MAX) >= most;
+            before = if last { 0 } else { before.saturating_sub(width) };
+            bounds.push(before);
+            width = width.saturating_mul(2).min(part.saturating_mul(LONGEST));
+        }
+        Self { chats, bounds, taken: AtomicUsize::new(0) }
     }
 
     fn len(&self) -> usize {
-        self.chats.len().saturating_mul(usize::try_from(self.stretches).unwrap_or(usize::MAX))
+        self.chats.len().saturating_mul(self.bounds.len().saturating_sub(1))
     }
 
     fn next(&self) -> Option<Piece> {
         let taken = self.taken.fetch_add(1, Relaxed);
         let chat = *self.chats.get(taken.checked_rem(self.chats.len())?)?;
-        let done = u64::try_from(taken / self.chats.len()).ok()?;
-        let stretch = self.stretches.checked_sub(done + 1)?;
-        let from = stretch * self.width;
-        Some(Piece { chat, from, before: from + self.width })
+        let stretch = taken / self.chats.len();
+        let (before, from) = (*self.bounds.get(stretch)?, *self.bounds.get(stretch + 1)?);
+        Some(Piece { chat, from, before })
     }
 }
 

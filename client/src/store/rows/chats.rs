@@ -5,7 +5,10 @@ use lapwing_wire::{ids::MailboxId, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{super::unit::Row, ChatId, Order, chat_and, id16, number, redacted, row};
+use super::{
+    super::{record, unit::Row},
+    ChatId, Order, chat_and, id16, number, redacted, row,
+};
 
 /// One person or many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +184,7 @@ impl MessageRow {
     /// What seals the text, without reading the rest of the record: for looking through many. `None` where it has
     /// another shape.
     pub(crate) fn sealed(bytes: &[u8]) -> Option<SealedText<'_>> {
-        cbor4ii::serde::from_slice(bytes).ok()
+        record::read(bytes).ok()
     }
 }
 

@@ -44,6 +44,13 @@ pub struct Ours {
     rng: ChaCha20Rng,
 }
 
+/// Copies a container into a larger one.
+pub fn grow(session: &Session, path: &Path, size: u64) {
+    let mut rng = ChaCha20Rng::from_os_rng();
+    let (backend, size) = (FileBackend::create(path).unwrap(), ContainerSize::new(size).unwrap());
+    session.copy_into(backend, size, &mut rng, &mut |_, _| {}).unwrap();
+}
+
 /// A chat as both sides show it in a list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listed {

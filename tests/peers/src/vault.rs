@@ -122,6 +122,16 @@ impl Bench<'_> {
             fs::remove_file(&plain).unwrap();
         }
         self.finish(&rounds);
+        let mut rounds = Rounds::new("grow from 256 to 512 MiB, on the disk, read back and compared", None);
+        for _ in 0..self.options.rounds.min(3) {
+            let (vault, larger) = (disk.join("formatted"), disk.join("larger"));
+            let session = Ours::create(&vault, DEFAULT_SIZE, crate::ours::TINY).close();
+            rounds.add("lapwing", timed(|| crate::ours::grow(&session, &larger, 2 * DEFAULT_SIZE)).0);
+            assert_eq!(fs::metadata(&larger).unwrap().len(), 2 * DEFAULT_SIZE);
+            drop(session);
+            [vault, larger].iter().for_each(|path| fs::remove_file(path).unwrap());
+        }
+        self.finish(&rounds);
         let time = crate::rounds::median(&times);
         if time > FORMAT_MAX {
             let missed = vec![format!("formatting: {}, must be under {FORMAT_MAX:?}", shown(time))];
@@ -162,6 +172,9 @@ impl Bench<'_> {
         }
         drop((ours, peer));
         none.set();
+        if self.wants("lock") {
+            next = self.locking(&vault, next);
+        }
         if self.wants("commit") {
             let (vault_there, database_there) = (disk.join("vault"), disk.join("database"));
             fs::copy(&vault, &vault_there).unwrap();
@@ -185,14 +198,20 @@ impl Bench<'_> {
                 fs::remove_file(entry.unwrap().path()).unwrap();
             }
             let mut ours = Ours::create(vault, self.options.mebibytes << 20, crate::ours::TINY);
-            rounds
-                .add("lapwing", timed(|| messages.chunks(BATCH).for_each(|batch| ours.commit_many(batch))).0);
+            let before = flush::count();
+            let (time, ()) = timed(|| messages.chunks(BATCH).for_each(|batch| ours.commit_many(batch)));
+            let flushes = flush::count() - before;
+            rounds.add(&format!("lapwing, {flushes} flushes"), time);
             let mut peer = SqlCipher::create(database, Journal::Wal);
+            let before = flush::count();
+            let mut own = 0;
             let (time, ()) = timed(|| {
                 messages.chunks(BATCH).for_each(|batch| peer.commit_many(batch));
                 peer.checkpoint();
+                own = flush::count() - before;
+                peer.make_up(before + flushes);
             });
-            rounds.add("SQLCipher, WAL", time);
+            rounds.add(&format!("SQLCipher, WAL, {own} made up to as many"), time);
             last = Some((ours, peer));
         }
         if count > 1 {
@@ -223,6 +242,23 @@ impl Bench<'_> {
             drop(opened);
         }
         self.finish(&rounds);
+    }
+
+    /// Closing a volume in which one message was taken since it was opened: what was replaced is overwritten.
+    fn locking(&mut self, vault: &Path, mut next: u64) -> u64 {
+        let mut rounds = Rounds::new("lock after one message: overwrite what was replaced", None);
+        for _ in 0..self.options.rounds {
+            let mut ours = Ours::unlock(vault);
+            let message = self.corpus.message(next);
+            ours.commit_one(&message, &corpus::session(next));
+            next += 1;
+            let before = flush::count();
+            let (time, session) = timed(|| ours.close());
+            rounds.add(&format!("lapwing, {} flushes, which cost nothing", flush::count() - before), time);
+            drop(session);
+        }
+        self.finish(&rounds);
+        next
     }
 
     fn reading(&mut self, ours: &Ours, peer: &SqlCipher) {

@@ -201,3 +201,102 @@ impl Base for VolumeBase {
         write.commit().map_err(of_volume)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lapwing_vault::{Container, ContainerSize, Cost, MemoryBackend, Passphrase, Session};
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::{super::base::MemoryBase, *};
+
+    const TINY: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
+
+    fn volume(rng: &mut ChaCha20Rng) -> (MemoryBackend, Session, VolumeBase) {
+        let backend = MemoryBackend::new();
+        let (size, passphrase) = (ContainerSize::MIN, Passphrase::new("copper lantern"));
+        let handle = backend.another_handle();
+        let session = Container::create(handle, size, &passphrase, TINY, rng, &mut |_, _| {}).unwrap();
+        let base = VolumeBase::new(session.open_volume(session.volumes()[0], rng).unwrap());
+        (backend, session, base)
+    }
+
+    fn unlocked(backend: &MemoryBackend, rng: &mut ChaCha20Rng) -> (Session, VolumeBase) {
+        let locked = Container::open(backend.another_handle()).unwrap();
+        let session = locked.unlock(&Passphrase::new("copper lantern"), TINY, rng, Duration::ZERO).unwrap();
+        let base = VolumeBase::new(session.open_volume(session.volumes()[0], rng).unwrap());
+        (session, base)
+    }
+
+    fn key(chat: u8, order: u64) -> Vec<u8> {
+        [&[MessageRow::TABLE][..], &[chat; 16], &order.to_be_bytes()].concat()
+    }
+
+    fn all(base: &dyn Base) -> Vec<(Vec<u8>, Zeroizing<Vec<u8>>)> {
+        base.range(&[], &[0xff; 64], usize::MAX, false).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+        #[test]
+        fn runs_of_messages_are_put_like_any_other_records(
+            seed: u64,
+            commits in prop::collection::vec(
+                prop::collection::vec((0u8..3, 0u64..80, 0usize..900, 0u8..8), 1..40), 1..12),
+        ) {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let (_backend, _session, base) = volume(&mut rng);
+            let reference = MemoryBase::default();
+            for commit in commits {
+                let changes: Vec<(Vec<u8>, Option<Zeroizing<Vec<u8>>>)> = commit
+                    .into_iter()
+                    .map(|(chat, order, len, kind)| match kind {
+                        // Another kind of record between them, a deletion, or a message.
+                        0 => (vec![0x03, chat], Some(Zeroizing::new(vec![kind; len]))),
+                        1 => (key(chat, order), None),
+                        _ => (key(chat, order), Some(Zeroizing::new(vec![kind; len]))),
+                    })
+                    .collect();
+                base.commit(changes.iter().cloned().collect()).unwrap();
+                reference.commit(changes.into_iter().collect()).unwrap();
+                prop_assert_eq!(all(&base), all(&reference));
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_one_commit_leave_their_pages_full() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let (_backend, _session, base) = volume(&mut rng);
+        const LEN: usize = 400;
+        for round in 0..10 {
+            let of = |chat| (round * 20..(round + 1) * 20).map(move |order| key(chat, order));
+            let messages = (0..4).flat_map(of).map(|key| (key, Some(Zeroizing::new(vec![7; LEN]))));
+            base.commit(messages.collect()).unwrap();
+        }
+        let bytes = all(&base).iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
+        let read = base.volume.begin_read().unwrap();
+        let stats = redb::ReadableTableMetadata::stats(&read.open_table(RECORDS).unwrap()).unwrap();
+        // One after the other they would fill 57 of a hundred bytes.
+        assert!(stats.leaf_pages() * 4096 * 75 < bytes * 100, "{} pages, {bytes} bytes", stats.leaf_pages());
+    }
+
+    #[test]
+    fn key_of_a_unit_that_is_committed_is_there_after_an_unlock_and_that_of_another_is_not() {
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let (backend, session, base) = volume(&mut rng);
+        let made = base.make_body_key(&[1; 16]).unwrap();
+        assert_eq!(base.make_body_key(&[1; 16]).unwrap(), made);
+        assert_eq!(base.body_key(&[1; 16]).unwrap(), Some(made.clone()));
+        base.commit([(key(1, 1), Some(Zeroizing::new(vec![1])))].into_iter().collect()).unwrap();
+        base.make_body_key(&[2; 16]).unwrap();
+        drop((base, session));
+        let (_session, base) = unlocked(&backend, &mut rng);
+        assert_eq!(base.body_key(&[1; 16]).unwrap(), Some(made));
+        assert_eq!(base.body_key(&[2; 16]).unwrap(), None);
+    }
+}

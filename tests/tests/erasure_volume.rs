@@ -436,6 +436,80 @@ async fn a_full_compartment_is_cleared_and_takes_messages_again() {
     put(&owner, full).unwrap();
 }
 
+/// Another compartment of the owner's, which has a relay.
+fn another(world: &mut World, relay: RelayNumber) -> Person {
+    let mut other = Person::with_records(world, "other", Arc::default());
+    other.add_relay(world, relay);
+    other
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_03_a_chat_that_was_moved_is_in_no_unit_of_its_source_and_another_one_at_its_target() {
+    let mut world = World::new(176);
+    let (story, mut bob) = story(&mut world).await;
+    for relay in &story.relays {
+        world.net.bring_back(*relay);
+    }
+    let mut other = another(&mut world, story.relays[0]);
+    let mut owner = Owner::unlock(&mut world, story.image.clone(), None);
+    let (from, to) = (owner.compartment(), other.driver().1);
+    owner.driver.move_chat(&from, &to, NAME, None).unwrap();
+    for canary in story.canaries.iter().filter(|canary| canary.what.starts_with("key of texts")) {
+        assert_eq!(owner.found(canary), 0, "{}", canary.what);
+    }
+    owner.scrub();
+    assert_gone(&owner, &story.canaries, "moved");
+    assert_gone(&owner, &story.replaced, "moved");
+    // What sealed it at its source is of no use for what seals it now.
+    let ids = ["id of the chat", "text ", "key of texts", "draft", "identity"];
+    for canary in story.canaries.iter().filter(|canary| ids.iter().any(|id| canary.what.starts_with(id))) {
+        let same = lapwing_tests::world::records::holds(&other, &canary.bytes);
+        // The identity before is needed until what is on its way has come.
+        assert!(!same || canary.what.starts_with("identity"), "{}", canary.what);
+    }
+    let waiting = other.unsent(NAME);
+    assert_eq!(waiting, ["this one waits"]);
+    meet(&mut owner, &mut bob).await;
+    for _ in 0..4 {
+        other.settle().await;
+        bob.settle().await;
+    }
+    assert_eq!(bob.heard("owner").last().unwrap(), "this one waits");
+    owner.scrub();
+    assert_gone(&owner, &story.canaries, "settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_02_a_move_that_died_at_any_commit_of_its_source_is_in_no_unit_after_the_next_session() {
+    let mut world = World::new(177);
+    let (story, _bob) = story(&mut world).await;
+    let mut other = another(&mut world, story.relays[0]);
+    let disk = other.copy_of_records();
+    let mut whole = Owner::unlock(&mut world, story.image.clone(), None);
+    let (from, to) = (whole.compartment(), other.driver().1);
+    whole.driver.move_chat(&from, &to, NAME, None).unwrap();
+    let commits = whole.base.commits.load(Ordering::Relaxed);
+    assert!(commits >= 3, "{commits}");
+    for at in 1..=commits {
+        for kept in [false, true] {
+            let what = format!("died at commit {at}, kept: {kept}");
+            let mut other = Person::with_records(&mut world, "other", Arc::new(disk.snapshot()));
+            let mut dying = Owner::unlock(&mut world, story.image.clone(), Some((at, kept)));
+            let (from, to) = (dying.compartment(), other.driver().1);
+            let _ = dying.driver.move_chat(&from, &to, NAME, None);
+            let image = dying.backend.image();
+            drop((dying, from));
+            let mut next = Owner::unlock(&mut world, image, None);
+            next.sweep();
+            let from = next.compartment();
+            next.driver.finish_moves(&[from, to]).unwrap();
+            next.scrub();
+            assert!(other.look(|unit| view::chat(unit, NAME)).is_ok(), "{what}");
+            assert_gone(&next, &story.canaries, &what);
+        }
+    }
+}
+
 /// The control: what is deleted and not scrubbed is still there, so the search would find it.
 #[tokio::test(start_paused = true)]
 async fn without_scrubbing_the_search_finds_what_was_deleted() {

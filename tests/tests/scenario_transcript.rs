@@ -340,13 +340,26 @@ async fn compartments(stage: &mut Stage) {
         &["--json", "relay", "list", "--compartment", "garden"],
         &["compartment", "rename", "garden", "yard"],
         &["invite", "neighbour", "--compartment", "yard"],
+        &["chat", "move", "bo", "main"],
+        &["chat", "move", "bo", "nowhere"],
+        &["--json", "chat", "move", "bo", "nowhere"],
+        &["chat", "move", "nobody", "yard"],
+        &["chat", "move", "carla", "yard"],
+        &["chat", "move", "bo", "yard", "--name", "neighbour"],
+        &["--json", "chat", "move", "bo", "yard"],
+        &["chat", "list"],
         &["compartment", "create", "cellar"],
         &["compartment", "create", "attic"],
         &["compartment", "create", "roof"],
         &["compartment", "list"],
         &["passphrase", "list"],
         &["passphrase", "remove", "passphrase 2"],
-        &["compartment", "delete", "yard"],
+    ] {
+        stage.types(words).await;
+    }
+    moving(stage).await;
+    for words in [
+        ["compartment", "delete", "yard"].as_slice(),
         &["compartment", "delete", "yard", "--yes"],
         &["compartment", "delete", "main", "--yes"],
         &["compartment", "delete", "nowhere", "--yes"],
@@ -371,6 +384,33 @@ async fn compartments(stage: &mut Stage) {
     ] {
         stage.types(words).await;
     }
+}
+
+/// A chat that goes to another compartment and back, and is the same to the other side.
+async fn moving(stage: &mut Stage) {
+    stage.settles(bo).await;
+    for words in [
+        ["sync"].as_slice(),
+        &["chat", "list"],
+        &["--json", "chat", "list", "--compartment", "yard"],
+        &["send", "bo", "from the yard"],
+        &["--json", "chat", "move", "bo", "main", "--name", "bo again"],
+    ] {
+        stage.types(words).await;
+    }
+    stage.settles(bo).await;
+    for words in [
+        ["sync"].as_slice(),
+        &["chat", "rename", "bo again", "bo"],
+        &["send", "bo", "from the house"],
+        &["chat", "list"],
+        &["read", "bo"],
+    ] {
+        stage.types(words).await;
+    }
+    stage.settles(bo).await;
+    let heard = stage.bo.heard("owner");
+    assert_eq!(heard[heard.len() - 2..], ["from the yard", "from the house"]);
 }
 
 async fn backups(stage: &mut Stage) {

@@ -131,7 +131,7 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
         Fault::NoDraft => Error::negative(message, fault.hint()).with_code("no_draft"),
         Fault::NoInvitation => Error::negative(message, fault.hint()).with_code("no_invitation"),
         // The other side's answer is on its way.
-        Fault::GroupNotReady | Fault::NotEstablished => {
+        Fault::GroupNotReady | Fault::NotEstablished | Fault::MailboxWaits | Fault::InvitationWaits => {
             Error::refused(message, fault.hint()).with_code("not_ready").with_retry(Retry::Later)
         }
         // What a script may want to tell apart.

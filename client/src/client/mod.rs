@@ -7,6 +7,7 @@ mod backup;
 mod compartments;
 mod fault;
 mod growth;
+mod moving;
 mod new_file;
 mod passphrases;
 mod plans;
@@ -268,13 +269,15 @@ impl Client {
 
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
+        // Before anything is sent or taken: a chat has one place.
+        let moved = self.finish_moves();
         // First: what follows may take records away. A full compartment must not keep the rest from being done.
         let remembered = self.remember_records();
         self.settle_compartments()?;
         self.settle_plans()?;
         self.adopt_relays()?;
         self.finish_deletions()?;
-        remembered
+        remembered.and(moved)
     }
 
     /// The compartments, in the order of the payload.

@@ -10,6 +10,7 @@
 //! | `pass` | one relay's turn: what waits for it, what waits there |
 //! | `batch` | which operations may leave together |
 //! | `follow` | staying connected |
+//! | `moving` | a chat goes from one compartment to another |
 //! | `line` | a link, and what was proved and subscribed on it |
 //!
 //! Invariants: DRV-01 nothing is acknowledged to a relay, and no effect is told, before the unit that it belongs to is
@@ -21,6 +22,7 @@
 mod batch;
 mod follow;
 mod line;
+mod moving;
 mod pass;
 mod settle;
 

@@ -10,7 +10,7 @@ use lapwing_wire::{
 };
 
 use super::{
-    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, group,
+    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, group, moving,
     plan::{self, PlanSpec},
     relays, renewal, trust, vacate,
 };
@@ -209,6 +209,8 @@ pub enum Command {
         /// What.
         status: Status,
     },
+    /// A step of moving a chat to another compartment.
+    Moving(moving::MoveStep),
     /// What groups do.
     Group(group::GroupCommand),
 }
@@ -245,6 +247,8 @@ pub enum Reply {
     Trust([u8; 16]),
     /// A plan was begun.
     Plan([u8; 16]),
+    /// What a step of a moving answered.
+    Moving(moving::MoveReply),
     /// What a group answered.
     Group(group::GroupReply),
 }
@@ -313,6 +317,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             }
             row.verified = equal;
             cx.unit.put(&id, &row);
+            renewal::compared(cx, id)?;
             Ok(Reply::Done)
         }
         Command::Block { chat, blocked } => {
@@ -351,6 +356,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             plan::token_answer(cx, &relay, &status)?;
             Ok(Reply::Done)
         }
+        Command::Moving(step) => moving::run(cx, step).map(Reply::Moving),
         Command::Group(command) => group::run(cx, command).map(Reply::Group),
     }
 }

@@ -472,6 +472,9 @@ pub(super) fn unblock(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault
         cx.unit.put(&chat, &contact);
         return Ok(());
     }
+    if renewal::succeed(cx, chat)? {
+        return expiry::announce(cx, chat);
+    }
     let relay = relays::default_relay(cx.unit, None)?.address;
     let inbox = outgoing::new_mailbox(cx, &relay, Purpose::Direct(chat), MailboxKind::Queue)?;
     contact.inbox = Some(inbox);

@@ -141,6 +141,7 @@ pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> R
         Body::Timer(timer) => expiry::received(cx, chat, timer)?,
         Body::Route(route) => contact::moved(cx, chat, &route)?,
         Body::RenewalTicket(ticket) => renewal::received(cx, chat, &ticket)?,
+        Body::Successor(successor) => renewal::succeeded(cx, chat, &successor, false)?,
         Body::Renewal(route) => renewal::repeated(cx, chat, &route)?,
         Body::TrustRequest(request) => trust::requested(cx, chat, &request)?,
         Body::TrustAccept(answer) => trust::accepted(cx, chat, &answer)?,

@@ -15,7 +15,8 @@ use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, retenti
 use crate::store::{
     AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow, GroupRow,
     InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    Purpose, RenewalDueRow, RenewalRow, SeenRow, TakenTicketRow, TimerRow, TrustRow, UnsealedRow, Writer,
+    Purpose, RenewalDueRow, RenewalRow, SeenRow, TakenTicketRow, TimerRow, TrustRow, Unit, UnsealedRow,
+    Writer,
 };
 
 /// Records removed in one commit. More would hold many pages of a full volume at once.
@@ -141,7 +142,7 @@ pub(super) fn drop_draft(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<bool,
 /// Deletes a chat with all that it holds. ERA-03, ERA-05, ERA-06.
 pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(), Fault> {
     let (chat, row) = contact::find(cx, name)?;
-    require_unused(cx, &chat)?;
+    require_unused(cx.unit, &chat)?;
     if row.kind == ChatKind::Group {
         leave_first(cx, name, &chat, leave)?;
     }
@@ -149,6 +150,23 @@ pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(
         cx.unit.get::<ContactRow>(&chat)?.is_none_or(|contact| contact.state == ContactState::Established);
     end_operations(cx, &chat, established)?;
     end_mailboxes(cx, &chat, row.kind)?;
+    remove(cx, chat, &row)
+}
+
+/// MOV-01: a chat that another compartment has now goes here: nothing is closed, nothing is told to anybody.
+pub(super) fn departed(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fault> {
+    let Some(row) = cx.unit.get::<ChatRow>(chat)? else { return Ok(()) };
+    end_operations(cx, chat, false)?;
+    for (mailbox, known) in cx.unit.scan::<MailboxRow>(&[])? {
+        if matches!(known.purpose, Purpose::Ticket(of) | Purpose::Direct(of) if of == *chat) {
+            cx.unit.delete::<MailboxRow>(&mailbox);
+        }
+    }
+    remove(cx, *chat, &row)
+}
+
+/// All records that name a chat; its messages follow in steps.
+fn remove(cx: &mut Cx<'_, '_, '_>, chat: ChatId, row: &ChatRow) -> Result<(), Fault> {
     end_invitations(cx, &chat)?;
     drop_draft(cx, &chat)?;
     bodies::release_all(cx, &chat)?;
@@ -186,12 +204,12 @@ pub(super) fn chat(cx: &mut Cx<'_, '_, '_>, name: &str, leave: bool) -> Result<(
 }
 
 /// ERA-06
-fn require_unused(cx: &Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fault> {
-    if cx.unit.scan::<TrustRow>(&[])?.iter().any(|(_, trust)| trust.chat == *chat) {
+pub(super) fn require_unused(unit: &Unit<'_>, chat: &ChatId) -> Result<(), Fault> {
+    if unit.scan::<TrustRow>(&[])?.iter().any(|(_, trust)| trust.chat == *chat) {
         return Err(Fault::TrustedChat);
     }
     let open = |(_, alert): &(_, AlertRow)| alert.chat == *chat && alert.acknowledged.is_none();
-    if cx.unit.scan::<AlertRow>(&[])?.iter().any(open) {
+    if unit.scan::<AlertRow>(&[])?.iter().any(open) {
         return Err(Fault::AlertWaits);
     }
     Ok(())

@@ -214,6 +214,19 @@ fn put_deadline(
     Ok(())
 }
 
+/// A message came from another compartment with its deadline. Of a clock that is behind here, its end counts by that one's.
+pub(super) fn carried_over(
+    cx: &mut Cx<'_, '_, '_>,
+    place: (ChatId, Order),
+    mut deadline: DeadlineRow,
+) -> Result<(), Fault> {
+    follow_clock(cx)?;
+    let behind = cx.unit.get::<ClockRow>(&())?.map_or(0, |clock| clock.ahead.len());
+    let right = deadline.right.first().copied().unwrap_or(Timestamp::from_millis(u64::MAX));
+    deadline.right.resize(behind, right);
+    put_deadline(cx, place, &deadline)
+}
+
 /// A message is erased: nothing is left to wait for.
 pub(super) fn forget_deadline(cx: &mut Cx<'_, '_, '_>, place: (ChatId, Order)) -> Result<(), Fault> {
     if let Some(row) = cx.unit.get::<DeadlineRow>(&place)? {

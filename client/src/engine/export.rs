@@ -87,7 +87,17 @@ fn export_contact<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sink
         let session = Session::import(session).map_err(Fault::from)?;
         row.peer = Some(ByteBuf::from(session.peer().as_bytes().to_vec()));
     }
-    let mut local = local_identity(&contact)?;
+    // While the peer has not answered a successor he may know only the identity before.
+    let unknown = row.waiting.as_ref().is_some_and(|waiting| waiting.first.is_some());
+    let before = row.former.as_ref().filter(|_| unknown).and_then(|former| former.local.as_ref());
+    let mut local = match before {
+        Some(before) => LocalIdentity::import(before).map_err(Fault::from)?,
+        None => local_identity(&contact)?,
+    };
+    if let Some(before) = before {
+        row.keys.clone_from(before);
+    }
+    row.succeeds |= unknown;
     local.retire_all_bundles();
     let contact = ContactRow {
         state: match contact.state {

@@ -85,6 +85,24 @@ pub enum Fault {
     /// The group was not left.
     #[error("you are still a member of this group")]
     StillMember,
+    /// A group does not move.
+    #[error("a group cannot be moved to another compartment")]
+    GroupStays,
+    /// A mailbox of the chat is not confirmed.
+    #[error("a mailbox of this chat is not made yet")]
+    MailboxWaits,
+    /// An invitation to a group goes through the chat.
+    #[error("an invitation to a group that went through this chat is not settled yet")]
+    InvitationWaits,
+    /// The target has a chat of that name.
+    #[error("there is already a chat of that name in that compartment")]
+    NameTakenThere,
+    /// The target has no relay.
+    #[error("that compartment has no relay yet")]
+    NoRelayThere,
+    /// The target is full.
+    #[error("there is not enough room in that compartment")]
+    NoRoomThere,
     /// The text is empty.
     #[error("there is nothing to send")]
     EmptyText,
@@ -181,6 +199,14 @@ impl Fault {
             Self::StillMember => {
                 "leave it first: lapwing group leave GROUP; or: lapwing chat delete GROUP --leave"
             }
+            Self::GroupStays => {
+                "leave it (lapwing group leave GROUP), and be invited again through a chat of that compartment"
+            }
+            Self::MailboxWaits => "run: lapwing sync",
+            Self::InvitationWaits => "run: lapwing sync; or see: lapwing group info",
+            Self::NameTakenThere => "choose another one: lapwing chat move CHAT COMPARTMENT --name NAME",
+            Self::NoRelayThere => "add one first: lapwing relay add - --compartment NAME",
+            Self::NoRoomThere => "nothing was moved; for more room: lapwing grow --size SIZE",
             Self::EmptyText => "give the text as an argument, or on standard input with -",
             Self::TextTooLong => "send it in parts",
             Self::NoTrust => "see: lapwing trust list",

@@ -19,6 +19,7 @@
 //! | `answer` | what a relay answers |
 //! | `outgoing` | operations for relays |
 //! | [`copies`] | notices that a vault is used in two places |
+//! | [`moving`] | a chat goes to another compartment |
 //! | [`export`] | a compartment as the items of a backup, and back |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
 //! | `trust` | trusted contacts and alerts |
@@ -34,6 +35,7 @@ pub mod event;
 pub mod export;
 pub mod fault;
 pub mod group;
+pub mod moving;
 pub mod plan;
 pub mod renewal;
 pub mod search;

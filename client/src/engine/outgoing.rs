@@ -4,7 +4,7 @@ use lapwing_protocol::{
     content::{Body, Content, MessageId},
     envelope::{self, EnvelopeKey},
     route::Route,
-    session::{Context, LocalIdentity, Session},
+    session::{Context, LocalIdentity, Session, SessionError},
 };
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
@@ -19,7 +19,7 @@ use lapwing_wire::{
 use rand_core::CryptoRng;
 use serde_bytes::ByteBuf;
 
-use super::{Cx, Fault, plan};
+use super::{Cx, Fault, plan, renewal};
 use crate::store::{
     ChatId, ContactRow, Counter, MailboxRow, MailboxState, OpId, OpKind, OpRow, Order, Purpose, RelayRow,
     Unit,
@@ -151,7 +151,13 @@ pub(super) fn send_content_as(
     let content = Content { id, sent: cx.now, body };
     let now = cx.system_time();
     let plain = content.encode().map_err(|_| Fault::TextTooLong)?;
-    let message = session.encrypt(plain.expose(), DIRECT, now, &mut cx.rng)?;
+    let message = match session.encrypt(plain.expose(), DIRECT, now, &mut cx.rng) {
+        Err(SessionError::Expired) => {
+            let earlier = renewal::sealed_as_of(cx, &chat)?.ok_or(Fault::Session(SessionError::Expired))?;
+            session.encrypt(plain.expose(), DIRECT, earlier, &mut cx.rng)?
+        }
+        other => other?,
+    };
     contact.session = Some(ByteBuf::from(session.export()?.expose().to_vec()));
     cx.unit.put(&chat, &contact);
     append(cx, &route, chat, message.as_bytes(), order, after)?;

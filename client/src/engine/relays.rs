@@ -80,6 +80,11 @@ pub(super) fn rolled_back(
 /// whoever sends to it needs to know nothing.
 pub(super) fn gone(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId) -> Result<(), Fault> {
     let Some(mut row) = cx.unit.get::<MailboxRow>(mailbox)? else { return Ok(()) };
+    if row.admin.is_none() && row.closes.is_some() && matches!(row.purpose, Purpose::Direct(_)) {
+        // One that was left, and that nobody can close: it has expired there.
+        cx.unit.delete::<MailboxRow>(mailbox);
+        return Ok(());
+    }
     // Of somebody else's mailbox this is how we learn that it was closed.
     if row.admin.is_none() || row.state != MailboxState::Open {
         return Ok(());

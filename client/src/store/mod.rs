@@ -27,6 +27,7 @@ pub use rows::{
     PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow, Sink,
     TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
+pub use rows::{ArrivalRow, DepartureRow, MoveId};
 pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 pub use unit::{Changes, Row, Unit};

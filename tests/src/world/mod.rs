@@ -12,6 +12,7 @@
 //! | [`person`] | one client with its records |
 //! | [`records`] | what a person's records say of each other |
 //! | [`relay`] | a relay whose past can be played again |
+//! | [`vault`] | a vault with two compartments |
 
 pub mod company;
 pub mod crash;
@@ -19,6 +20,7 @@ pub mod network;
 pub mod person;
 pub mod records;
 pub mod relay;
+pub mod vault;
 
 use std::{
     sync::{

@@ -54,6 +54,17 @@ pub enum ChatCommand {
         /// Its new name
         name: String,
     },
+    /// Move a chat to another compartment: messages, keys, name, all of it; the other side stays in touch
+    Move {
+        /// The chat
+        chat: String,
+        /// Where to
+        #[arg(value_name = "COMPARTMENT")]
+        to: String,
+        /// Its name there [default: the same]
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Show or set how long messages are kept once they were read: both sides are told, the shorter time counts
     Timer {
         /// The chat

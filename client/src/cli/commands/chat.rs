@@ -95,6 +95,7 @@ pub(super) async fn run(shell: &mut Shell, command: ChatCommand) -> Result<Exit,
             let what = format!("{chat} is called {name} now");
             change(shell, &chat.clone(), Command::Rename { chat, name }, what).await
         }
+        ChatCommand::Move { chat, to, name } => relocate(shell, &chat, &to, name.as_deref()).await,
         ChatCommand::Timer { chat, span } => timer(shell, &chat, span.as_deref()).await,
         ChatCommand::Erase { chat, numbers } => erase::messages(shell, chat, numbers).await,
         ChatCommand::Clear { chat, before, yes } => erase::clear(shell, chat, before.as_deref(), yes).await,
@@ -118,6 +119,38 @@ async fn change(shell: &mut Shell, chat: &str, command: Command, what: String) -
     shell.settle(&mut client).await;
     client.close().await;
     shell.output.emit(&Done::new(what))?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Moved {
+    chat: String,
+    compartment: String,
+    /// The other side has not answered yet.
+    waiting: bool,
+}
+
+impl Record for Moved {
+    const TYPE: &'static str = "moved";
+    fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is in {} now", self.chat, self.compartment)?;
+        if self.waiting {
+            f.write_str("; the other side has not answered yet, and messages go both ways meanwhile")?;
+        }
+        Ok(())
+    }
+}
+
+async fn relocate(shell: &mut Shell, chat: &str, to: &str, name: Option<&str>) -> Result<Exit, Error> {
+    let mut client = shell.unlock().await?;
+    let number = client.compartment_of_chat(shell.compartment.as_deref(), chat)?;
+    client.move_chat(number, chat, to, name)?;
+    shell.settle(&mut client).await;
+    let number = client.compartment(Some(to))?;
+    let shown = client.read(number, |unit| view::chat(unit, name.unwrap_or(chat)))?;
+    let waiting = shown.state == ChatState::Renewing;
+    client.close().await;
+    shell.output.emit(&Moved { chat: shown.name, compartment: to.trim().to_owned(), waiting })?;
     Ok(Exit::Done)
 }
 

@@ -15,7 +15,7 @@ use crate::{
         shell::Shell,
     },
     clock,
-    engine::{Command, MAX_VALIDITY, Reply, view},
+    engine::{Command, MAX_VALIDITY, Reply, renewal, view},
     error::{Error, Retry},
 };
 
@@ -121,13 +121,22 @@ struct Safety {
     chat: String,
     number: String,
     verified: bool,
+    /// The number that was compared was another one.
+    carried: bool,
 }
 
 impl Record for Safety {
     const TYPE: &'static str = "safety_number";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.number)?;
-        if self.verified {
+        if self.verified && self.carried {
+            write!(
+                f,
+                "You compared an earlier one: since then a new key was named inside that session. Compare this one too; \
+                 if it is equal: lapwing verify {} --equal",
+                self.chat
+            )
+        } else if self.verified {
             write!(f, "You recorded that it is equal on both sides.")
         } else {
             write!(f, "Compare it over another way; if it is equal: lapwing verify {} --equal", self.chat)
@@ -151,12 +160,14 @@ pub(super) async fn verify(shell: &mut Shell, args: &VerifyArgs) -> Result<Exit,
     }
     let chat = client.read(number, |unit| view::chat(unit, &args.chat))?;
     let safety = client.read(number, |unit| view::safety_number(unit, &chat.id));
+    let carried = client.read(number, |unit| renewal::carried(unit, &chat.id))?;
     client.close().await;
     let safety = safety.map_err(|error| error.with_retry(Retry::Later))?;
     shell.output.emit(&Safety {
         chat: args.chat.clone(),
         number: safety.to_string(),
         verified: chat.verified,
+        carried,
     })?;
     Ok(Exit::Done)
 }

@@ -3,7 +3,7 @@
 use lapwing_protocol::{
     content::{Body, Content},
     route::Route,
-    session::{self, Handshake, Session},
+    session::{self, Handshake, LocalIdentity, Session},
 };
 use serde_bytes::ByteBuf;
 
@@ -36,8 +36,13 @@ pub(in super::super) fn accept(
         }
     }
     let Some(given) = row.given.iter().find(|given| given.set == handshake.set) else { return Ok(None) };
-    // RNW-04.
-    if handshake.sender != peer_of(&contact, &row)? {
+    let before = match &row.former {
+        Some(former) => Some(*Session::import(&former.session)?.peer()),
+        None => None,
+    };
+    // RNW-04. Of an identity that was succeeded, only what has to be refused is looked at.
+    let is_pinned = handshake.sender == peer_of(&contact, &row)?;
+    if !is_pinned && (given.open || Some(handshake.sender) != before) {
         return Ok(Some(false));
     }
     if !given.open {
@@ -51,8 +56,8 @@ pub(in super::super) fn accept(
 fn with_ticket(
     cx: &mut Cx<'_, '_, '_>,
     chat: ChatId,
-    mut row: RenewalRow,
-    mut contact: ContactRow,
+    row: RenewalRow,
+    contact: ContactRow,
     handshake: &Handshake,
     message: &[u8],
 ) -> Result<bool, Fault> {
@@ -80,13 +85,44 @@ fn with_ticket(
     else {
         return Ok(false);
     };
+    let keeps_former = crossing;
+    take_over(cx, chat, row, contact, Renewed { session, route, keys, keeps_former })?;
+    encrypt_waiting_anew(cx, chat)?;
+    conversation::note(
+        cx,
+        chat,
+        "renewed the session, as after restoring a backup; compare safety numbers if this surprises you",
+    )?;
+    Ok(true)
+}
+
+/// A session that the peer began anew with one of our tickets.
+pub(super) struct Renewed {
+    pub(super) session: Session,
+    /// Where he reads from now on.
+    pub(super) route: Route,
+    /// Our identity, with what the tickets need.
+    pub(super) keys: LocalIdentity,
+    /// The session so far goes on inside it.
+    pub(super) keeps_former: bool,
+}
+
+/// The chat goes on with that session; the answer is the next ticket.
+pub(super) fn take_over(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    mut row: RenewalRow,
+    mut contact: ContactRow,
+    renewed: Renewed,
+) -> Result<(), Fault> {
+    let Renewed { session, route, mut keys, keeps_former } = renewed;
     // RNW-03.
     keys.retire_all_bundles();
     row.given.iter_mut().for_each(|given| given.open = false);
     row.keys = ByteBuf::from(keys.export()?.expose().to_vec());
     row.refused.clear();
     let until = cx.now.plus(FORMER);
-    if let Some(session) = contact.session.take().filter(|_| !crossing) {
+    if let Some(session) = contact.session.take().filter(|_| !keeps_former) {
         row.former = Some(FormerSession { session, local: None, unanswered: false, until });
     }
     row.old_route = contact.route.replace(ByteBuf::from(route.export().expose().to_vec()));
@@ -101,14 +137,7 @@ fn with_ticket(
     cx.unit.put(&chat, &contact);
     begin::settle(cx, chat, &mut row)?;
     // The answer: the peer knows by it that we have accepted.
-    tickets::give(cx, chat, row)?;
-    encrypt_waiting_anew(cx, chat)?;
-    conversation::note(
-        cx,
-        chat,
-        "renewed the session, as after restoring a backup; compare safety numbers if this surprises you",
-    )?;
-    Ok(true)
+    tickets::give(cx, chat, row)
 }
 
 /// The peer's `renewal` inside a session that we have: he does not know our answer, or names another mailbox.

@@ -10,7 +10,7 @@ use super::{
         outgoing::{self, local_identity},
         relays,
     },
-    AGAIN, FORMER, PATIENCE, encrypt_waiting_anew, left, peer_of, put, send_anew_since,
+    AGAIN, FORMER, PATIENCE, encrypt_waiting_anew, left, peer_of, put, send_anew_since, succession,
 };
 use crate::store::{
     ChatId, ChatRow, ContactRow, ContactState, FormerSession, MailboxRow, Purpose, RenewalRow, WaitingRenewal,
@@ -30,8 +30,15 @@ pub(in super::super) fn begin(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(
         return Err(Fault::NotEstablished);
     }
     let mut row = cx.unit.get::<RenewalRow>(&chat)?.unwrap_or_default();
-    if row.waiting.as_ref().is_some_and(|waiting| cx.now.since(waiting.since) < PATIENCE) {
+    // A successor is announced until it is known: there is nothing else to begin with.
+    let goes_on =
+        |waiting: &WaitingRenewal| waiting.first.is_some() || cx.now.since(waiting.since) < PATIENCE;
+    if row.waiting.as_ref().is_some_and(goes_on) {
         return Err(Fault::RenewalWaits);
+    }
+    if row.succeeds && contact.session.is_some() {
+        // Whoever is to be succeeded begins nothing anew under the old name.
+        return if succession::succeed(cx, chat)? { Ok(()) } else { Err(Fault::NoRenewalTicket) };
     }
     if contact.route.is_none() {
         return Err(Fault::NoRenewalTicket);
@@ -45,9 +52,7 @@ pub(in super::super) fn begin(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(
     let base = session.first_handshake().ok_or(Fault::Inconsistent("a session without a handshake"))?;
     spend(&mut row, &ticket);
     let unanswered = row.waiting.is_some();
-    row.begun.push(ByteBuf::from(base.to_vec()));
-    let surplus = row.begun.len().saturating_sub(SPENT);
-    row.begun.drain(..surplus);
+    remember(&mut row, base);
     row.waiting =
         Some(WaitingRenewal { since: cx.now, told: cx.now, base: ByteBuf::from(base.to_vec()), first: None });
     // RNW-05.
@@ -72,6 +77,12 @@ pub(in super::super) fn begin(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(
 pub(super) fn ticket_of(row: &RenewalRow) -> Result<RenewalTicket, Fault> {
     let bytes = row.ticket.as_ref().ok_or(Fault::NoRenewalTicket)?;
     RenewalTicket::import(bytes).map_err(|_| Fault::Inconsistent("a renewal ticket cannot be read"))
+}
+
+pub(super) fn remember(row: &mut RenewalRow, base: &[u8; 32]) {
+    row.begun.push(ByteBuf::from(base.to_vec()));
+    let surplus = row.begun.len().saturating_sub(SPENT);
+    row.begun.drain(..surplus);
 }
 
 pub(super) fn spend(row: &mut RenewalRow, ticket: &RenewalTicket) {
@@ -100,15 +111,16 @@ pub(super) fn relay_of(
 pub(super) fn again(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow) -> Result<(), Fault> {
     let contact = cx.unit.get::<ContactRow>(&chat)?.ok_or(Fault::NotDirect)?;
     let Some(waiting) = &mut row.waiting else { return Ok(()) };
-    if cx.now.since(waiting.since) >= PATIENCE {
+    if waiting.first.is_none() && cx.now.since(waiting.since) >= PATIENCE {
         // The person decides: see `begin`.
         put(cx, chat, row, None);
         return Ok(());
     }
     waiting.told = cx.now;
     let due = cx.now.plus(AGAIN);
+    let succeeds = waiting.first.is_some();
     put(cx, chat, row, Some(due));
-    tell(cx, chat, &contact)
+    if succeeds { succession::tell(cx, chat) } else { tell(cx, chat, &contact) }
 }
 
 fn tell(cx: &mut Cx<'_, '_, '_>, chat: ChatId, contact: &ContactRow) -> Result<(), Fault> {
@@ -121,14 +133,12 @@ fn tell(cx: &mut Cx<'_, '_, '_>, chat: ChatId, contact: &ContactRow) -> Result<(
 /// The peer moved before our handshake reached him: it goes where he reads now.
 pub(super) fn redirected(cx: &mut Cx<'_, '_, '_>, chat: ChatId, route: &Route) -> Result<(), Fault> {
     let Some(row) = cx.unit.get::<RenewalRow>(&chat)? else { return Ok(()) };
-    if row.waiting.is_none() {
-        return Ok(());
-    }
+    let Some(waiting) = row.waiting else { return Ok(()) };
     let Some(mut contact) = cx.unit.get::<ContactRow>(&chat)? else { return Ok(()) };
     contact.route = Some(ByteBuf::from(route.export().expose().to_vec()));
     cx.unit.put(&chat, &contact);
     outgoing::reroute(cx, chat, route)?;
-    tell(cx, chat, &contact)
+    if waiting.first.is_some() { succession::tell(cx, chat) } else { tell(cx, chat, &contact) }
 }
 
 /// The peer has accepted an earlier handshake than our last one: its session goes on, and what was written under the
@@ -153,13 +163,20 @@ pub(super) fn adopt(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow) 
 /// The peer wrote inside the new session: he has accepted it.
 pub(in super::super) fn answered(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
     let Some(mut row) = cx.unit.get::<RenewalRow>(&chat)? else { return Ok(()) };
-    if row.waiting.is_none() {
-        return Ok(());
+    let Some(waiting) = row.waiting.clone() else { return Ok(()) };
+    if waiting.first.is_some() {
+        // Tickets that the identity before gave are of no use any more.
+        row.given.clear();
+        row.keys = ByteBuf::new();
     }
     settle(cx, chat, &mut row)?;
     // Our own next ticket belongs to the new session.
     let now = cx.now;
     put(cx, chat, row, Some(now));
+    if waiting.first.is_some() && waiting.told > waiting.since {
+        // The first try may have been lost, and with it what came behind it. What he has he shows once (RNW-08).
+        send_anew_since(cx, chat, waiting.since)?;
+    }
     conversation::note(cx, chat, "the session is renewed: messages go both ways again")?;
     Ok(())
 }

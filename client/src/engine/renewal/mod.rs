@@ -22,12 +22,14 @@
 //! | `tickets` | giving, taking |
 //! | `begin` | our own handshake, and its end |
 //! | `accept` | the peer's handshake |
+//! | `succession` | another identity goes on, ours or the peer's |
 //! | `refusal` | what is refused, on both sides |
 //! | `view` | what is shown |
 
 mod accept;
 mod begin;
 mod refusal;
+mod succession;
 mod tickets;
 mod view;
 
@@ -44,8 +46,9 @@ use serde_bytes::ByteBuf;
 pub(super) use accept::{accept, repeated};
 pub(super) use begin::{answered, begin};
 pub(super) use refusal::refused;
+pub(super) use succession::{sealed_as_of, succeed, succeeded};
 pub(super) use tickets::{enrol, received};
-pub use view::{RenewalView, renewals};
+pub use view::{RenewalView, carried, renewals};
 pub(super) use view::{is_waiting, waiting};
 
 use super::{
@@ -89,6 +92,23 @@ fn put(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow, due: Option<T
     }
     row.due = due;
     cx.unit.put(&chat, &row);
+}
+
+/// The record of a chat that came from another compartment; it is looked at soon.
+pub(super) fn arrived(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut row: RenewalRow, succeeds: bool) {
+    row.due = None;
+    row.succeeds = succeeds;
+    let now = cx.now;
+    put(cx, chat, row, Some(now));
+}
+
+/// The owner compared safety numbers, as they are now.
+pub(super) fn compared(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    if let Some(mut row) = cx.unit.get::<RenewalRow>(&chat)?.filter(|row| row.carried) {
+        row.carried = false;
+        cx.unit.put(&chat, &row);
+    }
+    Ok(())
 }
 
 /// Closes the mailboxes of a chat that a renewal has left.
@@ -138,12 +158,16 @@ fn attend(cx: &mut Cx<'_, '_, '_>, chat: ChatId, at: Timestamp) -> Result<(), Fa
         cx.unit.delete::<RenewalDueRow>(&(at, chat));
         return Ok(());
     };
-    // RNW-05.
-    if row.former.as_ref().is_some_and(|former| former.until <= cx.now) {
+    // RNW-05. While the peer does not know the successor, only the session before can name it.
+    let names = row.waiting.as_ref().is_some_and(|waiting| waiting.first.is_some());
+    if !names && row.former.as_ref().is_some_and(|former| former.until <= cx.now) {
         row.former = None;
     }
     if row.waiting.is_some() {
         return begin::again(cx, chat, row);
+    }
+    if row.succeeds && succeed(cx, chat)? {
+        return Ok(());
     }
     tickets::give_when_due(cx, chat, row, &contact)
 }
@@ -157,7 +181,7 @@ pub(super) fn open_former(
     let Some(mut row) = cx.unit.get::<RenewalRow>(&chat)? else { return Ok(None) };
     let Some(contact) = cx.unit.get::<ContactRow>(&chat)? else { return Ok(None) };
     let Some(former) = &mut row.former else { return Ok(None) };
-    if former.until <= cx.now {
+    if former.until <= cx.now && row.waiting.is_none() {
         return Ok(None);
     }
     let mut session = Session::import(&former.session)?;
@@ -177,6 +201,10 @@ pub(super) fn open_former(
     match &content.body {
         Body::Route(route) => {
             begin::redirected(cx, chat, route)?;
+            Ok(None)
+        }
+        Body::Successor(successor) => {
+            succeeded(cx, chat, successor, true)?;
             Ok(None)
         }
         Body::Renewal(_) | Body::RenewalTicket(_) | Body::Ready | Body::Hello(_) => Ok(None),

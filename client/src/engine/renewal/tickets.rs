@@ -117,7 +117,8 @@ pub(in super::super) fn received(
         return Ok(());
     }
     row.ticket = Some(ByteBuf::from(ticket.export().expose().to_vec()));
-    let due = row.due;
+    // Whoever was to be succeeded may only have waited for it.
+    let due = if row.succeeds { Some(cx.now) } else { row.due };
     put(cx, chat, row, due);
     Ok(())
 }

@@ -34,6 +34,14 @@ pub fn renewals(unit: &Unit<'_>) -> Result<Vec<RenewalView>, Fault> {
     Ok(all)
 }
 
+/// Whether the safety number of a chat is another one than the one that its owner compared.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn carried(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
+    Ok(unit.get::<RenewalRow>(chat)?.is_some_and(|row| row.carried))
+}
+
 /// Whether the session of a chat was begun anew and the peer has not answered yet.
 pub(in super::super) fn is_waiting(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
     Ok(unit.get::<RenewalRow>(chat)?.is_some_and(|row| row.waiting.is_some()))

@@ -8,6 +8,7 @@
 //! | `erasure` | keys of bodies, deadlines, drafts, what is still to be erased |
 //! | `plans` | trusts, alerts, plans |
 //! | `renewals` | beginning a session anew |
+//! | `moves` | chats on their way to another compartment |
 //!
 //! Secrets lie here as bytes: the volume underneath is sealed, and the program's allocator wipes what it frees.
 
@@ -23,6 +24,7 @@ use serde_bytes::ByteBuf;
 mod chats;
 mod erasure;
 mod groups;
+mod moves;
 mod plans;
 mod renewals;
 
@@ -33,6 +35,7 @@ pub use chats::{
 pub(crate) use chats::{ContactStanding, SealedText};
 pub use erasure::{BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
+pub use moves::{ArrivalRow, DepartureRow, MoveId};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
 pub use renewals::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 

@@ -33,6 +33,12 @@ pub struct RenewalRow {
     pub refused: Vec<ByteBuf>,
     /// When the record is next looked at; see [`RenewalDueRow`].
     pub due: Option<Timestamp>,
+    /// The chat was moved: another identity of ours is to go on with it, as soon as there is a ticket for that.
+    #[serde(default)]
+    pub succeeds: bool,
+    /// Safety numbers were compared, and an identity was succeeded since: the number is another one now.
+    #[serde(default)]
+    pub carried: bool,
 }
 row!(0x30, RenewalRow, ChatId, |k| k.as_bytes().to_vec(), id16);
 

@@ -1,0 +1,32 @@
+//! Moving a chat to another compartment.
+
+use super::{Client, refused_by_engine};
+use crate::error::Error;
+
+impl Client {
+    /// Moves a chat to another compartment, under `name` or its own. The next settling tells its peer.
+    ///
+    /// # Errors
+    /// There is no such compartment, or it is there already; why it cannot be moved. Nothing was changed.
+    pub fn move_chat(&mut self, from: usize, chat: &str, to: &str, name: Option<&str>) -> Result<(), Error> {
+        let to = self.compartment(Some(to))?;
+        if to == from {
+            return Err(Error::refused(
+                "the chat is in that compartment already",
+                "name another one; see: lapwing compartment list",
+            )
+            .with_code("same_compartment"));
+        }
+        let (Some(source), Some(target)) = (self.compartments.get(from), self.compartments.get(to)) else {
+            return Err(Error::bug("no such compartment"));
+        };
+        let moved = self.driver.move_chat(source, target, chat, name);
+        moved.map_err(|fault| refused_by_engine(&fault))?;
+        self.refresh_plans().map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// Finishes what a killed command left of a moving.
+    pub(super) fn finish_moves(&mut self) -> Result<(), Error> {
+        self.driver.finish_moves(&self.compartments).map_err(|fault| refused_by_engine(&fault))
+    }
+}

@@ -1,15 +1,13 @@
 //! A chat that is moved to another compartment, by the real program, killed for real at whatever call that changes the file:
 //! it is in one place afterwards, the next command finishes what was begun, and nothing that was said is lost.
 
-#![expect(clippy::print_stdout, reason = "a long run tells what it did")]
-
 use std::path::Path;
 
 use lapwing_tests::{
     scenario::{Folder, Relay},
     trace::{
         Subject, Sweep,
-        sweep::{Swept, probe},
+        sweep::{Leaves, Swept, probe},
     },
 };
 
@@ -85,7 +83,11 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         words: &["--offline", "chat", "move", "ana", "work"],
         more: "",
         probes: &[(PASSPHRASE, list), (PASSPHRASE, read)],
+        beside: None,
+        power: true,
+        leaves: Leaves::Nothing,
         most: places(),
+        seed: 8,
     };
     let Swept { changes, killed, cuts, states, ended } = sweep.sweep();
     println!(

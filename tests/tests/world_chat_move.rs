@@ -1,7 +1,7 @@
 //! Chats that go to another compartment: with all that belongs to them, over bad networks, through crashes at every commit
 //! of either end, against relays, copies and peers who do the same.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "scenario tests")]
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
 
 use std::{
     sync::{

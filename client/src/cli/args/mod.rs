@@ -95,7 +95,7 @@ pub enum CommandLine {
     Join(JoinArgs),
     /// Show the safety number of a chat, or record that you compared it
     Verify(VerifyArgs),
-    /// List, rename, block, clear or delete chats, or set how long they keep messages
+    /// List, rename, move, block, clear or delete chats, or set how long they keep messages
     #[command(subcommand)]
     Chat(ChatCommand),
     /// Send a message

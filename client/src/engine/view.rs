@@ -258,8 +258,9 @@ pub fn chats(unit: &Unit<'_>) -> Result<Vec<ChatView>, Fault> {
     let timers = expiry::lifetimes(unit)?;
     let drafts = unit.range_as::<DraftRow, IgnoredAny>(&[], None, usize::MAX, false)?;
     let drafts: BTreeSet<ChatId> = drafts.into_iter().map(|(id, _)| id).collect();
-    let mut all = Vec::new();
-    for (id, row) in unit.scan::<ChatRow>(&[])? {
+    let rows = unit.scan::<ChatRow>(&[])?;
+    let mut all = Vec::with_capacity(rows.len());
+    for (id, row) in rows {
         let beside = Beside {
             contact: contact_of(&id),
             renewing: renewing.contains(&id),

@@ -52,18 +52,21 @@ enum Head {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Unusual> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Unusual)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn number<const N: usize>(&mut self) -> Result<[u8; N], Unusual> {
         let (number, rest) = self.rest.split_first_chunk().ok_or(Unusual)?;
         self.rest = rest;
         Ok(*number)
     }
 
+    #[inline]
     fn head(&mut self) -> Result<Head, Unusual> {
         let [first] = self.number()?;
         let argument = match first & 0x1f {
@@ -178,6 +181,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         self.deserialize_unit(visitor)
     }
 
+    #[inline]
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
         match self.head()? {
             Head::Text(len) => {

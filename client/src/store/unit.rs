@@ -28,7 +28,7 @@ pub trait Row: Serialize + DeserializeOwned {
 const MAX_RECORD: usize = 9 << 20;
 
 /// Rows of a list for which there is room from the beginning.
-const USUAL_ROWS: usize = 32;
+const USUAL_ROWS: usize = 64;
 
 /// Everything that a unit of work changes. `None` deletes.
 #[derive(Default)]

@@ -63,26 +63,21 @@ pub(crate) fn seal_into(
     if out.len() != plaintext.len() + SEAL_OVERHEAD {
         return false;
     }
-    rng.fill_bytes(&mut out[..NONCE_LEN]);
-    seal_behind_nonce(key, place, plaintext, out)
-}
-
-/// As [`seal_into`], where `out` begins with a nonce that was drawn for this one sealing.
-#[must_use]
-pub(crate) fn seal_behind_nonce(key: &Secret<32>, place: Place, plaintext: &[u8], out: &mut [u8]) -> bool {
-    if out.len() != plaintext.len() + SEAL_OVERHEAD {
-        return false;
-    }
     let Some((nonce, rest)) = out.split_first_chunk_mut::<NONCE_LEN>() else { return false };
     let (body, tag_out) = rest.split_at_mut(plaintext.len());
+    rng.fill_bytes(nonce);
     body.copy_from_slice(plaintext);
-    let tag = XChaCha::new(key.expose()).seal(nonce, &place.associated_data(), body);
-    match tag {
-        Some(tag) => tag_out.copy_from_slice(&tag),
-        // Beyond the cipher's length limit (256 GiB): no plaintext may stay in the output.
-        None => body.fill(0),
+    match XChaCha::new(key.expose()).seal(nonce, &place.associated_data(), body) {
+        Some(tag) => {
+            tag_out.copy_from_slice(&tag);
+            true
+        }
+        None => {
+            // Beyond the cipher's length limit (256 GiB): no plaintext may stay in the output.
+            rng.fill_bytes(body);
+            false
+        }
     }
-    tag.is_some()
 }
 
 /// Seals `plaintext` into a new buffer.

@@ -282,7 +282,7 @@ fn keys_fill_the_table_survive_and_are_destroyed() {
 
 #[test]
 fn vlt_63_key_is_found_in_its_place_whatever_became_of_the_rest_of_the_table() {
-    let (mut world, session, volume) = volume(66);
+    let (world, session, volume) = volume(66);
     let name = |n: u8| KeyName([n; 16]);
     let keys: Vec<[u8; 32]> =
         (0..30).map(|n| *volume.keys().get_or_create(name(n)).unwrap().expose()).collect();

@@ -44,6 +44,20 @@ pub struct Ours {
     rng: ChaCha20Rng,
 }
 
+/// Opens as many pages and as many bodies as a search does, always the same ones: what the ciphers alone take, on one
+/// processor, at least.
+pub fn open_only(pages: u64, bodies: u64) {
+    let (key, nonce) = ([7; 32], [9; NONCE_LEN]);
+    let mut out = vec![0; 4096];
+    for (count, len) in [(pages, 4096), (bodies, corpus::TEXT)] {
+        let mut sealed = vec![5; len];
+        let tag = XChaCha::new(&key).seal(&nonce, b"place", &mut sealed).unwrap();
+        for _ in 0..count {
+            assert!(XChaCha::new(&key).open(&nonce, b"place", &sealed, &tag, &mut out[..len]));
+        }
+    }
+}
+
 /// Copies a container into a larger one.
 pub fn grow(session: &Session, path: &Path, size: u64) {
     let mut rng = ChaCha20Rng::from_os_rng();

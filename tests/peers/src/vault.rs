@@ -309,6 +309,11 @@ impl Bench<'_> {
                 times.push(time.wall);
                 let (time, other) = timed(|| peer.search(&text.to_uppercase(), hits));
                 rounds.add("SQLCipher, LIKE", time);
+                if holds == 0 {
+                    let (used, _) = ours.space();
+                    let (time, ()) = timed(|| crate::ours::open_only(used / 4096, count));
+                    rounds.add("(lapwing's ciphers alone, one processor)", time);
+                }
                 assert_eq!(own, other);
                 assert_eq!(own.len() as u64, holds.min(hits as u64));
             }

@@ -385,10 +385,10 @@ impl Units {
         let State { waiting, traces, rng, unsynced, .. } = state;
         let Some(traces) = traces else { return Ok(()) };
         *unsynced = true;
-        for unit in waiting.keys() {
+        for (unit, page) in &*waiting {
             traces.insert(*unit);
+            self.disk.write(*unit, page, rng)?;
         }
-        self.disk.write_all(waiting, rng)?;
         waiting.clear();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Data units as they lie on the disk.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -13,14 +13,10 @@ use crate::{
     labels,
     memory::{Secret, Wiped},
     payload::Grant,
-    sector::{self, NONCE_LEN, Place, SEAL_OVERHEAD},
+    sector::{self, Place, SEAL_OVERHEAD},
 };
 
 const UNIT_LEN: usize = PAGE_LEN + SEAL_OVERHEAD;
-/// Pages from which on a second thread seals half of them: sealing these takes longer than beginning a thread.
-const PARALLEL_PAGES: usize = 64;
-/// Pages that are sealed before they are written: 1 MiB.
-const CHUNK_PAGES: usize = 256;
 
 /// The data units of one region, and the key that seals them.
 pub(super) struct SealedUnits {
@@ -51,42 +47,6 @@ impl SealedUnits {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         self.backend.write_at(self.geometry.unit(self.grant.region, unit), &stored)
-    }
-
-    /// Writes pages to their units, in the order of the units: sealed by two threads where there are many, written by
-    /// one, so that the disk sees one order.
-    pub(super) fn write_all(&self, pages: &BTreeMap<u64, Wiped>, rng: &mut dyn CryptoRng) -> io::Result<()> {
-        if pages.len() < PARALLEL_PAGES {
-            return pages.iter().try_for_each(|(unit, page)| self.write(*unit, page, rng));
-        }
-        let mut stored = vec![0; CHUNK_PAGES.min(pages.len()) * UNIT_LEN];
-        let all: Vec<(u64, &Wiped)> = pages.iter().map(|(unit, page)| (*unit, page)).collect();
-        for chunk in all.chunks(CHUNK_PAGES) {
-            let stored = &mut stored[..chunk.len() * UNIT_LEN];
-            for unit in stored.chunks_exact_mut(UNIT_LEN) {
-                rng.fill_bytes(&mut unit[..NONCE_LEN]);
-            }
-            let (own, other) = chunk.split_at(chunk.len() / 2);
-            let (own_stored, other_stored) = stored.split_at_mut(own.len() * UNIT_LEN);
-            let sealed = std::thread::scope(|scope| {
-                let others = scope.spawn(|| self.seal_all(other, other_stored));
-                self.seal_all(own, own_stored) && others.join().unwrap_or(false)
-            });
-            if !sealed {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            for ((unit, _), stored) in chunk.iter().zip(stored.chunks_exact(UNIT_LEN)) {
-                self.backend.write_at(self.geometry.unit(self.grant.region, *unit), stored)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Seals each page behind the nonce that stands in its place already.
-    fn seal_all(&self, pages: &[(u64, &Wiped)], stored: &mut [u8]) -> bool {
-        pages.iter().zip(stored.chunks_exact_mut(UNIT_LEN)).all(|((unit, page), stored)| {
-            sector::seal_behind_nonce(&self.key, Place::single(*unit), page, stored)
-        })
     }
 
     /// Seals zeros over a unit.

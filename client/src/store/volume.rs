@@ -252,7 +252,7 @@ mod tests {
             let (_backend, _session, base) = volume(&mut rng);
             let reference = MemoryBase::default();
             for commit in commits {
-                let changes: Vec<(Vec<u8>, Option<Zeroizing<Vec<u8>>>)> = commit
+                let changes: Vec<_> = commit
                     .into_iter()
                     .map(|(chat, order, len, kind)| match kind {
                         // Another kind of record between them, a deletion, or a message.

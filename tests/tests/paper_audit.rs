@@ -69,6 +69,7 @@ fn every_rule_number_is_defined_and_cited() {
         "docs/protocol-envelopes.md",
         "docs/protocol-groups.md",
         "docs/protocol-renewal.md",
+        "docs/protocol-anchor.md",
         "docs/protocol-wire.md",
         "docs/vault-format.md",
     ]

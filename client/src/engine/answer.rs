@@ -67,7 +67,9 @@ pub(super) fn answer(cx: &mut Cx<'_, '_, '_>, op: OpId, body: ResponseBody) -> R
 fn refused(cx: &mut Cx<'_, '_, '_>, op: OpId, mut row: OpRow, refusal: Refusal) -> Result<(), Fault> {
     let lasting = match (&row.kind, refusal) {
         // Room may come; a ticket may be renewed by the operator; a newer relay may understand.
-        (_, Refusal::Full | Refusal::Busy | Refusal::NoAccess | Refusal::Unsupported) => false,
+        (_, Refusal::Full | Refusal::Busy | Refusal::NoAccess | Refusal::Frozen | Refusal::Unsupported) => {
+            false
+        }
         (_, Refusal::NotAllowed | Refusal::TooLarge | Refusal::Conflict) => true,
     };
     if refusal == Refusal::NoAccess

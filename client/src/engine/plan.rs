@@ -15,8 +15,8 @@ use lapwing_wire::{
     ids::{TripwireId, labelled_hash},
     time::Timestamp,
     tripwire::{
-        Action, ListKey, Meaning, OpenRecord, OpenStatus, SealedList, Status as TokenStatus, StatusKey,
-        Token, TokenRecord,
+        Action, Causes, ListKey, Meaning, OpenRecord, OpenStatus, SealedList, Status as TokenStatus,
+        StatusKey, Token, TokenRecord,
     },
 };
 use rand_core::CryptoRng;
@@ -259,7 +259,7 @@ pub(super) fn token_answer(
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
             let key = StatusKey::from_bytes(seed(&tripwire.status)?);
-            let gone = matches!(status.open(&key), Some(OpenStatus { serial: _, fired: true }));
+            let gone = matches!(status.open(&key), Some(OpenStatus { serial: _, fired: true, came: _ }));
             changed |= gone && !tripwire.fired;
             tripwire.fired |= gone;
         }
@@ -306,7 +306,7 @@ pub(super) fn arm_request(
     let serial = tripwire.floor.max(now.as_millis());
     Ok(Some((
         SecretKey::from_seed(*owner.expose_seed()),
-        Arm { owner: owner.public(), access: None, serial, records, token_list },
+        Arm { owner: owner.public(), access: None, serial, records, token_list, causes: Causes::default() },
     )))
 }
 

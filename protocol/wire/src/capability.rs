@@ -50,6 +50,12 @@ purpose! {
     Access,
     /// Arms and disarms one tripwire.
     TripwireOwner,
+    /// Makes, changes and removes one anchor.
+    AnchorOwner,
+    /// A trusted contact's voice in setting off one tripwire.
+    Trigger,
+    /// A trusted contact's voice, or the recovery kit's, in letting guesses at one anchor go on.
+    Thaw,
     /// Signs the alerts for one trusted contact; no relay ever sees it.
     AlertSigner,
 }
@@ -227,6 +233,12 @@ pub enum Subject {
     Access(PublicKey<Access>),
     /// A tripwire's owner.
     Tripwire(PublicKey<TripwireOwner>),
+    /// An anchor's owner.
+    Anchor(PublicKey<AnchorOwner>),
+    /// A voice in setting off a tripwire.
+    Trigger(PublicKey<Trigger>),
+    /// A voice in thawing an anchor.
+    Thaw(PublicKey<Thaw>),
 }
 
 impl Subject {
@@ -242,6 +254,9 @@ impl Subject {
             }
             Self::Access(key) => ([2], *key.as_bytes(), [0]),
             Self::Tripwire(key) => ([3], *key.as_bytes(), [0]),
+            Self::Anchor(key) => ([4], *key.as_bytes(), [0]),
+            Self::Trigger(key) => ([5], *key.as_bytes(), [0]),
+            Self::Thaw(key) => ([6], *key.as_bytes(), [0]),
         }
     }
 

@@ -10,19 +10,27 @@
 //! whose body cannot is answered `unsupported`; FRM-04 unknown and forbidden mailboxes get the same answer.
 //! Unknown map keys are ignored, except in [`Arm`]: a deadline that an older relay overlooks would be dangerous.
 
+mod anchor;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
     capability::{
-        Access, Admin, ChannelBinding, PublicKey, Read as ReadRight, SecretKey, Signature, Subject,
+        Access, Admin, ChannelBinding, PublicKey, Read as ReadRight, SecretKey, Signature, Subject, Trigger,
         TripwireOwner, Write,
     },
     codec::{self, DecodeError},
-    ids::{BlobHash, EnvelopeId, MailboxId, RunningHash},
+    ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
     labels,
     limits::MAX_FRAME,
-    tripwire::{SealedList, Status, Token, TokenRecord},
+    sharing::Share,
+    tripwire::{Causes, SealedList, Status, Token, TokenRecord},
+};
+
+pub use anchor::{
+    AddEntry, AnchorAnswer, AnchorRequest, CreateAnchor, Evaluate, ProveEntry, RaiseThaw, Release,
+    RemoveAnchor, SetEntry, Settle, Stage, ThawRule,
 };
 
 /// ALPN name of this version of the protocol, unless the operator configures another.
@@ -93,6 +101,10 @@ pub enum RequestBody {
     Disarm(Disarm),
     /// Presents a token. The answer is always `token`, whatever the token means.
     Token(PresentToken),
+    /// Raises a trusted contact's voice in setting off a tripwire. Needs the proof of its key. The answer is always `done`.
+    Trigger(RaiseTrigger),
+    /// About an anchor.
+    Anchor(AnchorRequest),
 }
 
 /// Proof of a right; see [`Subject::prove`].
@@ -248,6 +260,9 @@ pub struct Arm {
     pub records: Vec<TokenRecord>,
     /// What a token that fires sets off, sealed under a key that only such tokens' records hold.
     pub token_list: SealedList,
+    /// What else sets it off.
+    #[serde(default, skip_serializing_if = "Causes::is_empty")]
+    pub causes: Causes,
 }
 
 /// Names the tripwire to remove.
@@ -262,6 +277,17 @@ pub struct Disarm {
 pub struct PresentToken {
     /// The token. It leaves nothing at the relay but what its records say.
     pub token: Token,
+}
+
+/// A trusted contact's voice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RaiseTrigger {
+    /// Which tripwire.
+    pub tripwire: TripwireId,
+    /// Whose voice; proved on this connection.
+    pub key: PublicKey<Trigger>,
+    /// Its part of the list's key.
+    pub share: Share,
 }
 
 /// The answer to the request with the same number.
@@ -289,6 +315,8 @@ pub enum ResponseBody {
     BlobPart(BlobPart),
     /// The answer to every token, of one size.
     Token(Status),
+    /// About an anchor.
+    Anchor(AnchorAnswer),
     /// It was not done.
     Refused(Refusal),
 }
@@ -355,6 +383,8 @@ pub enum Refusal {
     TooLarge,
     /// It contradicts what is there: other keys for this mailbox, other bytes for this blob, an old serial.
     Conflict,
+    /// Too many guesses were made at this anchor. Trusted contacts, or the recovery kit, let it go on.
+    Frozen,
     /// This relay does not know the request.
     Unsupported,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    capability::{Admin, PublicKey, TripwireOwner},
+    capability::{Admin, AnchorOwner, PublicKey, TripwireOwner},
     labels,
 };
 
@@ -71,6 +71,10 @@ id! {
     TripwireId
 }
 id! {
+    /// An anchor: the hash of its owner's key.
+    AnchorId
+}
+id! {
     /// State of a mailbox's running hash after some envelope.
     RunningHash
 }
@@ -86,6 +90,13 @@ impl TripwireId {
     /// The id that belongs to an owner's key.
     pub fn of_owner(key: &PublicKey<TripwireOwner>) -> Self {
         Self(labelled_hash(labels::TRIPWIRE_ID, &[key.as_bytes()]))
+    }
+}
+
+impl AnchorId {
+    /// The id that belongs to an owner's key.
+    pub fn of_owner(key: &PublicKey<AnchorOwner>) -> Self {
+        Self(labelled_hash(labels::ANCHOR_ID, &[key.as_bytes()]))
     }
 }
 

@@ -29,6 +29,28 @@ pub const TOKEN_RECORD: &[u8] = b"lapwing/1 token record";
 pub const ACTION_LIST: &[u8] = b"lapwing/1 action list";
 /// Associated data of the status that only a tripwire's owner reads.
 pub const TOKEN_STATUS: &[u8] = b"lapwing/1 token status";
+/// Permission that a tripwire's action may put random bytes in the place of an anchor's entries.
+pub const ACTION_REFRESH: &[u8] = b"lapwing/1 action refresh";
+/// What a relay compares a trusted contact's share with.
+pub const SHARE_HASH: &[u8] = b"lapwing/1 share hash";
+/// An anchor's id is the hash of its owner key.
+pub const ANCHOR_ID: &[u8] = b"lapwing/1 anchor id";
+/// What a relay compares a proof with.
+pub const ANCHOR_VERIFIER: &[u8] = b"lapwing/1 anchor verifier";
+/// The key that seals what the relay does for one entry, and its associated data.
+pub const ANCHOR_DEED: &[u8] = b"lapwing/1 anchor deed";
+/// By which a relay that has a group's key finds the entries of the group.
+pub const ANCHOR_BADGE: &[u8] = b"lapwing/1 anchor badge";
+/// An outer key's name.
+pub const ANCHOR_STAGE: &[u8] = b"lapwing/1 anchor stage";
+/// Permission that a tripwire tells when an anchor freezes.
+pub const ANCHOR_FROZEN: &[u8] = b"lapwing/1 anchor frozen";
+/// Derives an entry's proof from the evaluated passphrase.
+pub const ANCHOR_PROOF: &[u8] = b"lapwing/1 anchor proof";
+/// Derives the key of an entry's share from the evaluated passphrase, and is its associated data.
+pub const ANCHOR_SHARE: &[u8] = b"lapwing/1 anchor share";
+/// Derives the key of an entry's serial from the evaluated passphrase, and is its associated data.
+pub const ANCHOR_MARK: &[u8] = b"lapwing/1 anchor mark";
 /// Checksum of text made of bytes.
 pub const ARMOR: &[u8] = b"lapwing/1 armor";
 /// A relay is named by the hash of its public key (RFC 7250 SubjectPublicKeyInfo).
@@ -50,6 +72,17 @@ pub const ALL: &[&[u8]] = &[
     TOKEN_RECORD,
     ACTION_LIST,
     TOKEN_STATUS,
+    ACTION_REFRESH,
+    SHARE_HASH,
+    ANCHOR_ID,
+    ANCHOR_VERIFIER,
+    ANCHOR_DEED,
+    ANCHOR_BADGE,
+    ANCHOR_STAGE,
+    ANCHOR_FROZEN,
+    ANCHOR_PROOF,
+    ANCHOR_SHARE,
+    ANCHOR_MARK,
     ARMOR,
     RELAY_KEY,
 ];

@@ -6,6 +6,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`address`] | where a relay is and which key it must show |
+//! | [`anchor`] | the relay-held part of a vault's keys |
 //! | [`armor`] | bytes as text that survives copying by hand: base32 with a checksum |
 //! | [`capability`] | Ed25519 rights on one mailbox, bound to one connection |
 //! | [`codec`] | bounded CBOR |
@@ -13,7 +14,9 @@
 //! | [`ids`] | names of mailboxes, envelopes, blobs, tripwires |
 //! | [`labels`] | every domain-separation label of relay and client |
 //! | [`limits`] | every bound that both sides rely on |
+//! | [`oprf`] | evaluating a passphrase that the relay does not see (RFC 9497) |
 //! | [`padding`] | the four envelope sizes |
+//! | [`sharing`] | a key among n voices, of which k suffice |
 //! | [`time`] | a point in time as an argument |
 //! | [`tripwire`] | tokens, their sealed records, action lists |
 //!
@@ -26,6 +29,7 @@
 //! ```
 
 pub mod address;
+pub mod anchor;
 pub mod armor;
 pub mod capability;
 pub mod codec;
@@ -33,6 +37,9 @@ pub mod frame;
 pub mod ids;
 pub mod labels;
 pub mod limits;
+pub mod oprf;
 pub mod padding;
+mod random;
+pub mod sharing;
 pub mod time;
 pub mod tripwire;

@@ -40,6 +40,27 @@ pub const MAX_ACTION_LIST: usize = 192 << 10;
 /// Most actions in one list.
 pub const MAX_ACTIONS: usize = 256;
 
+/// Shortest deadline, and shortest time between the two: below it a relay that is restarted could not be renewed in time.
+pub const MIN_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Longest deadline.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Most trusted contacts who may set off one tripwire, or thaw one anchor.
+pub const MAX_VOICES: usize = 8;
+
+/// Fewest voices that may destroy anything.
+pub const MIN_DESTROYING_VOICES: u8 = 2;
+
+/// For how many days of the relay a trusted contact's voice counts; then it has to be raised again.
+pub const VOICE_DAYS: u32 = 7;
+
+/// Entries of every anchor: one for each passphrase that a vault can have, used or not.
+pub const ANCHOR_ENTRIES: usize = 8;
+
+/// Evaluations of an anchor without a right proof, at which it freezes; one is forgotten a day.
+pub const MAX_FAILURES: u8 = 10;
+
 /// How long the relay keeps an envelope unless its operator says otherwise.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -7,12 +7,15 @@
 //!              { tripwire id 32 | meaning 1 | list key 32 | status key 32 }   AAD = lookup
 //! action list  nonce 24 | XChaCha20-Poly1305 under the list key of CBOR padded to a multiple of 4 KiB
 //!              AAD = ACTION_LIST 00 tripwire id
-//! status       nonce 24 | XChaCha20-Poly1305 under the status key of { serial u64 BE | state 1 | zeros 7 }
+//! status       nonce 24 | XChaCha20-Poly1305 under the status key of { serial u64 BE | token list fired 0 or 1
+//!              | other causes that came 1: 1 alerting, 2 destroying, 4 quorum, 8 frozen | zeros 6 }
 //! ```
 //! Invariants: TRP-01 all records have one size, and without the token none tells what it means; TRP-02 the answer
 //! to every token has one size and looks random to everybody but the owner; TRP-03 a relay that never saw a firing
 //! token cannot read the actions. Known gap: a relay that records its own state before firing and is later given
 //! the token can read them.
+
+mod causes;
 
 use std::fmt;
 
@@ -28,13 +31,16 @@ use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    capability::{Admin, BadSignature, PublicKey, SecretKey, Signature, Write},
+    anchor::GroupKey,
+    capability::{Admin, AnchorOwner, BadSignature, PublicKey, SecretKey, Signature, Write},
     codec,
-    ids::{EnvelopeId, MailboxId, TripwireId, labelled_hash},
+    ids::{AnchorId, EnvelopeId, MailboxId, TripwireId, labelled_hash},
     labels,
     limits::{MAX_ACTION_LIST, MAX_ACTIONS},
     padding,
 };
+
+pub use causes::{BadCauses, Causes, Deadline, Frozen, Quorum, Voice, open_list};
 
 const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -226,6 +232,15 @@ pub enum Action {
         /// By the mailbox's admin key.
         permission: Signature,
     },
+    /// Puts random bytes in the place of an anchor's entries, and of its outer key unless a group is spared.
+    Refresh {
+        /// Which.
+        anchor: AnchorId,
+        /// Entries of this group stay.
+        spare: Option<GroupKey>,
+        /// By the anchor's owner.
+        permission: Signature,
+    },
 }
 
 impl Action {
@@ -239,6 +254,34 @@ impl Action {
     /// A sink with the permission that the relay will check when it fires.
     pub fn sink(mailbox: MailboxId, key: &SecretKey<Admin>) -> Self {
         Self::Sink { mailbox, permission: key.sign(labels::ACTION_SINK, &[mailbox.as_bytes()]) }
+    }
+
+    /// A refreshing of entries, with the permission that the relay will check when it fires.
+    pub fn refresh(owner: &SecretKey<AnchorOwner>, spare: Option<GroupKey>) -> Self {
+        let anchor = AnchorId::of_owner(&owner.public());
+        let permission = owner.sign(labels::ACTION_REFRESH, &refresh_parts(&anchor, spare.as_ref()));
+        Self::Refresh { anchor, spare, permission }
+    }
+
+    /// Whether something is lost by it.
+    pub const fn destroys(&self) -> bool {
+        match self {
+            Self::Append { .. } => false,
+            Self::Sink { .. } | Self::Refresh { .. } => true,
+        }
+    }
+
+    /// Checks the permission of a refreshing with the anchor's owner key.
+    ///
+    /// # Errors
+    /// [`BadSignature`].
+    pub fn check_refresh(
+        owner: &PublicKey<AnchorOwner>,
+        spare: Option<&GroupKey>,
+        permission: &Signature,
+    ) -> Result<(), BadSignature> {
+        let anchor = AnchorId::of_owner(owner);
+        owner.verify(labels::ACTION_REFRESH, &refresh_parts(&anchor, spare), permission)
     }
 
     /// Checks the permission of an append with the mailbox's write key.
@@ -265,6 +308,10 @@ impl Action {
     ) -> Result<(), BadSignature> {
         key.verify(labels::ACTION_SINK, &[mailbox.as_bytes()], permission)
     }
+}
+
+fn refresh_parts<'a>(anchor: &'a AnchorId, spare: Option<&'a GroupKey>) -> [&'a [u8]; 2] {
+    [anchor.as_bytes(), spare.map_or(&[], |group| group.expose())]
 }
 
 /// TRP-03: an action list that the relay keeps and cannot read until a token brings its key.
@@ -331,6 +378,43 @@ pub struct OpenStatus {
     pub serial: u64,
     /// Whether the token list was set off.
     pub fired: bool,
+    /// What else came.
+    pub came: Came,
+}
+
+/// Which of a tripwire's other causes came since it was armed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// A check-in was missed.
+    pub alerting: bool,
+    /// It stayed missed.
+    pub destroying: bool,
+    /// Enough trusted contacts said so.
+    pub quorum: bool,
+    /// The anchor froze.
+    pub frozen: bool,
+}
+
+impl Came {
+    /// Whether any did.
+    pub const fn any(self) -> bool {
+        let Self { alerting, destroying, quorum, frozen } = self;
+        alerting || destroying || quorum || frozen
+    }
+
+    fn bits(self) -> u8 {
+        let Self { alerting, destroying, quorum, frozen } = self;
+        u8::from(alerting) | u8::from(destroying) << 1 | u8::from(quorum) << 2 | u8::from(frozen) << 3
+    }
+
+    const fn of_bits(bits: u8) -> Self {
+        Self {
+            alerting: bits & 1 != 0,
+            destroying: bits & 2 != 0,
+            quorum: bits & 4 != 0,
+            frozen: bits & 8 != 0,
+        }
+    }
 }
 
 /// TRP-02: the fixed-size field in the answer to every token.
@@ -351,6 +435,7 @@ impl Status {
         let mut plain = [0u8; STATUS_PLAIN];
         plain[..8].copy_from_slice(&status.serial.to_be_bytes());
         plain[8] = u8::from(status.fired);
+        plain[9] = status.came.bits();
         let mut bytes = [0; STATUS_LENGTH];
         bytes.copy_from_slice(&seal(key.expose(), &plain, labels::TOKEN_STATUS, rng));
         Self(bytes)
@@ -361,7 +446,9 @@ impl Status {
         let plain = open(key.expose(), &self.0, labels::TOKEN_STATUS)?;
         let plain: &[u8; STATUS_PLAIN] = plain.as_slice().try_into().ok()?;
         let (serial, rest) = plain.split_first_chunk::<8>()?;
-        Some(OpenStatus { serial: u64::from_be_bytes(*serial), fired: rest.first() == Some(&1) })
+        let (fired, rest) = rest.split_first()?;
+        let came = rest.first().map_or(Came::default(), |bits| Came::of_bits(*bits));
+        Some(OpenStatus { serial: u64::from_be_bytes(*serial), fired: *fired == 1, came })
     }
 }
 
@@ -397,74 +484,4 @@ fn open(key: &[u8; 32], sealed: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capability::TripwireOwner;
-    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-
-    fn rng() -> ChaCha20Rng {
-        ChaCha20Rng::from_seed([1; 32])
-    }
-
-    fn tripwire() -> TripwireId {
-        TripwireId::of_owner(&SecretKey::<TripwireOwner>::from_seed([3; 32]).public())
-    }
-
-    #[test]
-    fn trp_01_records_have_one_size_and_open_with_their_token_only() {
-        let mut rng = rng();
-        let token = Token::generate(&mut rng);
-        for meaning in [Meaning::Nothing, Meaning::Renew, Meaning::Fire] {
-            let record = OpenRecord {
-                tripwire: tripwire(),
-                meaning,
-                list_key: ListKey::generate(&mut rng),
-                status_key: StatusKey::generate(&mut rng),
-            };
-            let sealed = TokenRecord::seal(&token, &record, &mut rng);
-            assert_eq!(sealed.sealed.len(), RECORD_LENGTH);
-            let open = sealed.open(&token).unwrap();
-            assert_eq!(open.meaning, meaning);
-            assert_eq!(open.list_key, record.list_key);
-            assert_eq!(open.status_key, record.status_key);
-            assert!(sealed.open(&Token::generate(&mut rng)).is_none());
-        }
-    }
-
-    #[test]
-    fn trp_02_a_status_is_for_its_owner() {
-        let mut rng = rng();
-        let key = StatusKey::generate(&mut rng);
-        let said = OpenStatus { serial: 7, fired: true };
-        assert_eq!(Status::seal(said, &key, &mut rng).open(&key), Some(said));
-        assert_eq!(Status::random(&mut rng).open(&key), None);
-    }
-
-    #[test]
-    fn trp_03_a_list_opens_with_its_key_for_its_tripwire_only() {
-        let mut rng = rng();
-        let key = ListKey::generate(&mut rng);
-        let writer = SecretKey::from_seed([4; 32]);
-        let mailbox = MailboxId::from_bytes([5; 32]);
-        let actions = vec![Action::append(mailbox, vec![6; 1024], &writer)];
-        let list = SealedList::seal(&actions, &tripwire(), &key, &mut rng).unwrap();
-        assert_eq!((list.as_bytes().len() - NONCE - TAG) % LIST_STEP, 0);
-        assert_eq!(list.open(&tripwire(), &key), Some(actions.clone()));
-        assert_eq!(list.open(&tripwire(), &ListKey::generate(&mut rng)), None);
-        assert_eq!(list.open(&TripwireId::from_bytes([0; 32]), &key), None);
-        let Action::Append { mailbox, envelope, permission } = &actions[0] else { panic!("an append") };
-        let id = EnvelopeId::of(envelope);
-        assert!(Action::check_append(&writer.public(), mailbox, &id, permission).is_ok());
-        assert!(Action::check_append(&writer.public(), mailbox, &EnvelopeId::of(b""), permission).is_err());
-    }
-
-    #[test]
-    fn too_many_actions_are_refused() {
-        let mut rng = rng();
-        let key = ListKey::generate(&mut rng);
-        let writer = SecretKey::from_seed([4; 32]);
-        let mailbox = MailboxId::from_bytes([5; 32]);
-        let actions: Vec<_> = (0..4).map(|_| Action::append(mailbox, vec![6; 64 << 10], &writer)).collect();
-        assert_eq!(SealedList::seal(&actions, &tripwire(), &key, &mut rng), Err(ListTooLong));
-    }
-}
+mod tests;

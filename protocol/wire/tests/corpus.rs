@@ -31,3 +31,8 @@ fn text_corpus() {
 fn tripwire_corpus() {
     replay("tripwire", targets::tripwire);
 }
+
+#[test]
+fn anchor_corpus() {
+    replay("anchor", targets::anchor);
+}

@@ -9,7 +9,9 @@ use lapwing_wire::{
     capability::{Admin, ChannelBinding, PublicKey, Right, SecretKey, Signature, Subject, Write},
     frame::{Create, MailboxKind, Read, Request, RequestBody, Seq, encode_frame},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
-    tripwire::{Action, ListKey, Meaning, OpenStatus, SealedList, Status, StatusKey, Token, TokenRecord},
+    tripwire::{
+        Action, Came, ListKey, Meaning, OpenStatus, SealedList, Status, StatusKey, Token, TokenRecord,
+    },
 };
 use serde_bytes::ByteBuf;
 
@@ -136,7 +138,7 @@ fn trp_01_trp_02_trp_03_sealed_by_others_opens() {
     )
     .unwrap();
     let said = status.open(&record.status_key).unwrap();
-    assert_eq!(said, OpenStatus { serial: 7, fired: true });
+    assert_eq!(said, OpenStatus { serial: 7, fired: true, came: Came::default() });
 }
 
 #[test]

@@ -119,6 +119,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
                 serial: 3,
                 records: vec![record],
                 token_list,
+                causes: Causes::default(),
             }),
         ),
         ("disarm", RequestBody::Disarm(Disarm { owner })),
@@ -129,8 +130,11 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
 
 fn responses() -> Vec<(&'static str, ResponseBody)> {
     let mut rng = ChaCha20Rng::from_seed([8; 32]);
-    let status =
-        Status::seal(OpenStatus { serial: 3, fired: false }, &StatusKey::from_bytes([6; 32]), &mut rng);
+    let status = Status::seal(
+        OpenStatus { serial: 3, fired: false, came: Came::default() },
+        &StatusKey::from_bytes([6; 32]),
+        &mut rng,
+    );
     let refused = ResponseBody::Refused;
     vec![
         ("done", ResponseBody::Done),
@@ -230,7 +234,8 @@ fn frm_03_unknown_fields_are_ignored_but_not_in_arm() {
     let bytes = codec::encode(&Wide { id: 4, body: plain.clone(), later: "x" });
     assert_eq!(decode_request(&bytes), Ok(Ok(Request { id: 4, body: plain })));
 
-    let arm = Arm { owner, access: None, serial: 1, records: vec![record], token_list };
+    let arm =
+        Arm { owner, access: None, serial: 1, records: vec![record], token_list, causes: Causes::default() };
     let mut value = ciborium::Value::serialized(&Request { id: 5, body: RequestBody::Arm(arm) }).unwrap();
     let good = codec::encode(&value);
     assert!(matches!(decode_request(&good), Ok(Ok(_))));

@@ -159,6 +159,8 @@ fn is_barrier(body: &RequestBody) -> bool {
         | RequestBody::Unsubscribe(_)
         | RequestBody::BlobPut(_)
         | RequestBody::Arm(_)
+        | RequestBody::Trigger(_)
+        | RequestBody::Anchor(_)
         | RequestBody::Disarm(_) => true,
     }
 }
@@ -175,7 +177,9 @@ async fn answer(
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
         Ok(Request { id, body }) => {
-            let held_back = matches!(body, RequestBody::Token(_)).then(Instant::now);
+            let is_quiet =
+                matches!(body, RequestBody::Token(_) | RequestBody::Trigger(_) | RequestBody::Anchor(_));
+            let held_back = is_quiet.then(Instant::now);
             let body = context.service.handle(connection, body, context.clock.now()).await;
             visit.answered(connection);
             if let Some(begun) = held_back {

@@ -37,6 +37,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a handshake may take; a handshake holds some 20 KiB.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Between two looks at the deadlines: what a relay that is killed loses of its running time at most.
+const WATCH: Duration = Duration::from_secs(15);
 /// Between two retention sweeps.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// Unread bytes of one stream that a client may send ahead: two of the largest frames.
@@ -171,6 +173,7 @@ impl Server {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(endpoint, context, options.clone(), Arc::clone(&counters)));
+        tasks.spawn(watch(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
         tasks.spawn(sweep(service, clock, stop.clone()));
         Ok(Self { address, key, stop, tasks, counters, socket_buffers })
     }
@@ -316,6 +319,23 @@ impl<'a> Count<'a> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// TRP-10: tells the service how long it has been running.
+async fn watch(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    let mut last = clock.steady();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        let now = clock.steady();
+        match service.watch(now.saturating_sub(last), clock.now()).await {
+            Ok(()) => last = now,
+            // The time counts with the next look.
+            Err(_) => tracing::warn!("deadlines could not be looked at"),
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use lapwing_wire::{
-    capability::{Access, ChannelBinding, PublicKey, Right, TripwireOwner},
+    anchor::Proof,
+    capability::{Access, ChannelBinding, PublicKey, Right, Subject, TripwireOwner},
     frame::{Seq, Window},
-    ids::MailboxId,
+    ids::{AnchorId, MailboxId},
 };
 use tokio::sync::Notify;
 
@@ -28,6 +29,10 @@ struct Proofs {
     rights: HashMap<(MailboxId, Right), Born>,
     access: HashSet<PublicKey<Access>>,
     owners: HashSet<PublicKey<TripwireOwner>>,
+    /// Owners of anchors, voices.
+    others: HashSet<Subject>,
+    /// Entries of anchors.
+    entries: HashMap<AnchorId, Proof>,
 }
 
 /// A subscription that has something to read.
@@ -52,8 +57,8 @@ impl ConnectionState {
         !self.inbox.lock().subscriptions.is_empty()
     }
 
-    /// Whether it proved a right to a mailbox or an access ticket: what a stranger cannot. A proof of a tripwire's key does
-    /// not count, since everybody can make such a key.
+    /// Whether it proved a right to a mailbox or an access ticket: what a stranger cannot. A proof of a tripwire's key, and
+    /// others of their kind, do not count, since everybody can make such a key.
     pub fn is_known(&self) -> bool {
         let proofs = self.proofs();
         !proofs.rights.is_empty() || !proofs.access.is_empty()
@@ -94,6 +99,34 @@ impl ConnectionState {
         let kept = proofs.owners.contains(&key) || proofs.count() < limit;
         if kept {
             proofs.owners.insert(key);
+        }
+        kept
+    }
+
+    pub(super) fn has_proven(&self, subject: &Subject) -> bool {
+        self.proofs().others.contains(subject)
+    }
+
+    pub(super) fn keep_subject(&self, subject: Subject, limit: usize) -> bool {
+        let mut proofs = self.proofs();
+        let kept = proofs.others.contains(&subject) || proofs.count() < limit;
+        if kept {
+            proofs.others.insert(subject);
+        }
+        kept
+    }
+
+    /// The proof of an anchor's entry that was right on this connection.
+    pub(super) fn entry(&self, anchor: &AnchorId) -> Option<Proof> {
+        self.proofs().entries.get(anchor).cloned()
+    }
+
+    /// Remembers a right proof; at the limit the oldest knowledge is worth no more than the newest, and it is not kept.
+    pub(super) fn keep_entry(&self, anchor: AnchorId, proof: Proof, limit: usize) -> bool {
+        let mut proofs = self.proofs();
+        let kept = proofs.entries.contains_key(&anchor) || proofs.count() < limit;
+        if kept {
+            proofs.entries.insert(anchor, proof);
         }
         kept
     }
@@ -216,7 +249,7 @@ impl Drop for ConnectionState {
 
 impl Proofs {
     fn count(&self) -> usize {
-        self.rights.len() + self.access.len() + self.owners.len()
+        self.rights.len() + self.access.len() + self.owners.len() + self.others.len() + self.entries.len()
     }
 }
 

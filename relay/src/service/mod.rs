@@ -22,9 +22,11 @@
 //! # });
 //! ```
 
+mod anchor;
 mod connection;
 mod proof;
 mod topics;
+mod tripwire;
 
 use std::{
     sync::{
@@ -37,17 +39,13 @@ use std::{
 use lapwing_wire::{
     capability::{Access, ChannelBinding, PublicKey, Right},
     frame::{
-        Ack, Append, Arm, BlobGet, BlobPut, Close, Create, Disarm, Notice, PresentToken, Read, Refusal,
+        Ack, Append, BlobGet, BlobPut, Close, Create, Disarm, Notice, PresentToken, Read, Refusal,
         RequestBody, ResponseBody,
     },
     ids::{EnvelopeId, MailboxId},
-    limits::{
-        MAX_BLOB, MAX_BLOB_PART, MAX_SELECTIVE, MAX_TOKEN_RECORDS, MAX_WINDOW, MAX_WINDOW_BYTES,
-        MIN_BLOB_PART,
-    },
+    limits::{MAX_BLOB, MAX_BLOB_PART, MAX_SELECTIVE, MAX_WINDOW, MAX_WINDOW_BYTES, MIN_BLOB_PART},
     padding::SizeClass,
     time::Timestamp,
-    tripwire::{RECORD_LENGTH, Status},
 };
 use rand::{SeedableRng, rngs::StdRng};
 use rand_core::{CryptoRng, RngCore};
@@ -127,10 +125,11 @@ impl Service {
             RequestBody::Arm(arm) => self.arm(connection, arm, now).await,
             RequestBody::Disarm(Disarm { owner }) => self.disarm(connection, owner, now).await,
             RequestBody::Token(PresentToken { token }) => {
-                let mut filler = [0; 32];
-                self.rng().fill_bytes(&mut filler);
+                let filler = self.filler();
                 self.present(Mutation::Token { token, filler }, now).await
             }
+            RequestBody::Trigger(raise) => self.trigger(connection, raise, now).await,
+            RequestBody::Anchor(request) => self.anchor(connection, request, now).await,
         };
         answer.unwrap_or_else(ResponseBody::Refused)
     }
@@ -177,6 +176,25 @@ impl Service {
                 Outcome::Swept(Some(next)) => from = Some(next),
                 _ => return Ok(()),
             }
+        }
+    }
+
+    /// TRP-10: says how long the relay has been running since the last call, by a clock that nobody sets. To be called a
+    /// few times a minute; what is more than a minute counts as one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what had come is done with the next call.
+    pub async fn watch(&self, mut elapsed: Duration, now: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let change = Mutation::Watch { elapsed, filler: self.filler() };
+            let Outcome::Watched { appended, has_more } = self.apply(change, now).await? else {
+                return Err(StoreError::Damaged);
+            };
+            self.publish(&appended);
+            if !has_more {
+                return Ok(());
+            }
+            elapsed = Duration::ZERO;
         }
     }
 
@@ -362,53 +380,6 @@ impl Service {
         part.map(ResponseBody::BlobPart).ok_or(Refusal::NotAllowed)
     }
 
-    async fn arm(
-        &self,
-        connection: &ConnectionState,
-        arm: Arm,
-        now: Timestamp,
-    ) -> Result<ResponseBody, Refusal> {
-        let Arm { owner, access, serial, records, token_list } = arm;
-        if !connection.is_owner(&owner) {
-            return Err(Refusal::NotAllowed);
-        }
-        let charge = self.charge(connection, access)?;
-        if records.len() > MAX_TOKEN_RECORDS
-            || records.iter().any(|record| record.sealed.len() != RECORD_LENGTH)
-            || !token_list.is_acceptable()
-        {
-            return Err(Refusal::TooLarge);
-        }
-        self.change(Mutation::Arm { owner, serial, records, list: token_list, charge }, now).await
-    }
-
-    async fn disarm(
-        &self,
-        connection: &ConnectionState,
-        owner: PublicKey<lapwing_wire::capability::TripwireOwner>,
-        now: Timestamp,
-    ) -> Result<ResponseBody, Refusal> {
-        if !connection.is_owner(&owner) {
-            return Err(Refusal::NotAllowed);
-        }
-        self.change(Mutation::Disarm { owner }, now).await
-    }
-
-    /// TRP-02, TRP-05: one path and one answer, whatever the token means.
-    async fn present(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
-        let Outcome::Token { status, appended } = self.apply(mutation, now).await.map_err(busy)? else {
-            return Err(Refusal::Busy);
-        };
-        for mailbox in &appended {
-            self.topics.publish(mailbox);
-        }
-        let mut rng = self.rng();
-        Ok(ResponseBody::Token(match status {
-            Some((said, key)) => Status::seal(said, &key, &mut *rng),
-            None => Status::random(&mut *rng),
-        }))
-    }
-
     fn charge(
         &self,
         connection: &ConnectionState,
@@ -443,6 +414,18 @@ impl Service {
             }
             _ => Err(StoreError::Damaged),
         }
+    }
+
+    fn publish(&self, appended: &[MailboxId]) {
+        for mailbox in appended {
+            self.topics.publish(mailbox);
+        }
+    }
+
+    fn filler(&self) -> [u8; 32] {
+        let mut filler = [0; 32];
+        self.rng().fill_bytes(&mut filler);
+        filler
     }
 
     fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {

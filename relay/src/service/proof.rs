@@ -52,6 +52,18 @@ impl Service {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
                 connection.keep_owner(*key, limit)
             }
+            Subject::Anchor(key) => {
+                subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
+                connection.keep_subject(*subject, limit)
+            }
+            Subject::Trigger(key) => {
+                subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
+                connection.keep_subject(*subject, limit)
+            }
+            Subject::Thaw(key) => {
+                subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
+                connection.keep_subject(*subject, limit)
+            }
         };
         if kept { Ok(ResponseBody::Done) } else { Err(Refusal::Busy) }
     }

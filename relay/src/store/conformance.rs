@@ -11,7 +11,7 @@ use lapwing_wire::{
     frame::{MailboxKind, Refusal, Seq, Stored},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash},
     time::Timestamp,
-    tripwire::{Action, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
+    tripwire::{Action, Causes, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
@@ -140,6 +140,7 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     tickets(store).await?;
     blobs(store).await?;
     tripwires(store).await?;
+    anchors::check(store).await?;
     retention(store).await?;
     store.close().await;
     let after = apply(store, Mutation::Tick, 1).await;
@@ -350,6 +351,7 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
         serial: 1,
         records: records.clone(),
         list: list.clone(),
+        causes: Causes::default(),
         charge: Charge::Open,
     };
     done(store, arm(), "armed").await?;
@@ -525,6 +527,7 @@ fn random_change(
     }
 }
 
+mod anchors;
 #[cfg(test)]
 mod forgetting;
 #[cfg(test)]

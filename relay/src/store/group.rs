@@ -411,7 +411,7 @@ impl<E: Engine> Writer<E> {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         // Nothing is written but by this thread, between two views.
-        let tables = engine.direct();
+        let tables = Opened::new(engine.direct(), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, &mut self.cache);
         let outcomes: Vec<Outcome> =
             changes.map(|change| rules::stage(&mut batch, change, pressed)).collect::<Result<_, _>>()?;
@@ -471,7 +471,9 @@ fn weight(job: &Job) -> usize {
     match &job.change.mutation {
         Mutation::Append { envelope, .. } => envelope.len(),
         Mutation::BlobPut { bytes, .. } => bytes.len(),
-        Mutation::Arm { list, .. } => list.as_bytes().len(),
+        // With its other lists, which lie in the same frame.
+        Mutation::Arm { list, causes, .. } if causes.is_empty() => list.as_bytes().len(),
+        Mutation::Arm { .. } => lapwing_wire::limits::MAX_FRAME,
         _ => 0,
     }
 }

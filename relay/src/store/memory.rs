@@ -43,6 +43,16 @@ impl MemoryStore {
         self.maps().is_pressed = is_pressed;
     }
 
+    /// What a change would write.
+    #[cfg(test)]
+    pub(super) fn staged(&self, change: &Change) -> Staged {
+        let maps = self.maps();
+        let mut cache = Cache::default();
+        let mut batch = Batch::new(&*maps, &mut cache);
+        rules::stage(&mut batch, change, false).unwrap();
+        batch.into_staged()
+    }
+
     fn maps(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }

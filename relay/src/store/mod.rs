@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `anchor` | changes of anchors |
 //! | [`record`] | what is kept, as types and as bytes |
 //! | `tables` | ordered keys and values under one batch of changes |
 //! | `rules` | what each change does, over any tables |
@@ -16,6 +17,7 @@
 //! | `sled` | the other, with the feature `sled` |
 //! | [`conformance`] | the suite that every store passes |
 
+mod anchor;
 pub mod conformance;
 mod engine;
 pub mod fjall;
@@ -36,14 +38,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapwing_wire::{
     capability::{Access, Admin, PublicKey, TripwireOwner},
-    frame::{BlobPart, MailboxKind, Refusal, Seq, Stored, Window},
+    frame::{BlobPart, MailboxKind, RaiseTrigger, Refusal, Seq, Stored, Window},
     ids::{BlobHash, EnvelopeId, MailboxId},
     time::Timestamp,
-    tripwire::{OpenStatus, SealedList, StatusKey, Token, TokenRecord},
+    tripwire::{Causes, OpenStatus, SealedList, StatusKey, Token, TokenRecord},
 };
 
+pub use anchor::{AnchorChange, AnchorOutcome};
 pub use engine::{EngineName, StoreOptions, free_bytes};
 pub use group::GroupCommit;
+pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 
 /// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
@@ -175,6 +179,8 @@ pub enum Mutation {
         records: Vec<TokenRecord>,
         /// What a firing token sets off.
         list: SealedList,
+        /// What else sets it off.
+        causes: Causes,
         /// Whose quota.
         charge: Charge,
     },
@@ -187,7 +193,28 @@ pub enum Mutation {
     Token {
         /// The token.
         token: Token,
-        /// Random bytes written in any case.
+        /// Random bytes, for what is written in any case.
+        filler: [u8; 32],
+    },
+    /// TRP-16: takes a trusted contact's voice. Writes and commits also where it means nothing.
+    Trigger {
+        /// Whose key was proved.
+        raise: RaiseTrigger,
+        /// Random bytes, for what is written in any case.
+        filler: [u8; 32],
+    },
+    /// TRP-10: moves the running time, and does what deadlines have come.
+    Watch {
+        /// How long the relay has been running since the last time.
+        elapsed: Duration,
+        /// Random bytes.
+        filler: [u8; 32],
+    },
+    /// Changes an anchor.
+    Anchor {
+        /// How.
+        change: AnchorChange,
+        /// Random bytes.
         filler: [u8; 32],
     },
     /// Adds an access ticket; one that is there is left as it is.
@@ -234,6 +261,25 @@ pub enum Outcome {
     Token {
         /// What its owner may learn, and under which key.
         status: Option<(OpenStatus, StatusKey)>,
+        /// Mailboxes that have something new to read.
+        appended: Vec<MailboxId>,
+    },
+    /// A voice was taken, or meant nothing.
+    Triggered {
+        /// Mailboxes that have something new to read.
+        appended: Vec<MailboxId>,
+    },
+    /// What deadlines set off.
+    Watched {
+        /// Mailboxes that have something new to read.
+        appended: Vec<MailboxId>,
+        /// More may have come: to be asked again at once.
+        has_more: bool,
+    },
+    /// What came of a change of an anchor.
+    Anchor {
+        /// What.
+        outcome: AnchorOutcome,
         /// Mailboxes that have something new to read.
         appended: Vec<MailboxId>,
     },

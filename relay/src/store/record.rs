@@ -11,14 +11,20 @@
 //! state  'a' access key 32                          CBOR Ticket
 //! state  'h' blob 32                                CBOR Blob
 //! state  'w' tripwire 32                            CBOR Tripwire
-//! state  'l' tripwire 32                            sealed list
+//! state  'l' tripwire 32 | cause u8                 sealed list, or CBOR [ACTION]
+//! state  'q' running time u64 | tripwire 32 | cause u8   a deadline
+//! state  'u'                                        running time u64, in milliseconds
+//! state  'o' anchor 32 | tripwire 32                the tripwire tells when the anchor freezes
+//! state  'x' anchor 32                              CBOR Anchor
+//! state  'y'                                        slots of anchors ever used u32
+//! bulk   'k' anchor 32 | version u64                slot u32 | sealed CBOR Secrets
 //! state  'r' lookup 32 | tripwire 32 | index u8     sealed record
 //! state  'c'                                        CBOR RetentionClock
 //! state  'g'                                        slots ever used u32 | free slots u32
 //! state  'f' place u32                              free slot u32: a stack
 //! state  'd' slot u32                               number u64: keys before it are to be forgotten; all for the greatest
 //! state  'v'                                        VERSION
-//! state  'z'                                        32 random bytes, rewritten with every token
+//! state  'z'                                        32 random bytes, rewritten with every token and trigger
 //! ```
 //! All integers are big-endian. The moving part 'n' is written with every change but most appends: whoever loads it goes
 //! on over the envelopes above its newest number (`Mailbox::pass`), at most `MAX_UNWRITTEN` and 64 KiB of them.
@@ -29,22 +35,35 @@
 //! inside the nodes of its index, which saves a cache miss at each comparison. `born`, which is random and belongs to one
 //! life of one mailbox, stands for its id there.
 
+mod anchor;
+mod tripwire;
+
 use std::time::Duration;
 
 use lapwing_wire::{
-    capability::{Access, Admin, PublicKey, Read, TripwireOwner, Write},
+    capability::{Access, Admin, PublicKey, Read, Write},
     codec,
     frame::{MailboxKind, Seq, Stored},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
+    limits::MAX_ACTION_LIST,
     time::Timestamp,
-    tripwire::Lookup,
+    tripwire::{Action, Lookup},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, keys::Slot};
 
+pub use anchor::is_of_an_anchor;
+pub(crate) use anchor::{
+    ANCHOR_SLOTS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
+};
+pub(crate) use tripwire::{
+    Cause, Due, RUNNING, Raised, Tripwire, Voices, due_in, due_key, dues_until, link_key, linked_in,
+    links_of, list_key,
+};
+
 /// Written at creation, compared at opening.
-pub(crate) const VERSION: &[u8] = b"lapwing-relay store 3";
+pub(crate) const VERSION: &[u8] = b"lapwing-relay store 4";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -373,20 +392,6 @@ pub(crate) fn decode_due(bytes: &[u8]) -> Result<u64, StoreError> {
     Reader(bytes).number()
 }
 
-/// A tripwire's state; its records and its list have keys of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tripwire {
-    pub(crate) owner: PublicKey<TripwireOwner>,
-    pub(crate) serial: u64,
-    #[serde(with = "serde_bytes")]
-    pub(crate) digest: [u8; 32],
-    pub(crate) fired: bool,
-    /// In the order of their keys; `None` once a record has fired and is deleted.
-    pub(crate) records: Vec<Option<Lookup>>,
-    pub(crate) charged: u64,
-    pub(crate) access: Option<PublicKey<Access>>,
-}
-
 /// The relay's own count of days, moved by ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RetentionClock {
@@ -413,6 +418,11 @@ impl RetentionClock {
 
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     codec::decode(bytes, MAX_RECORD).map_err(|_| StoreError::Damaged)
+}
+
+/// A list that the relay reads.
+pub(crate) fn decode_list(bytes: &[u8]) -> Result<Vec<Action>, StoreError> {
+    codec::decode(bytes, MAX_ACTION_LIST).map_err(|_| StoreError::Damaged)
 }
 
 /// Keys of the table above.
@@ -489,10 +499,6 @@ pub(crate) mod key {
 
     pub(crate) fn tripwire(id: &TripwireId) -> Vec<u8> {
         joined(b'w', &[id.as_bytes()])
-    }
-
-    pub(crate) fn list(id: &TripwireId) -> Vec<u8> {
-        joined(b'l', &[id.as_bytes()])
     }
 
     pub(crate) fn record(lookup: &Lookup, id: &TripwireId, index: u8) -> Vec<u8> {

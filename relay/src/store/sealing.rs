@@ -11,7 +11,7 @@ use rand::RngCore;
 use super::{
     StoreError,
     keys::{Chain, KeyFile, Slot},
-    record::{ENVELOPE_HEAD, SLOT_HEAD, key, slot_in},
+    record::{ENVELOPE_HEAD, SLOT_HEAD, key, slot_in, version_in},
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
@@ -62,9 +62,11 @@ impl Sealer {
         for (name, value) in bulk {
             let Some(value) = value else { continue };
             let slot = slot_in(value)?;
-            let (number, nonce, head) = match key::seq_in(name).filter(|_| key::is_envelope(name)) {
-                Some(seq) => (seq.value(), 0, ENVELOPE_HEAD),
-                None => (0, key::offset_in(name).ok_or(StoreError::Damaged)?, SLOT_HEAD),
+            let seq = key::seq_in(name).filter(|_| key::is_envelope(name));
+            let (number, nonce, head) = match (seq, version_in(name)) {
+                (Some(seq), _) => (seq.value(), 0, ENVELOPE_HEAD),
+                (None, Some(version)) => (version, 0, SLOT_HEAD),
+                (None, None) => (0, key::offset_in(name).ok_or(StoreError::Damaged)?, SLOT_HEAD),
             };
             let chain = self.ready(keys, slot, number)?;
             chain.apply(nonce, value.get_mut(head..).ok_or(StoreError::Damaged)?);

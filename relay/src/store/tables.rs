@@ -9,11 +9,12 @@ use lapwing_wire::{
     ids::{EnvelopeId, MailboxId},
 };
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{
     Born, Mailbox, StoreError, Ticket,
     keys::Slot,
-    record::{self, Slots, key},
+    record::{self, ANCHOR_SLOTS, SLOT_HEAD, Slots, key},
 };
 
 /// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
@@ -191,6 +192,35 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(slot)
     }
 
+    /// A slot for an anchor; none is used twice.
+    pub(crate) fn allocate_anchor(&mut self) -> Result<Slot, StoreError> {
+        let used = match self.load(Space::State, ANCHOR_SLOTS)? {
+            Some(bytes) => u32::from_be_bytes(bytes.try_into().map_err(|_| StoreError::Damaged)?),
+            None => 0,
+        };
+        let slot = Slot::of_anchor(used).ok_or(StoreError::Damaged)?;
+        self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.saturating_add(1).to_be_bytes().to_vec());
+        self.fresh.push(slot);
+        Ok(slot)
+    }
+
+    /// A value of the bulk space that is sealed under the key of a number, opened; its head is left away.
+    pub(crate) fn load_sealed(
+        &self,
+        key: &[u8],
+        slot: Slot,
+        number: u64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let is_staged = self.bulk.contains_key(key);
+        let Some(mut value) = self.load(Space::Bulk, key)?.map(Zeroizing::new) else { return Ok(None) };
+        let head = SLOT_HEAD.min(value.len());
+        value.drain(..head);
+        if is_staged || self.tables.unseal(slot, number, 0, &mut value)? {
+            return Ok(Some(value));
+        }
+        Err(StoreError::Damaged)
+    }
+
     /// The keys of a slot before a number are not needed any more; `u64::MAX` for all of them.
     pub(crate) fn forget_keys(&mut self, slot: Slot, before: u64) {
         self.put(Space::State, key::due(slot), before.to_be_bytes().to_vec());
@@ -200,7 +230,7 @@ impl<'a, T: Tables> Batch<'a, T> {
     /// The keys of a slot before a number are gone; whoever has none left is free.
     pub(crate) fn forgot_keys(&mut self, slot: Slot, before: u64) -> Result<(), StoreError> {
         self.delete(Space::State, key::due(slot));
-        if before == u64::MAX {
+        if before == u64::MAX && !slot.is_of_anchor() {
             let mut slots = self.slots()?;
             self.put(Space::State, key::free(slots.free), slot.0.to_be_bytes().to_vec());
             slots.free = slots.free.saturating_add(1);

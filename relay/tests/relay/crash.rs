@@ -7,7 +7,7 @@ use lapwing_wire::{
     capability::{Right, Subject},
     frame::*,
     ids::{EnvelopeId, MailboxId, RunningHash},
-    tripwire::{Action, OpenStatus},
+    tripwire::{Action, Came, OpenStatus},
 };
 
 use crate::{
@@ -174,7 +174,11 @@ async fn trp_06_a_tripwire_fires_whole_or_not_at_all_and_once_when_the_relay_is_
             assert!(client.window(doomed.id(), 0).await.items.is_empty());
         }
         let said = present(&mut client, &plan.own).await.open(&plan.status);
-        assert_eq!(said, Some(OpenStatus { serial: 1, fired: true }), "the owner learns it");
+        assert_eq!(
+            said,
+            Some(OpenStatus { serial: 1, fired: true, came: Came::default() }),
+            "the owner learns it"
+        );
     }
     relay.kill();
 }

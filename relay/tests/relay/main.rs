@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests write configuration files as an operator does")]
 #![allow(unreachable_pub, missing_docs, reason = "support for the tests of this binary")]
 
+mod anchor;
+mod anchor_crash;
+mod causes;
 mod commands;
 mod crash;
 mod crowd;

@@ -60,7 +60,7 @@ impl Plan {
             record(&self.idle, Meaning::Nothing, random(), nobody()),
         ];
         let token_list = SealedList::seal(actions, &tripwire, &list_key, &mut rand::rng()).unwrap();
-        Arm { owner: self.owner.public(), access, serial, records, token_list }
+        Arm { owner: self.owner.public(), access, serial, records, token_list, causes: Causes::default() }
     }
 }
 
@@ -96,7 +96,7 @@ async fn trp_06_a_token_fires_once_and_alerts_arrive_live() {
     contact.ask(RequestBody::Subscribe(Read { mailbox: alerts.id(), after: Seq::START, count: 1 })).await;
 
     let mut stranger = relay.client().await;
-    let armed = Some(OpenStatus { serial: 1, fired: false });
+    let armed = Some(OpenStatus { serial: 1, fired: false, came: Came::default() });
     assert_eq!(present(&mut stranger, &plan.own).await.open(&plan.status), armed);
     assert_eq!(present(&mut stranger, &plan.idle).await.open(&plan.status), None);
     assert_eq!(present(&mut stranger, &Token::generate(&mut rand::rng())).await.open(&plan.status), None);
@@ -107,7 +107,7 @@ async fn trp_06_a_token_fires_once_and_alerts_arrive_live() {
     assert_eq!(window.items[0].envelope.to_vec(), envelope(911));
     present(&mut stranger, &plan.duress).await;
     assert_eq!(contact.window(alerts.id(), 0).await.newest, Seq::new(1), "once");
-    let fired = Some(OpenStatus { serial: 1, fired: true });
+    let fired = Some(OpenStatus { serial: 1, fired: true, came: Came::default() });
     for _ in 0..2 {
         assert_eq!(present(&mut stranger, &plan.own).await.open(&plan.status), fired, "the owner learns it");
     }
@@ -142,7 +142,7 @@ async fn trp_04_serials_count_up_and_arming_replaces() {
     assert_eq!(owner.ask(RequestBody::Arm(second)).await, ResponseBody::Done);
     assert_eq!(owner.ask(RequestBody::Arm(first)).await, conflict, "an old serial");
     let said = present(&mut owner, &plan.own).await.open(&plan.status);
-    assert_eq!(said, Some(OpenStatus { serial: 6, fired: false }));
+    assert_eq!(said, Some(OpenStatus { serial: 6, fired: false, came: Came::default() }));
     present(&mut owner, &plan.duress).await;
     let window = owner.window(alerts.id(), 0).await;
     assert_eq!(window.items.len(), 1);
@@ -151,10 +151,14 @@ async fn trp_04_serials_count_up_and_arming_replaces() {
     let again = plan.arm(&relay, 7, &[]);
     assert_eq!(owner.ask(RequestBody::Arm(again)).await, ResponseBody::Done, "armed again after firing");
     let said = present(&mut owner, &plan.own).await.open(&plan.status);
-    assert_eq!(said, Some(OpenStatus { serial: 7, fired: false }), "and not fired any more");
+    assert_eq!(
+        said,
+        Some(OpenStatus { serial: 7, fired: false, came: Came::default() }),
+        "and not fired any more"
+    );
     present(&mut owner, &plan.duress).await;
     let said = present(&mut owner, &plan.own).await.open(&plan.status);
-    assert_eq!(said, Some(OpenStatus { serial: 7, fired: true }));
+    assert_eq!(said, Some(OpenStatus { serial: 7, fired: true, came: Came::default() }));
     let disarm = || RequestBody::Disarm(Disarm { owner: plan.owner.public() });
     assert_eq!(owner.ask(disarm()).await, ResponseBody::Done);
     assert_eq!(owner.ask(disarm()).await, ResponseBody::Done, "whether it was there or not");
@@ -276,9 +280,10 @@ async fn trp_06_with_one_renewing_token_for_several_plans_the_answer_speaks_of_t
         // By lot: each is missed 256 times in a row once in 2^256.
         for _ in 0..256 {
             let status = present(&mut client, &own).await;
-            let about = fired
-                .iter()
-                .position(|plan| status.open(&plan.status) == Some(OpenStatus { serial: 1, fired: true }));
+            let about = fired.iter().position(|plan| {
+                status.open(&plan.status)
+                    == Some(OpenStatus { serial: 1, fired: true, came: Came::default() })
+            });
             told[about.expect("one that fired")] = true;
             if told.iter().all(|told| *told) {
                 break;

@@ -9,7 +9,7 @@ use crate::store::{
 };
 
 /// The files of the folder, without the zeros that a journal is made with.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub(super) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];
     while let Some(next) = left.pop() {
@@ -30,7 +30,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Which of them hold these bytes.
-fn holders(files: &[(String, Vec<u8>)], bytes: &[u8]) -> Vec<String> {
+pub(super) fn holders(files: &[(String, Vec<u8>)], bytes: &[u8]) -> Vec<String> {
     let holds = |file: &&(String, Vec<u8>)| memchr::memmem::find(&file.1, bytes).is_some();
     files.iter().filter(holds).map(|(name, _)| name.clone()).collect()
 }
@@ -53,7 +53,7 @@ async fn slot_of(store: &dyn KeptStore, owner: &Owner) -> Slot {
     store.mailbox(owner.id()).await.unwrap().unwrap().slot
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = tokio::time::Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");

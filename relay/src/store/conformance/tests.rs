@@ -122,13 +122,13 @@ async fn a_store_of_another_version_is_refused_and_left_alone() {
     {
         let db = fjall::Database::builder(&path).open().unwrap();
         let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
-        state.insert("v", "lapwing-relay store 2").unwrap();
+        state.insert("v", "lapwing-relay store 3").unwrap();
         db.persist(fjall::PersistMode::SyncAll).unwrap();
     }
     assert_eq!(FjallStore::open(&StoreOptions::at(&path)).unwrap_err(), StoreError::Version);
     let db = fjall::Database::builder(&path).open().unwrap();
     let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 2");
+    assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The file of keys.
+//! The files of keys: one for mailboxes and blobs, one for anchors, which is in no backup.
 //!
 //! ```text
 //! unit n   lies twice, at 8192 n and at 8192 n + 4096
@@ -28,6 +28,8 @@ use super::{
 };
 
 const NAME: &str = "store.keys";
+/// ANC-12: name of the file of the keys of anchors, in the store's folder. A backup never has it.
+pub const ANCHOR_KEYS: &str = "anchor.keys";
 const UNIT: usize = 4096;
 const COUNT: usize = 8;
 const SLOT: usize = 8 + 2 * KEY;
@@ -38,6 +40,14 @@ const SUM: usize = UNIT - 32;
 #[derive(Debug)]
 pub(in super::super) struct KeyFile {
     file: File,
+    anchors: File,
+}
+
+/// Where a unit lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    is_of_anchors: bool,
+    unit: u64,
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
@@ -50,19 +60,18 @@ struct Unit {
 }
 
 impl KeyFile {
-    /// Opens the file in a store's folder, or creates it.
+    /// Opens the files in a store's folder, or creates them.
     pub(in super::super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(folder.join(NAME))
-            .map_err(|error| io(&error))?;
-        file.sync_all().map_err(|error| io(&error))?;
+        let open = |name: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(folder.join(name))?;
+            file.sync_all().map(|()| file)
+        };
+        let file = open(NAME).map_err(|error| io(&error))?;
+        let anchors = open(ANCHOR_KEYS).map_err(|error| io(&error))?;
         sync_folder(folder)?;
-        Ok(Self { file })
+        Ok(Self { file, anchors })
     }
 
     /// The keys of a slot; `None` if it has none.
@@ -96,7 +105,7 @@ impl KeyFile {
 
     /// Writes each unit once, to its older copy, and flushes.
     fn change(&self, changes: &BTreeMap<Slot, Option<&Chain>>) -> Result<(), StoreError> {
-        let mut units: BTreeMap<u64, Unit> = BTreeMap::new();
+        let mut units: BTreeMap<Place, Unit> = BTreeMap::new();
         for (slot, chain) in changes {
             let (number, place) = place(*slot);
             let unit = match units.entry(number) {
@@ -113,25 +122,32 @@ impl KeyFile {
                 right.copy_from_slice(page);
             }
         }
-        for (number, unit) in &mut units {
+        for (place, unit) in &mut units {
             let count = unit.count + 1;
             let (content, sum) = unit.bytes.split_at_mut(SUM);
             content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&count.to_le_bytes());
             sum.copy_from_slice(&Sha256::digest(content));
-            self.file.write_all_at(&unit.bytes, start(*number, 1 - unit.copy)).map_err(|error| io(&error))?;
+            let start = start(place.unit, 1 - unit.copy);
+            self.of(*place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
         }
-        if units.is_empty() {
-            return Ok(());
+        for is_of_anchors in [false, true] {
+            if let Some(place) = units.keys().find(|place| place.is_of_anchors == is_of_anchors) {
+                self.of(*place).sync_data().map_err(|error| io(&error))?;
+            }
         }
-        self.file.sync_data().map_err(|error| io(&error))
+        Ok(())
     }
 
-    fn read(&self, unit: u64) -> Result<Unit, StoreError> {
+    fn of(&self, place: Place) -> &File {
+        if place.is_of_anchors { &self.anchors } else { &self.file }
+    }
+
+    fn read(&self, place: Place) -> Result<Unit, StoreError> {
         let mut best: Option<Unit> = None;
         let mut is_written = false;
         for copy in 0..2 {
             let mut bytes: Bytes = Zeroizing::new(vec![0; UNIT]);
-            match self.file.read_exact_at(&mut bytes, start(unit, copy)) {
+            match self.of(place).read_exact_at(&mut bytes, start(place.unit, copy)) {
                 Ok(()) => {}
                 // Never written, or cut short while it was written for the first time.
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
@@ -148,7 +164,7 @@ impl KeyFile {
         match best {
             Some(unit) => Ok(unit),
             // The first write of a unit was cut: nothing that is durable needs it. It is written over at the same place.
-            None if !is_written || !self.is_beyond_first(unit)? => {
+            None if !is_written || !self.is_beyond_first(place)? => {
                 Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
             }
             None => Err(StoreError::Damaged),
@@ -156,9 +172,9 @@ impl KeyFile {
     }
 
     /// Whether the second copy of a unit was ever written: then the first was whole.
-    fn is_beyond_first(&self, unit: u64) -> Result<bool, StoreError> {
+    fn is_beyond_first(&self, place: Place) -> Result<bool, StoreError> {
         let mut bytes = vec![0; UNIT];
-        match self.file.read_exact_at(&mut bytes, start(unit, 1)) {
+        match self.of(place).read_exact_at(&mut bytes, start(place.unit, 1)) {
             Ok(()) => Ok(bytes.iter().any(|byte| *byte != 0)),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(io(&error)),
@@ -166,9 +182,10 @@ impl KeyFile {
     }
 }
 
-fn place(slot: Slot) -> (u64, usize) {
-    let within = usize::try_from(slot.0 % SLOTS).unwrap_or(0);
-    (u64::from(slot.0 / SLOTS), COUNT + within * SLOT)
+fn place(slot: Slot) -> (Place, usize) {
+    let within = usize::try_from(slot.number() % SLOTS).unwrap_or(0);
+    let unit = u64::from(slot.number() / SLOTS);
+    (Place { is_of_anchors: slot.is_of_anchor(), unit }, COUNT + within * SLOT)
 }
 
 fn start(unit: u64, copy: u64) -> u64 {

@@ -17,6 +17,8 @@
 //! A page is 256 numbers: it makes the way from the head to a late envelope short. Envelopes are sealed and authenticated by
 //! their senders; this layer only makes them forgettable, so it has no tag, and a value keeps its length.
 //!
+//! Secrets of anchors are sealed in the same way, under the key of their version in a slot of a second file.
+//!
 //! Known gap: an envelope that was acknowledged out of order is forgotten when the head has passed it, not before.
 
 mod file;
@@ -30,6 +32,7 @@ use chacha20::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub use file::ANCHOR_KEYS;
 pub(super) use file::KeyFile;
 
 /// Numbers of a page.
@@ -40,6 +43,26 @@ const KEY: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Slot(pub(crate) u32);
+
+impl Slot {
+    /// Slots of anchors lie in a file of their own.
+    const ANCHOR: u32 = 1 << 31;
+
+    /// The slot of an anchor with this number; `None` beyond two thousand millions.
+    pub(crate) fn of_anchor(number: u32) -> Option<Self> {
+        (number < Self::ANCHOR).then_some(Self(number | Self::ANCHOR))
+    }
+
+    /// Whether it is an anchor's.
+    pub(crate) const fn is_of_anchor(self) -> bool {
+        self.0 & Self::ANCHOR != 0
+    }
+
+    /// Its number in its file.
+    const fn number(self) -> u32 {
+        self.0 & !Self::ANCHOR
+    }
+}
 
 /// The keys of a slot from a number on.
 #[derive(Clone, Zeroize, ZeroizeOnDrop, PartialEq, Eq)]

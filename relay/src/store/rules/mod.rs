@@ -1,19 +1,48 @@
-//! What each change does. Pure: a batch of changes over any tables, no clock, no randomness.
+//! What each change does. Pure: a batch of changes over any tables, no clock, and no randomness but what comes with the
+//! change.
 //!
 //! Invariant: a rule that refuses has staged nothing; a rule that fails with an error makes its whole batch void.
 
 mod access;
+mod anchor;
 mod blob;
 mod mailbox;
 mod sweep;
 mod tripwire;
 
-use lapwing_wire::frame::Refusal;
+use lapwing_wire::{frame::Refusal, ids::MailboxId};
+use rand::{SeedableRng, rngs::StdRng};
+use rand_core::RngCore;
 
 use super::{
-    Change, Mutation, Outcome, StoreError,
-    tables::{Batch, Tables},
+    AnchorChange, Change, Day, Mutation, Outcome, StoreError,
+    record::key,
+    tables::{Batch, Space, Tables},
 };
+
+/// What a change that may set something off works with.
+struct Scene {
+    day: Day,
+    rng: StdRng,
+    /// Mailboxes that have something new to read.
+    appended: Vec<MailboxId>,
+}
+
+impl Scene {
+    fn new(day: Day, seed: &[u8; 32]) -> Self {
+        Self { day, rng: StdRng::from_seed(*seed), appended: Vec::new() }
+    }
+
+    /// TRP-05: a write that comes in any case. A lot.
+    fn fill<T: Tables>(&mut self, batch: &mut Batch<'_, T>) -> u8 {
+        let mut filler = [0; 32];
+        self.rng.fill_bytes(&mut filler);
+        batch.put(Space::State, key::FILLER.to_vec(), filler.to_vec());
+        let mut lot = [0; 1];
+        self.rng.fill_bytes(&mut lot);
+        lot[0]
+    }
+}
 
 /// Stages one change.
 ///
@@ -40,12 +69,27 @@ pub(crate) fn stage<T: Tables>(
             blob::put(batch, &blob::Part { hash, total: *total, offset: *offset, bytes }, *charge, *now, *day)
         }
         Mutation::BlobFinish { hash, genuine } => blob::finish(batch, hash, *genuine, *day),
-        Mutation::Arm { owner, serial, records, list, charge } => {
-            let armed = tripwire::Armed { owner, serial: *serial, records, list };
+        Mutation::Arm { owner, serial, records, list, causes, charge } => {
+            let armed = tripwire::Armed { owner, serial: *serial, records, list, causes };
             tripwire::arm(batch, &armed, *charge, *now)
         }
         Mutation::Disarm { owner } => tripwire::disarm(batch, owner),
-        Mutation::Token { token, filler } => tripwire::present(batch, token, filler, *day),
+        Mutation::Token { token, filler } => {
+            let mut scene = Scene::new(*day, filler);
+            let status = tripwire::token::present(batch, token, &mut scene)?;
+            Ok(Outcome::Token { status, appended: scene.appended })
+        }
+        Mutation::Trigger { raise, filler } => {
+            tripwire::quorum::raise(batch, raise, Scene::new(*day, filler))
+        }
+        Mutation::Watch { elapsed, filler } => {
+            tripwire::deadline::watch(batch, *elapsed, Scene::new(*day, filler))
+        }
+        Mutation::Anchor { change, filler } => {
+            let mut scene = Scene::new(*day, filler);
+            let outcome = anchor::change(batch, change, &mut scene, *now)?;
+            Ok(Outcome::Anchor { outcome, appended: scene.appended })
+        }
         Mutation::IssueTicket(ticket) => access::issue(batch, ticket),
         Mutation::RevokeTicket(key) => access::revoke(batch, key),
         Mutation::Tick => sweep::tick(batch, *now),
@@ -55,9 +99,11 @@ pub(crate) fn stage<T: Tables>(
     }
 }
 
-/// Whether a change takes room that it was not promised. A token does not count: its list was accepted at arming.
+/// Whether a change takes room that it was not promised. What sets a tripwire off does not count: its lists were accepted
+/// at arming.
 fn is_growth(mutation: &Mutation) -> bool {
     match mutation {
+        Mutation::Anchor { change: AnchorChange::Create { .. }, .. } => true,
         Mutation::Create { .. }
         | Mutation::Append { .. }
         | Mutation::BlobPut { .. }
@@ -67,6 +113,9 @@ fn is_growth(mutation: &Mutation) -> bool {
         | Mutation::BlobFinish { .. }
         | Mutation::Disarm { .. }
         | Mutation::Token { .. }
+        | Mutation::Trigger { .. }
+        | Mutation::Watch { .. }
+        | Mutation::Anchor { .. }
         | Mutation::IssueTicket(_)
         | Mutation::RevokeTicket(_)
         | Mutation::Tick

@@ -37,6 +37,10 @@ impl Clock for StillClock {
     fn now(&self) -> Timestamp {
         NOW
     }
+
+    fn steady(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A relay in this process.

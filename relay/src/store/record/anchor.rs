@@ -1,0 +1,98 @@
+//! Anchors as they are kept.
+//!
+//! What must be forgotten lies in the bulk space, sealed under a key of its version in the anchor's slot; every change is a
+//! new version, and what leads to the older ones is overwritten (`keys`). The slots of anchors lie in a file of their own.
+
+use lapwing_wire::{
+    anchor::{Entry, Mark, OuterKey},
+    capability::{Access, AnchorOwner, PublicKey, Thaw},
+    frame::ThawRule,
+    ids::AnchorId,
+    oprf::OprfKey,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Day, Slot};
+
+/// State of anchors: `x` anchor 32.
+const ANCHORS: u8 = b'x';
+/// Secrets of anchors: `k` anchor 32 | version u64.
+const SECRETS: u8 = b'k';
+/// How many slots of anchors were used.
+pub(crate) const ANCHOR_SLOTS: &[u8] = b"y";
+
+/// What everybody who has the store's files may read of an anchor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Anchor {
+    pub(crate) owner: PublicKey<AnchorOwner>,
+    pub(crate) serial: u64,
+    #[serde(with = "serde_bytes")]
+    pub(crate) digest: [u8; 32],
+    pub(crate) slot: Slot,
+    /// Of the secrets.
+    pub(crate) version: u64,
+    /// Evaluations that were not proved and not forgotten.
+    pub(crate) failures: u8,
+    /// Since when one of them a day is forgotten.
+    pub(crate) since: Day,
+    pub(crate) is_frozen: bool,
+    pub(crate) evaluations: Vec<Evaluation>,
+    pub(crate) thaw: ThawRule,
+    /// Who wants it thawed.
+    pub(crate) raised: Vec<PublicKey<Thaw>>,
+    pub(crate) charged: u64,
+    pub(crate) access: Option<PublicKey<Access>>,
+}
+
+/// An evaluation that was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Evaluation {
+    /// Hash of the blinded element.
+    #[serde(with = "serde_bytes")]
+    pub(crate) id: [u8; 32],
+    /// Hash of the proof that was shown for it: there is one try.
+    pub(crate) proof: Option<serde_bytes::ByteArray<32>>,
+    /// Whether it is among the failures.
+    pub(crate) is_counted: bool,
+}
+
+/// What is sealed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Secrets {
+    pub(crate) key: OprfKey,
+    pub(crate) outer: OuterKey,
+    pub(crate) staged: Option<Staged>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// An outer key that is to come.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Staged {
+    pub(crate) outer: OuterKey,
+    pub(crate) mark: Mark,
+    /// The entry that staged it, without its mark: whose mark it is.
+    pub(crate) by: Entry,
+}
+
+/// The key of an anchor's state.
+pub(crate) fn anchor_key(id: &AnchorId) -> Vec<u8> {
+    [&[ANCHORS][..], id.as_bytes()].concat()
+}
+
+/// The key of an anchor's secrets.
+pub(crate) fn secrets_key(id: &AnchorId, version: u64) -> Vec<u8> {
+    [&[SECRETS][..], id.as_bytes(), &version.to_be_bytes()].concat()
+}
+
+/// The version in the key of secrets; `None` for the key of anything else in the bulk space.
+pub(crate) fn version_in(key: &[u8]) -> Option<u64> {
+    let version = key.strip_prefix(&[SECRETS])?.get(32..)?;
+    version.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// ANC-12: whether a record belongs to an anchor and is in no backup. True for the kinds `x`, `y` and `o` of the state space
+/// and `k` of the bulk space; the keys of anchors lie in a file of their own, [`ANCHOR_KEYS`](super::super::ANCHOR_KEYS),
+/// which is in no backup either. A tripwire that tells of an anchor loses that link with it and is armed anew by its owner.
+pub fn is_of_an_anchor(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(ANCHORS | SECRETS | b'y' | b'o')))
+}

@@ -1,0 +1,119 @@
+//! The owner's token stays away.
+//!
+//! Invariants: TRP-10 a deadline is measured in the relay's own running time, which moves only while the relay runs, by a
+//! clock that nobody sets and by a minute at a time at most: no clock makes it come early, and none keeps it from coming;
+//! TRP-12 only the owner's token puts it off, and each comes once.
+
+use std::time::Duration;
+
+use lapwing_wire::{ids::TripwireId, tripwire::Action};
+
+use super::{
+    super::{
+        super::{
+            Outcome, StoreError,
+            record::{self, Cause, RUNNING, Tripwire, due_in, due_key, dues_until, key, list_key},
+            tables::{Batch, Scan, Space, Tables},
+        },
+        Scene,
+    },
+    list, save,
+};
+
+/// Longest piece of running time that is believed at once: a computer that slept, or was moved, counts this.
+const MAX_STEP: Duration = Duration::from_secs(60);
+/// Deadlines that come in one change, at most; the others come in the next.
+const MAX_DUE: usize = 64;
+
+/// When a deadline comes. What was running since the last step is not counted yet, so that a step is added.
+pub(super) fn due_at(now: u64, after: u64) -> u64 {
+    now.saturating_add(after).saturating_add(millis(MAX_STEP))
+}
+
+/// The running time.
+pub(super) fn running<T: Tables>(batch: &Batch<'_, T>) -> Result<u64, StoreError> {
+    match batch.load(Space::State, RUNNING)? {
+        Some(bytes) => bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged),
+        None => Ok(0),
+    }
+}
+
+/// Moves the running time, and does what has come. Writes nothing while nobody has a deadline.
+pub(in super::super) fn watch<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    elapsed: Duration,
+    mut scene: Scene,
+) -> Result<Outcome, StoreError> {
+    let now = running(batch)?.saturating_add(millis(elapsed.min(MAX_STEP)));
+    let (first, last) = dues_until(u64::MAX);
+    let mut come = Vec::new();
+    let mut is_waiting = false;
+    batch.scan(Space::State, &first, &last, &mut |key, _| {
+        is_waiting = true;
+        let due = due_in(key)?;
+        if due.0 > now || come.len() == MAX_DUE {
+            return Ok(Scan::Stop);
+        }
+        come.push(due);
+        Ok(Scan::More)
+    })?;
+    if is_waiting {
+        batch.put(Space::State, RUNNING.to_vec(), now.to_be_bytes().to_vec());
+    }
+    let has_more = come.len() == MAX_DUE;
+    // What is on disk comes first, then what this batch added: the order within a change is that of time.
+    come.sort_unstable_by_key(|(at, _, _)| *at);
+    for (at, id, cause) in come {
+        batch.delete(Space::State, due_key(at, &id, cause));
+        fire(batch, &id, cause, &mut scene)?;
+    }
+    Ok(Outcome::Watched { appended: scene.appended, has_more })
+}
+
+/// TRP-12: once.
+fn fire<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &TripwireId,
+    cause: Cause,
+    scene: &mut Scene,
+) -> Result<(), StoreError> {
+    let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
+        return Ok(());
+    };
+    tripwire.dues.retain(|due| due.cause != cause);
+    match cause {
+        Cause::Alerting => tripwire.came.alerting = true,
+        Cause::Destroying => tripwire.came.destroying = true,
+        Cause::Token | Cause::Quorum | Cause::Frozen => return Err(StoreError::Damaged),
+    }
+    if let Some(actions) = batch.load(Space::State, &list_key(id, cause))? {
+        let actions: Vec<Action> = record::decode_list(&actions)?;
+        list::run(batch, &actions, scene)?;
+    }
+    list::spend(batch, id, &mut tripwire, cause)?;
+    save(batch, id, &tripwire);
+    Ok(())
+}
+
+/// TRP-12: the owner's token puts off what has not come.
+pub(super) fn renew<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &TripwireId,
+    mut tripwire: Tripwire,
+) -> Result<(), StoreError> {
+    if tripwire.dues.is_empty() {
+        return Ok(());
+    }
+    let now = running(batch)?;
+    for due in &mut tripwire.dues {
+        batch.delete(Space::State, due_key(due.at, id, due.cause));
+        due.at = due_at(now, due.after);
+        batch.put(Space::State, due_key(due.at, id, due.cause), vec![1]);
+    }
+    save(batch, id, &tripwire);
+    Ok(())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,47 @@
+//! Too many guesses at an anchor.
+
+use lapwing_wire::{ids::AnchorId, tripwire::Action};
+
+use super::{
+    super::{
+        super::{
+            StoreError,
+            record::{self, Cause, Tripwire, key, link_key, linked_in, links_of, list_key},
+            tables::{Batch, Scan, Space, Tables},
+        },
+        Scene,
+    },
+    list, save,
+};
+
+/// Tripwires that tell of one anchor, at most: more than its owner has relations to alert by.
+const MAX_LINKS: usize = 64;
+
+/// TRP-15: an anchor froze, and the tripwires of its owner tell, each once.
+pub(in super::super) fn tell<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    anchor: &AnchorId,
+    scene: &mut Scene,
+) -> Result<(), StoreError> {
+    let (first, last) = links_of(anchor);
+    let mut linked = Vec::new();
+    batch.scan(Space::State, &first, &last, &mut |key, _| {
+        linked.push(linked_in(key)?);
+        Ok(if linked.len() < MAX_LINKS { Scan::More } else { Scan::Stop })
+    })?;
+    for id in linked {
+        batch.delete(Space::State, link_key(anchor, &id));
+        let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(&id))? else {
+            continue;
+        };
+        if let Some(actions) = batch.load(Space::State, &list_key(&id, Cause::Frozen))? {
+            let actions: Vec<Action> = record::decode_list(&actions)?;
+            list::run(batch, &actions, scene)?;
+        }
+        list::spend(batch, &id, &mut tripwire, Cause::Frozen)?;
+        tripwire.came.frozen = true;
+        tripwire.anchor = None;
+        save(batch, &id, &tripwire);
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Trusted contacts say so.
+//!
+//! Invariants: TRP-13 fewer voices than needed set off nothing, and the relay cannot read the list before; TRP-16 every
+//! voice, right, wrong, late or twice, writes and gets one answer.
+
+use lapwing_wire::{
+    frame::RaiseTrigger,
+    limits::VOICE_DAYS,
+    sharing::Share,
+    tripwire::{SealedList, open_list},
+};
+
+use super::{
+    super::{
+        super::{
+            Outcome, StoreError,
+            record::{Cause, Raised, Tripwire, key, list_key},
+            tables::{Batch, Space, Tables},
+        },
+        Scene,
+    },
+    list, save,
+};
+
+/// TRP-16: takes a voice, and does what the list says once there are enough.
+pub(in super::super) fn raise<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    raise: &RaiseTrigger,
+    mut scene: Scene,
+) -> Result<Outcome, StoreError> {
+    scene.fill(batch);
+    let id = &raise.tripwire;
+    if let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))?
+        && take(&mut tripwire, raise, &scene)
+    {
+        if let Some(actions) = agreed(batch, raise, &tripwire)? {
+            list::run(batch, &actions, &mut scene)?;
+            list::spend(batch, id, &mut tripwire, Cause::Quorum)?;
+            tripwire.came.quorum = true;
+            tripwire.quorum = None;
+        }
+        save(batch, id, &tripwire);
+    }
+    Ok(Outcome::Triggered { appended: scene.appended })
+}
+
+/// Whether the voice is one of the quorum's with its own share; then it counts from today on.
+fn take(tripwire: &mut Tripwire, raise: &RaiseTrigger, scene: &Scene) -> bool {
+    let Some(quorum) = &mut tripwire.quorum else { return false };
+    let hash = raise.share.hash(&raise.tripwire);
+    let own = quorum.voices.iter().find(|voice| voice.key == raise.key && voice.share == hash);
+    let Some(voice) = own.copied() else { return false };
+    let is_fresh = |raised: &Raised| scene.day.value().saturating_sub(raised.day.value()) < VOICE_DAYS;
+    quorum.raised.retain(|raised| is_fresh(raised) && raised.voice != voice);
+    quorum.raised.push(Raised { voice, share: raise.share.clone(), day: scene.day });
+    true
+}
+
+/// What the list says, if enough voices agree.
+fn agreed<T: Tables>(
+    batch: &Batch<'_, T>,
+    raise: &RaiseTrigger,
+    tripwire: &Tripwire,
+) -> Result<Option<Vec<lapwing_wire::tripwire::Action>>, StoreError> {
+    let Some(quorum) = tripwire.quorum.as_ref().filter(|q| q.raised.len() >= usize::from(q.threshold)) else {
+        return Ok(None);
+    };
+    let Some(sealed) = batch.load(Space::State, &list_key(&raise.tripwire, Cause::Quorum))? else {
+        return Ok(None);
+    };
+    let shares: Vec<&Share> = quorum.raised.iter().map(|raised| &raised.share).collect();
+    Ok(open_list(&SealedList::from_bytes(sealed), quorum.threshold, &raise.tripwire, &shares))
+}

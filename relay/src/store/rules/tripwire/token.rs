@@ -1,0 +1,154 @@
+//! A token is presented.
+//!
+//! Invariants: TRP-05 a token writes and commits in any case; TRP-06 it fires once.
+
+use lapwing_wire::{
+    ids::TripwireId,
+    tripwire::{
+        Came, Lookup, Meaning, OpenRecord, OpenStatus, RECORD_LENGTH, SealedList, StatusKey, Token,
+        TokenRecord,
+    },
+};
+
+use super::{
+    super::{
+        super::{
+            StoreError,
+            record::{Cause, Tripwire, key, list_key},
+            tables::{Batch, Scan, Space, Tables},
+        },
+        Scene,
+        access::{self, Cost},
+    },
+    RECORD_OVERHEAD, count, deadline, list, save,
+};
+
+/// Most records that are opened for one token. A token belongs to one vault payload, which belongs to few tripwires;
+/// whoever fills a lookup beyond this has the token.
+const MAX_MATCHES: usize = 64;
+
+/// What the owner may learn, and under which key.
+type Said = Option<(OpenStatus, StatusKey)>;
+
+pub(in super::super) fn present<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    token: &Token,
+    scene: &mut Scene,
+) -> Result<Said, StoreError> {
+    let lot = scene.fill(batch);
+    let mut best = Rank::Fire;
+    let mut said: Vec<(OpenStatus, StatusKey)> = Vec::new();
+    for Match { record, index } in matches(batch, token)? {
+        if record.meaning == Meaning::Fire {
+            fire(batch, &record, index, &token.lookup(), scene)?;
+        }
+        let there: Option<Tripwire> = batch.load_as(Space::State, &key::tripwire(&record.tripwire))?;
+        let status = OpenStatus {
+            serial: there.as_ref().map_or(0, |there| there.serial),
+            fired: there.as_ref().is_some_and(|there| there.fired),
+            came: there.as_ref().map_or(Came::default(), |there| there.came),
+        };
+        if let (Meaning::Renew, Some(there)) = (record.meaning, there) {
+            deadline::renew(batch, &record.tripwire, there)?;
+        }
+        let rank = Rank::of(record.meaning, status);
+        if said.is_empty() || rank > best {
+            best = rank;
+            said.clear();
+        }
+        if rank == best {
+            said.push((status, record.status_key));
+        }
+    }
+    let chosen = match best {
+        // An owner of several plans has one token for all: each answer tells of one that was set off, by lot.
+        Rank::RenewFired => usize::from(lot) % said.len().max(1),
+        Rank::Fire | Rank::Nothing | Rank::Renew => 0,
+    };
+    Ok(said.into_iter().nth(chosen))
+}
+
+/// Which of several matching records the answer speaks of: the greatest. The owner's own records renew; the status keys
+/// of the others are random and nobody reads them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Fire,
+    Nothing,
+    Renew,
+    RenewFired,
+}
+
+impl Rank {
+    fn of(meaning: Meaning, status: OpenStatus) -> Self {
+        match meaning {
+            Meaning::Fire => Self::Fire,
+            Meaning::Nothing => Self::Nothing,
+            Meaning::Renew if status.fired || status.came.any() => Self::RenewFired,
+            Meaning::Renew => Self::Renew,
+        }
+    }
+}
+
+/// A token's record, opened, and its place among its tripwire's.
+struct Match {
+    record: OpenRecord,
+    index: u8,
+}
+
+/// Where a record is kept after its lookup in its key.
+fn place_of(key: &[u8]) -> Option<(TripwireId, u8)> {
+    let (id, index) = key.get(33..)?.split_first_chunk::<32>()?;
+    Some((TripwireId::from_bytes(*id), *index.first()?))
+}
+
+/// The records of a token, opened.
+fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Vec<Match>, StoreError> {
+    let lookup = token.lookup();
+    let (first, last) = key::records(&lookup);
+    let mut found = Vec::new();
+    batch.scan(Space::State, &first, &last, &mut |key, value| {
+        let (owner, index) = place_of(key).ok_or(StoreError::Damaged)?;
+        let record = TokenRecord { lookup, sealed: serde_bytes::ByteBuf::from(value) };
+        // One that names another owner's tripwire means nothing: else it would ask about what is not its own.
+        let own = record.open(token).filter(|record| record.tripwire == owner);
+        found.extend(own.map(|record| Match { record, index }));
+        Ok(if found.len() < MAX_MATCHES { Scan::More } else { Scan::Stop })
+    })?;
+    Ok(found)
+}
+
+/// TRP-06: does what the list says and deletes the list and the record that fired; nothing if it has fired before.
+///
+/// The relay cannot read the tripwire's other records. Those that renew have to stay, for the owner's token. One of another
+/// firing token stays unread until that token comes or the owner arms anew: its list is gone.
+fn fire<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    record: &OpenRecord,
+    index: u8,
+    lookup: &Lookup,
+    scene: &mut Scene,
+) -> Result<(), StoreError> {
+    let id = &record.tripwire;
+    let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
+        return Ok(());
+    };
+    match batch.load(Space::State, &list_key(id, Cause::Token))? {
+        Some(sealed) => match SealedList::from_bytes(sealed).open(id, &record.list_key) {
+            Some(actions) => list::run(batch, &actions, scene)?,
+            None => return Ok(()),
+        },
+        None if tripwire.fired => {}
+        None => return Ok(()),
+    }
+    list::spend(batch, id, &mut tripwire, Cause::Token)?;
+    batch.delete(Space::State, key::record(lookup, id, index));
+    if let Some(own) = tripwire.records.get_mut(usize::from(index)).and_then(Option::take) {
+        debug_assert_eq!(own, *lookup);
+        let freed = count(RECORD_LENGTH + RECORD_OVERHEAD).min(tripwire.charged);
+        tripwire.charged -= freed;
+        access::give(batch, tripwire.access.as_ref(), Cost { bytes: freed, mailboxes: 0 })?;
+    }
+    tripwire.fired = true;
+    save(batch, id, &tripwire);
+    Ok(())
+}

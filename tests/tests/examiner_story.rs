@@ -9,7 +9,7 @@ use lapwing_tests::{
     CHEAP,
     examiner::{
         Blocks, Canary, Report, Search, examine,
-        story::{self, DESTROY, HIDE, PRIVATE, REAL, SHOWN},
+        story::{self, DESTROY, ERASED, HIDE, PRIVATE, REAL, REMOVED, SHOWN, SHOWN_ERASED, Story},
     },
 };
 use lapwing_vault::primitives;
@@ -22,44 +22,74 @@ fn with(blocks: &Blocks, passphrase: &str, words: &[&str], more: &[(String, Vec<
     examine(blocks, &[passphrase.as_bytes().to_vec()], CHEAP, &story::canaries(words), more).0
 }
 
-fn private_is_not_found_and_shown_is(forced: &str) {
+/// Of these words, those that were not found.
+fn missing<'a>(report: &Report, words: &[&'a str]) -> Vec<&'a str> {
+    words.iter().copied().filter(|word| !report.names().contains(word)).collect()
+}
+
+fn nothing(report: &Report) {
+    assert!(report.found.is_empty(), "{report}\n{:#?}", report.found);
+}
+
+fn private_is_not_found_and_shown_is(forced: &str) -> Story {
     let story = story::tell(cheap(), forced);
     let more = story.found_with_bo(forced);
-    let report = with(&story.blocks, forced, &PRIVATE, &more);
-    assert!(report.found.is_empty(), "{report}\n{:#?}", report.found);
+    let unseen = [&PRIVATE[..], &ERASED, &[REAL, HIDE, DESTROY, REMOVED]].concat();
+    nothing(&with(&story.blocks, forced, &unseen, &more));
     // It had something to look at, and looked with eyes that see.
     let report = with(&story.blocks, forced, &SHOWN, &more);
     assert_eq!(report.names().len(), SHOWN.len(), "{report}");
     assert!(report.headers > 40 && report.pages > 100 && report.volumes == 1, "{report}");
+    everywhere_it_looked_it_sees(&story);
     // With the real passphrase and everything there ever was, all of it is found: so it was there to be found.
-    let report = with(&story.blocks, REAL, &PRIVATE, &[]);
-    let missing: Vec<&&str> = PRIVATE.iter().filter(|word| !report.names().contains(word)).collect();
-    assert!(missing.is_empty(), "{missing:?}\n{report}");
-    // An image from before is enough for that.
-    let report = with(&Blocks::of_image(&story.before).unwrap(), REAL, &PRIVATE, &[]);
+    let all = [&PRIVATE[..], &ERASED, &SHOWN_ERASED].concat();
+    let report = with(&story.blocks, REAL, &all, &[]);
+    assert_eq!(missing(&report, &all), Vec::<&str>::new(), "{report}");
+    // An image from before is enough for that, but not for what had been erased.
+    let before = Blocks::of_image(&story.before).unwrap();
+    let report = with(&before, REAL, &PRIVATE, &[]);
     assert!(report.names().len() >= 8, "{report}");
+    nothing(&with(&before, REAL, &[&ERASED[..], &SHOWN_ERASED].concat(), &[]));
+    assert!(with(&before, REMOVED, &PRIVATE, &[]).payloads.is_empty());
     // Of the image from after, the real passphrase opens what was hidden, and nothing of what was destroyed.
-    let report = with(&Blocks::of_image(&story.after).unwrap(), REAL, &PRIVATE, &[]);
+    let after = Blocks::of_image(&story.after).unwrap();
+    let report = with(&after, REAL, &PRIVATE, &[]);
     let opens = forced == HIDE;
     assert_eq!((!report.payloads.is_empty(), report.names().len() >= 8), (opens, opens), "{report}");
+    // What was erased in the cover is not even there for who opens the cover.
+    let report = with(&after, forced, &[&SHOWN[..], &SHOWN_ERASED].concat(), &[]);
+    assert_eq!(missing(&report, &SHOWN), Vec::<&str>::new(), "{report}");
+    assert_eq!(missing(&report, &SHOWN_ERASED), SHOWN_ERASED, "{report}\n{:#?}", report.found);
+    story
+}
+
+/// One word that has to be there is found in every place; nothing lies where nobody put it.
+fn everywhere_it_looked_it_sees(story: &Story) {
+    for control in story.controls() {
+        assert_ne!(control.found, Some(false), "{control:?}");
+        // Core files are another program's on some systems; everything else is always there.
+        assert!(control.found.is_some() || control.place.starts_with("core"), "{control:?}");
+    }
+    assert_eq!(story.strays, Vec::<String>::new());
+    assert_eq!(story.core, [], "a crash leaves no core file");
 }
 
 #[test]
 fn an_examiner_with_the_destroying_passphrase_and_every_block_finds_nothing_private() {
-    private_is_not_found_and_shown_is(DESTROY);
+    let _ = private_is_not_found_and_shown_is(DESTROY);
 }
 
+/// And a process that ended has left no passphrase, no key and no message in its memory.
 #[test]
-fn an_examiner_with_the_hiding_passphrase_and_every_block_finds_nothing_private() {
-    private_is_not_found_and_shown_is(HIDE);
+fn an_examiner_with_the_hiding_passphrase_every_block_and_all_memory_finds_nothing_private() {
+    let story = private_is_not_found_and_shown_is(HIDE);
+    no_process_left_a_passphrase_a_key_or_a_message(&story);
 }
 
 /// What no process may leave in memory: what was typed at the prompt, what came on standard input, every key.
-#[test]
-fn a_process_that_ended_has_left_no_passphrase_no_key_and_no_message_in_its_memory() {
-    let story = story::tell(cheap(), HIDE);
+fn no_process_left_a_passphrase_a_key_or_a_message(story: &Story) {
     let (_, opened) = examine(&story.blocks, &[REAL.as_bytes().to_vec()], CHEAP, &[], &[]);
-    let texts = [&PRIVATE[..], &SHOWN[..], &[REAL, HIDE, DESTROY]].concat();
+    let texts = [&PRIVATE[..], &SHOWN, &ERASED, &SHOWN_ERASED, &[REAL, HIDE, DESTROY, REMOVED]].concat();
     let mut canaries = story::canaries(&texts);
     let mut key = |name: String, bytes: &[u8; 32]| canaries.push(Canary::Bytes(name, bytes.to_vec()));
     for (region, volume) in &opened.volumes {

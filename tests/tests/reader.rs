@@ -23,6 +23,27 @@ fn told(person: &Person, chat: &str) -> Vec<(String, String)> {
     messages.iter().map(|message| (writer(message), text(message, "text"))).collect()
 }
 
+/// Without Python the comparison fails, unless somebody says that it is to be left out; then it says so.
+#[test]
+fn the_comparison_is_left_out_only_when_that_is_said_and_says_so() {
+    let with = |said: &str| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_reader_written_from_the_documents_opens_a_vault_of_the_program",
+                "--nocapture",
+            ])
+            .env(reader::LEAVE_OUT, said)
+            .env("PATH", "")
+            .env_remove("LAPWING_BIN")
+            .env_remove("LAPWING_RELAY_BIN")
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).contains("LEFT OUT"))
+    };
+    assert_eq!((with("1"), with("0")), ((true, true), (false, false)));
+}
+
 #[test]
 fn a_reader_written_from_the_documents_opens_a_vault_of_the_program() {
     if reader::left_out() {

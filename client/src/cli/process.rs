@@ -15,6 +15,7 @@ use super::{
 use crate::{
     client::World,
     clock,
+    driver::Clock,
     error::Error,
     net::{Options, QuicTransport},
 };
@@ -23,6 +24,12 @@ use crate::{
 /// [`Cost::FORMAT_1`], and a vault made with one cost opens with no other.
 #[must_use]
 pub fn run(cost: Cost) -> ExitCode {
+    run_at(cost, Arc::new(clock::now))
+}
+
+/// As [`run`], at the time that this clock shows: for tests of what happens later.
+#[must_use]
+pub fn run_at(cost: Cost, clock: Clock) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -44,7 +51,7 @@ pub fn run(cost: Cost) -> ExitCode {
     if harden_process().is_err() {
         output.warn("this system does not let lapwing forbid memory dumps; run: lapwing doctor");
     }
-    let exit = match carry_out(cli, output, cost) {
+    let exit = match carry_out(cli, output, cost, clock) {
         Ok(exit) => exit.into(),
         Err((output, error)) => {
             output.fail(&error);
@@ -56,7 +63,7 @@ pub fn run(cost: Cost) -> ExitCode {
     exit
 }
 
-fn carry_out(cli: Cli, output: Output, cost: Cost) -> Result<Exit, (Output, Error)> {
+fn carry_out(cli: Cli, output: Output, cost: Cost, clock: Clock) -> Result<Exit, (Output, Error)> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(_) => {
@@ -77,11 +84,7 @@ fn carry_out(cli: Cli, output: Output, cost: Cost) -> Result<Exit, (Output, Erro
     let mut shell = Shell {
         output,
         prompt: Box::new(FromDescriptors::new(descriptors, Terminal::new())),
-        world: World {
-            cost,
-            transport: Arc::new(QuicTransport::new(Options::default())),
-            clock: Arc::new(clock::now),
-        },
+        world: World { cost, transport: Arc::new(QuicTransport::new(Options::default())), clock },
         vault,
         compartment: cli.global.compartment,
         offline: cli.global.offline,

@@ -12,7 +12,11 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use lapwing_tests::{
     CHEAP,
-    examiner::{Blocks, Canary, Report, examine, record, story, timing},
+    examiner::{
+        Blocks, Canary, Report, examine, record, snapshots,
+        story::{self, Story},
+        timing,
+    },
     trace::{self, End, Plan},
 };
 use lapwing_vault::Cost;
@@ -34,6 +38,8 @@ struct Cli {
 enum Command {
     /// Examine images and logs of writes
     Examine(ExamineArgs),
+    /// Tell which parts changed between several images: what nobody needs a passphrase for
+    Compare(CompareArgs),
     /// Run a program and log every byte that it writes to a container
     Record(RecordArgs),
     /// Play a whole story on real processes, with a relay, and examine what is left of it
@@ -63,6 +69,16 @@ struct ExamineArgs {
     #[arg(long)]
     cheap: bool,
     /// Write the report as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// An image of the container, or a folder of images in the order of their names; oldest first
+    #[arg(long = "image", value_name = "PATH", required = true)]
+    images: Vec<PathBuf>,
+    /// Write lines of JSON
     #[arg(long)]
     json: bool,
 }
@@ -109,6 +125,7 @@ enum Ending {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Examine(args) => examine_images(&args),
+        Command::Compare(args) => compare_images(&args),
         Command::Record(args) => record_writes(&args),
         Command::Story(args) => tell(&args),
         Command::Timing(args) => measure(&args),
@@ -162,6 +179,28 @@ fn examine_images(args: &ExamineArgs) -> io::Result<ExitCode> {
     let (report, _) = examine(&blocks, &passphrases, cost, &canaries, &more);
     show(&report, args.json)?;
     Ok(ExitCode::from(u8::from(!report.found.is_empty())))
+}
+
+/// Which parts of the container changed from image to image.
+fn compare_images(args: &CompareArgs) -> io::Result<ExitCode> {
+    let mut images = Vec::new();
+    for path in &args.images {
+        for file in files(path).map_err(at(path))? {
+            images.push(whole(&file)?);
+        }
+    }
+    let changes = snapshots::compare(&images)
+        .filter(|changes| !changes.is_empty())
+        .ok_or_else(|| problem("two images at least are needed, of one container and thus of one size"))?;
+    let mut out = io::stdout().lock();
+    for (number, change) in changes.iter().enumerate() {
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(change)?)?;
+        } else {
+            writeln!(out, "image {} to {}: {change}", number + 1, number + 2)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(report: &Report, json: bool) -> io::Result<()> {
@@ -242,8 +281,7 @@ fn record_writes(args: &RecordArgs) -> io::Result<ExitCode> {
     })
 }
 
-/// The story, and three examinations of what is left: who has the SOS passphrase and looks for what was private, the
-/// same looking for what was shown, and who has the real passphrase and everything from before.
+/// The story, and five examinations of what is left.
 fn tell(args: &StoryArgs) -> io::Result<ExitCode> {
     let program = beside("lapwing-cheap")?;
     let forced = match args.ends {
@@ -252,36 +290,83 @@ fn tell(args: &StoryArgs) -> io::Result<ExitCode> {
     };
     let story = story::tell(&program, forced);
     let more = story.found_with_bo(forced);
-    let look = |passphrase: &str, words: &[&str], more: &[(String, Vec<u8>)]| {
-        examine(&story.blocks, &[passphrase.as_bytes().to_vec()], CHEAP, &story::canaries(words), more).0
+    let look = |blocks: &Blocks, passphrase: &str, words: &[&str], more: &[(String, Vec<u8>)]| {
+        examine(blocks, &[passphrase.as_bytes().to_vec()], CHEAP, &story::canaries(words), more).0
     };
-    let private = look(forced, &story::PRIVATE, &more);
-    let shown = look(forced, &story::SHOWN, &more);
-    let owner = look(story::REAL, &story::PRIVATE, &[]);
+    let image = |bytes: &[u8]| Blocks::of_image(bytes).ok_or_else(|| problem("the story left no container"));
+    let typed = [story::REAL, story::HIDE, story::DESTROY, story::REMOVED];
+    let unseen = [&story::PRIVATE[..], &story::ERASED, &typed].concat();
+    let erased = [&story::ERASED[..], &story::SHOWN_ERASED].concat();
+    let everything = [&story::PRIVATE[..], &erased].concat();
+    // Title, report, and whether all words must be found (or none).
     let parts = [
         (
-            "1. WHO HAS THE SOS PASSPHRASE, LOOKING FOR WHAT THE COVER DOES NOT SHOW (nothing must be found)",
-            &private,
+            "WHO HAS THE SOS PASSPHRASE, LOOKING FOR WHAT THE COVER DOES NOT SHOW, AND FOR PASSPHRASES",
+            look(&story.blocks, forced, &unseen, &more),
+            None,
         ),
         (
-            "2. THE SAME, LOOKING FOR WHAT THE COVER SHOWS (everything must be found: the search works)",
-            &shown,
+            "THE SAME, LOOKING FOR WHAT THE COVER SHOWS",
+            look(&story.blocks, forced, &story::SHOWN, &more),
+            Some(story::SHOWN.len()),
         ),
         (
-            "3. WHO HAS THE REAL PASSPHRASE AND ALL OLD BLOCKS (everything must be found: it was there)",
-            &owner,
+            "WHO HAS THE REAL PASSPHRASE AND ALL OLD BLOCKS",
+            look(&story.blocks, story::REAL, &everything, &[]),
+            Some(everything.len()),
+        ),
+        (
+            "WHO HAS THE REAL PASSPHRASE AND THE FILE AS IT WAS BEFORE THE FORCED UNLOCK, LOOKING FOR WHAT HAD BEEN ERASED",
+            look(&image(&story.before)?, story::REAL, &erased, &[]),
+            None,
+        ),
+        (
+            "WHO HAS THE SOS PASSPHRASE AND THE FILE AS IT IS AT THE END, LOOKING FOR WHAT HAD BEEN ERASED IN THE COVER",
+            look(&image(&story.after)?, forced, &story::SHOWN_ERASED, &[]),
+            None,
         ),
     ];
-    for (title, report) in parts {
-        if !args.json {
-            writeln!(io::stdout(), "{title}\n")?;
+    let mut as_promised = story.strays.is_empty() && story.core.is_empty();
+    for (number, (title, report, wanted)) in parts.iter().enumerate() {
+        let found = report.names().len();
+        as_promised &= found == wanted.unwrap_or_default();
+        if args.json {
+            show(report, true)?;
+            continue;
         }
-        show(report, args.json)?;
+        let must =
+            if wanted.is_some() { "all must be found: the search works" } else { "nothing must be found" };
+        writeln!(io::stdout(), "{}. {title}\n({must})\n", number + 1)?;
+        show(report, false)?;
     }
-    let as_promised = private.found.is_empty()
-        && shown.names().len() == story::SHOWN.len()
-        && owner.names().len() == story::PRIVATE.len();
+    as_promised &= story.controls().iter().all(|control| control.found != Some(false));
+    if !args.json {
+        tell_controls(&story, as_promised)?;
+    }
     Ok(ExitCode::from(u8::from(!as_promised)))
+}
+
+/// That the eyes see in every place, and what else was looked at.
+fn tell_controls(story: &Story, as_promised: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "6. ONE WORD IN EVERY OTHER PLACE THAT WAS SEARCHED\n(each must be found: the search works there)\n"
+    )?;
+    for control in story.controls() {
+        let found = match control.found {
+            Some(true) => "found",
+            Some(false) => "NOT FOUND",
+            None => "not looked at: this computer leaves no such file",
+        };
+        writeln!(out, "  {}: {:?} {found}", control.place, control.word)?;
+    }
+    let none_or = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let cores: Vec<String> = story.core.iter().map(|(name, _)| name.clone()).collect();
+    writeln!(out, "\n  Core files after a crash of lapwing, where they were allowed: {}.", none_or(&cores))?;
+    writeln!(out, "  Files in the home folder that nobody expects there: {}.", none_or(&story.strays))?;
+    let verdict = if as_promised { "Everything is as it was promised." } else { "NOT AS PROMISED." };
+    writeln!(out, "\n{verdict}")
 }
 
 /// Nothing is judged: a computer that does other things differs from itself.

@@ -86,6 +86,11 @@ impl Geometry {
         Some(Self { size, places })
     }
 
+    /// All places with where they begin and their lengths, in order.
+    pub(super) fn places(&self) -> &[(Place, u64, u64)] {
+        &self.places
+    }
+
     /// The region in which a byte lies, and where it begins; `None` before and after the regions.
     #[must_use]
     pub fn region_of(&self, offset: u64) -> Option<(u8, u64)> {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use aho_corasick::AhoCorasick;
 use data_encoding::{BASE64, Encoding};
-use memchr::memmem::Finder;
 
 /// Something planted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,15 +28,36 @@ impl Canary {
 /// Looks for many canaries at once, in every form in which programs write things down: as it is, in other case, as
 /// UTF-16 of both orders, as hexadecimal digits, and as base64 from each of its three places.
 pub struct Search {
-    patterns: Vec<Pattern>,
+    /// Compared with a copy in lower case.
+    folded: Patterns,
+    exact: Patterns,
 }
 
-struct Pattern {
-    canary: usize,
-    form: &'static str,
-    /// Compared with a copy in lower case.
-    folded: bool,
-    finder: Finder<'static>,
+/// Many byte strings that are looked for in one pass.
+struct Patterns {
+    /// What each is: the number of a canary, and its writing.
+    meaning: Vec<(usize, &'static str)>,
+    /// There is one, unless there were thousands of millions of bytes to look for.
+    finder: Option<AhoCorasick>,
+}
+
+impl Patterns {
+    fn new(all: Vec<(usize, &'static str, Vec<u8>)>) -> Self {
+        let finder = AhoCorasick::new(all.iter().map(|(_, _, bytes)| bytes)).ok();
+        assert!(finder.is_some(), "fewer words have to be looked for at once");
+        Self { meaning: all.into_iter().map(|(canary, form, _)| (canary, form)).collect(), finder }
+    }
+
+    fn hits(&self, bytes: &[u8], hits: &mut Vec<Hit>) {
+        let mut seen = vec![false; self.meaning.len()];
+        for found in self.finder.iter().flat_map(|finder| finder.find_overlapping_iter(bytes)) {
+            let pattern = found.pattern().as_usize();
+            if !std::mem::replace(&mut seen[pattern], true) {
+                let (canary, form) = self.meaning[pattern];
+                hits.push(Hit { canary, form, at: found.start() });
+            }
+        }
+    }
 }
 
 /// Where a canary was found.
@@ -54,9 +75,10 @@ impl Search {
     /// For these canaries. Shorter than five bytes they are found anywhere by chance.
     #[must_use]
     pub fn new(canaries: &[Canary]) -> Self {
-        let mut patterns = Vec::new();
-        let mut add = |canary, form, folded, bytes: &[u8]| {
-            patterns.push(Pattern { canary, form, folded, finder: Finder::new(bytes).into_owned() });
+        let (mut folded, mut exact) = (Vec::new(), Vec::new());
+        let mut add = |canary: usize, form: &'static str, fold: bool, bytes: &[u8]| {
+            let patterns = if fold { &mut folded } else { &mut exact };
+            patterns.push((canary, form, bytes.to_vec()));
         };
         for (number, canary) in canaries.iter().enumerate() {
             let (bytes, text) = match canary {
@@ -72,28 +94,25 @@ impl Search {
                 add(number, "UTF-16BE", true, &wide(u16::to_be_bytes));
             }
             // As written, for words: who encodes does not fold.
-            let exact = text.map_or(bytes, |text| text.clone().into_bytes());
-            let hex = exact.iter().fold(String::new(), |mut hex, byte| {
+            let written = text.map_or(bytes, |text| text.clone().into_bytes());
+            let hex = written.iter().fold(String::new(), |mut hex, byte| {
                 let _ = write!(hex, "{byte:02x}");
                 hex
             });
             add(number, "hexadecimal", true, hex.as_bytes());
             for place in 0..3 {
-                add(number, "base64", false, base64_core(&BASE64, &exact, place).as_bytes());
+                add(number, "base64", false, base64_core(&BASE64, &written, place).as_bytes());
             }
         }
-        Self { patterns }
+        Self { folded: Patterns::new(folded), exact: Patterns::new(exact) }
     }
 
     /// Every canary and form that stands in `bytes`, once each.
     #[must_use]
     pub fn hits(&self, bytes: &[u8]) -> Vec<Hit> {
-        let folded = bytes.to_ascii_lowercase();
-        let found = self.patterns.iter().filter_map(|pattern| {
-            let at = pattern.finder.find(if pattern.folded { &folded } else { bytes })?;
-            Some(Hit { canary: pattern.canary, form: pattern.form, at })
-        });
-        let mut hits: Vec<Hit> = found.collect();
+        let mut hits = Vec::new();
+        self.folded.hits(&bytes.to_ascii_lowercase(), &mut hits);
+        self.exact.hits(bytes, &mut hits);
         hits.sort();
         hits.dedup_by_key(|hit| (hit.canary, hit.form));
         hits

@@ -11,19 +11,24 @@
 //! | --- | --- |
 //! | [`blocks`] | every version of every block |
 //! | [`reader`] | opens them |
+//! | [`desk`] | a person at a terminal, of whom everything is kept |
 //! | [`payload`] | what stands in opened bytes |
 //! | [`canary`] | what is looked for |
 //! | [`report`] | what is told |
 //! | [`record`] | logs of writes, as files |
+//! | [`snapshots`] | which parts changed between several images |
 //! | [`story`] | a story on real processes, to be examined |
 //! | [`timing`] | wall time of unlocks, measured and compared |
 
 pub mod blocks;
 pub mod canary;
+#[expect(clippy::expect_used, clippy::panic, reason = "a desk that cannot be sat at is a failed test")]
+pub mod desk;
 pub mod payload;
 pub mod reader;
 pub mod record;
 pub mod report;
+pub mod snapshots;
 #[expect(clippy::expect_used, clippy::panic, reason = "a story that cannot be told is a failed test")]
 pub mod story;
 pub mod timing;

@@ -9,7 +9,7 @@ pub struct SendArgs {
     pub chat: String,
     /// The text, or - to read it from standard input
     ///
-    /// Standard input leaves no trace in the shell's history: echo "at the ford" | lapwing send anna -
+    /// Standard input leaves no trace in the shell's history: lapwing send anna - ; type the text, then Enter and Ctrl-D
     #[arg(value_name = "-|TEXT", required_unless_present = "draft", conflicts_with = "draft")]
     pub text: Option<String>,
     /// Send the draft of this chat

@@ -7,8 +7,8 @@ use clap::Args;
 pub struct SearchArgs {
     /// The text, or - to read it from standard input
     ///
-    /// Upper and lower case are taken for equal. Standard input leaves no trace in the shell's history:
-    /// echo "ford" | lapwing search -
+    /// Upper and lower case are taken for equal. Standard input leaves no trace in the shell's history: lapwing search - ;
+    /// type the text, then Enter and Ctrl-D
     #[arg(value_name = "-|TEXT")]
     pub text: String,
     /// Look in this chat only

@@ -86,6 +86,7 @@ pub(super) fn file(host: &dyn Host, file: &File, now: Timestamp) -> Vec<Finding>
         backups(host),
         space(&facts),
         clock(&facts, now),
+        time_source(host),
     ]
 }
 
@@ -144,7 +145,14 @@ fn system(host: &dyn Host, path: &str) -> Finding {
             format!(
                 "the file system ({kind}) keeps old versions of what is written (copy on write, snapshots)"
             ),
-            "move the vault to ext4 or xfs: what is destroyed in it stays in old blocks otherwise",
+            match kind {
+                // Without checksums btrfs writes in place, but for what a snapshot holds.
+                "btrfs" => {
+                    "move the vault to ext4 or xfs; or make an empty folder, run chattr +C on it, copy the vault into it and \
+                     overwrite the old one; take no snapshot of it"
+                }
+                _ => "move the vault to ext4 or xfs: what is destroyed in it stays in old blocks otherwise",
+            },
         );
     }
     if REMOTE.contains(&kind) || kind.starts_with("fuse.") || kind == "fuse" {
@@ -169,8 +177,41 @@ const SNAPSHOT_TOOLS: [(&str, &str); 3] = [
     ("/etc/sanoid/sanoid.conf", "sanoid"),
 ];
 
+/// Endings of names that LVM gives to devices below one of which it keeps, or may keep, old versions (lvm2,
+/// `lib/activate`).
+const BELOW_SNAPSHOTS: [(&str, &str); 3] = [
+    ("-real", "LVM keeps a snapshot of the disk that the vault lies on"),
+    ("-cow", "the vault lies on a snapshot that LVM keeps"),
+    ("-tpool", "the vault lies on a thin volume of LVM, of which snapshots take nothing to make"),
+];
+
+/// What LVM does with the disk that the vault lies on.
+fn thin(host: &dyn Host, path: &Path) -> Option<&'static str> {
+    let mounts = Mounts::of(host);
+    let device = host.real(&mounts.over(&path.to_string_lossy())?.source)?;
+    let below = ids_below(host, device.trim_start_matches("/dev/"), 4);
+    let found = BELOW_SNAPSHOTS.iter().find(|(ending, _)| below.iter().any(|id| id.ends_with(ending)));
+    found.map(|(_, what)| *what)
+}
+
+/// Names that the device mapper gives to what lies below a block device; `depth` bounds what a broken system may pretend.
+fn ids_below(host: &dyn Host, name: &str, depth: u8) -> Vec<String> {
+    let block = format!("/sys/class/block/{name}");
+    let below = if depth > 0 { host.names(&format!("{block}/slaves")) } else { Vec::new() };
+    let deeper = below.iter().flat_map(|name| ids_below(host, name, depth - 1));
+    let own = host.text(&format!("{block}/dm/uuid")).map(|id| id.trim().to_owned());
+    own.into_iter().chain(deeper).collect()
+}
+
 fn snapshots(host: &dyn Host, path: &Path) -> Finding {
     let hint = "exclude the vault's folder from them; a snapshot is an old copy, which opens with the passphrase of then";
+    if let Some(what) = thin(host, path) {
+        return Finding::care(
+            "snapshots",
+            what,
+            "see what there is with: lvs; remove old ones with: lvremove; or move the vault to another disk",
+        );
+    }
     for folder in path.ancestors().skip(1) {
         let folder = folder.to_string_lossy();
         if let Some(mark) = SNAPSHOTS.iter().find(|mark| host.exists(&join(&folder, mark))) {
@@ -309,6 +350,31 @@ fn clock(facts: &Facts, now: Timestamp) -> Finding {
     Finding::well("clock", "the clock is not behind the vault's last change")
 }
 
+/// Left by what sets the clock from the network, as soon as it has, or as long as it runs.
+const TIME_SOURCES: [&str; 6] = [
+    "/run/systemd/timesync/synchronized",
+    "/run/chrony/chronyd.pid",
+    "/run/chronyd.pid",
+    "/run/ntpd.pid",
+    "/run/openntpd.pid",
+    "/run/ntpsec/ntpd.pid",
+];
+
+fn time_source(host: &dyn Host) -> Finding {
+    if TIME_SOURCES.iter().any(|mark| host.exists(mark)) {
+        return Finding::well("time source", "the clock is set from the network");
+    }
+    // Only where one would know: other systems keep no such marks.
+    if host.exists("/run/systemd/system") {
+        return Finding::care(
+            "time source",
+            "nothing sets the computer's clock from the network, or it has not succeeded yet",
+            "run: timedatectl set-ntp true; timers erase by this clock, and tickets end by it",
+        );
+    }
+    Finding::well("time source", "this system does not say what sets its clock")
+}
+
 fn join(folder: &str, name: &str) -> String {
     format!("{}/{name}", folder.trim_end_matches('/'))
 }
@@ -384,6 +450,38 @@ mod tests {
             let mounts = format!("1 1 8:1 / / rw - {kind} /dev/sda1 rw");
             let host = Pretend::default().file("/proc/self/mountinfo", &mounts);
             assert_eq!(system(&host, "/home/vault").ok, ok, "{kind}");
+        }
+    }
+
+    #[test]
+    fn volumes_that_keep_old_versions_are_told_apart() {
+        let host = |below: &str| {
+            Pretend::default()
+                .file("/proc/self/mountinfo", "1 1 8:1 / / rw - ext4 /dev/mapper/vg-home rw")
+                .link("/dev/mapper/vg-home", "/dev/dm-1")
+                .file("/sys/class/block/dm-1/dm/uuid", "LVM-abc\n")
+                .file("/sys/class/block/dm-1/slaves/dm-0/x", "")
+                .file("/sys/class/block/dm-0/dm/uuid", below)
+        };
+        for (below, ok) in [
+            ("LVM-abc-tpool\n", false),
+            ("LVM-abc-real\n", false),
+            ("LVM-abc-cow", false),
+            ("CRYPT-LUKS2-x", true),
+        ] {
+            let found = snapshots(&host(below), Path::new("/home/ana/vault"));
+            assert_eq!((found.ok, found.hint.contains("lvs")), (ok, !ok), "{below}");
+        }
+        let btrfs = Pretend::default().file("/proc/self/mountinfo", "1 1 0:1 / / rw - btrfs /dev/sda1 rw");
+        assert!(system(&btrfs, "/home/vault").hint.contains("chattr +C"));
+    }
+
+    #[test]
+    fn a_clock_that_nothing_sets_is_found() {
+        let systemd = || Pretend::default().file("/run/systemd/system/x", "");
+        assert!(time_source(&Pretend::default()).ok && !time_source(&systemd()).ok);
+        for mark in TIME_SOURCES {
+            assert!(time_source(&systemd().file(mark, "")).ok, "{mark}");
         }
     }
 

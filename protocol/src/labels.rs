@@ -91,6 +91,12 @@ pub const SEALED_CHAIN: Label = Label::new("lapwing/1 sealed chain");
 /// Tag of a refused renewal (RNW-06).
 pub const RENEWAL_REFUSED: Label = Label::new("lapwing/1 renewal refused");
 
+/// Derives what is evaluated at an anchor from a vault's root key (ANC-15).
+pub const ANCHOR_INPUT: Label = Label::new("lapwing/1 input of an anchor");
+
+/// Derives an anchored slot's key from the slot's own and the share (ANC-15).
+pub const ANCHORED_SLOT: Label = Label::new("lapwing/1 anchored slot key");
+
 /// All labels of this crate, for the uniqueness test and for other crates' uniqueness tests.
 pub const ALL: &[Label] = &[
     DIRECT_BINDING,
@@ -114,6 +120,8 @@ pub const ALL: &[Label] = &[
     GROUP_MESSAGE,
     SEALED_CHAIN,
     RENEWAL_REFUSED,
+    ANCHOR_INPUT,
+    ANCHORED_SLOT,
 ];
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | [`envelope`] | what a relay carries: sealed, in four sizes |
 //! | [`content`] | what an opened message contains |
 //! | [`timer`] | how long messages are kept once they were shown |
+//! | [`anchor`] | opening a vault with a part of its keys at a relay |
 //! | [`alert`] | alerts, and what makes a trusted contact |
 //! | [`group`] | membership as a signed chain, epochs, logs, group messages |
 //! | [`renewal`] | beginning a session anew with somebody who is known |
@@ -26,6 +27,7 @@
 //! | [`labels`] | every domain-separation label |
 
 pub mod alert;
+pub mod anchor;
 mod codec;
 pub mod content;
 pub mod envelope;

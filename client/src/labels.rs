@@ -2,6 +2,8 @@
 
 /// Seals message bodies.
 pub(crate) const MESSAGE_BODY: &[u8] = b"lapwing/1 message body";
+/// Seals what names and opens the file of a message.
+pub(crate) const MESSAGE_FILE: &[u8] = b"lapwing/1 file of a message";
 /// Tells whether a plan has to be armed anew.
 pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";
 /// Names the record of an alert that came.

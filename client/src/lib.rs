@@ -5,6 +5,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`cli`] | commands, prompts, output |
+//! | [`attach`] | files that are sent and fetched |
 //! | [`backup`] | the bytes of a backup |
 //! | [`client`] | an unlocked vault: its compartments, its relays, its passphrases |
 //! | [`driver`] | the only place that awaits: between engine, store and relays |
@@ -14,6 +15,7 @@
 //! | [`words`] | passphrases drawn at random |
 //! | [`clock`], [`untrusted`], [`error`] | the system's clock, peers' text, what went wrong |
 
+pub mod attach;
 pub mod backup;
 pub mod cli;
 pub mod client;

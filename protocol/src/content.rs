@@ -9,6 +9,7 @@
 //! "ready"         null
 //! "text"          text, at most 16,000 bytes of UTF-8
 //! "timer"         see timer.rs
+//! "file"          see attachment/
 //! "trust_request" "trust_accept" "trust_remove" "alert_ack"                  see alert.rs
 //! "group_invite" "group_join" "group_welcome" "group_decline"               see group/invite.rs
 //! ```
@@ -32,6 +33,7 @@ use zeroize::Zeroize;
 
 use crate::{
     alert::{AlertAck, TrustAnswer, TrustRequest},
+    attachment::Attachment,
     group::{GroupDecline, GroupInvite, GroupJoin, GroupWelcome, MAX_NAME},
     renewal::{RenewalTicket, Successor},
     route::{RawRoute, Route},
@@ -100,6 +102,8 @@ pub enum Body {
     Ready,
     /// Text from one person to others. Untrusted: never print it without escaping.
     Text(String),
+    /// A file from one person to others, and what is said with it.
+    File(Attachment),
     /// How long the sender wants messages of this chat to be kept once they were shown.
     Timer(Timer),
     /// Asks the peer to be a trusted contact.
@@ -215,6 +219,7 @@ impl Body {
             Self::Route(_) => "route",
             Self::Ready => "ready",
             Self::Text(_) => "text",
+            Self::File(_) => "file",
             Self::Timer(_) => "timer",
             Self::TrustRequest(_) => "trust_request",
             Self::TrustAccept(_) => "trust_accept",
@@ -243,6 +248,7 @@ impl Body {
                 check_text(text, ContentError::TooLong)?;
                 codec::encode(text)
             }
+            Self::File(attachment) => codec::encode(&attachment.raw()?),
             Self::Timer(timer) => codec::encode(&timer.raw()),
             Self::TrustRequest(request) => codec::encode(&request.raw()),
             Self::TrustAccept(answer) | Self::TrustRemove(answer) => codec::encode(answer),
@@ -278,6 +284,7 @@ impl Body {
                 check_text(&text, ContentError::Malformed)?;
                 Self::Text(text)
             }
+            "file" => Self::File(Attachment::from_raw(part(body)?)?),
             "timer" => Self::Timer(Timer::from_raw(&part(body)?)?),
             "trust_request" => Self::TrustRequest(TrustRequest::from_raw(part(body)?)),
             "trust_accept" => Self::TrustAccept(part(body)?),
@@ -381,9 +388,17 @@ mod tests {
         let back = Content::decode(&raw("poll", &[0xff, 0x00])).unwrap();
         assert!(matches!(&back.body, Body::Unsupported { kind } if kind == "poll"));
         assert_eq!(back.encode().unwrap_err(), ContentError::Unsupported);
-        for kind in
-            ["hello", "route", "text", "timer", "trust_request", "group_join", "group_welcome", "alert_ack"]
-        {
+        for kind in [
+            "hello",
+            "route",
+            "text",
+            "file",
+            "timer",
+            "trust_request",
+            "group_join",
+            "group_welcome",
+            "alert_ack",
+        ] {
             assert_eq!(Content::decode(&raw(kind, &[0xf6])).unwrap_err(), ContentError::Malformed, "{kind}");
             assert_eq!(Content::decode(&raw(kind, &[])).unwrap_err(), ContentError::Malformed, "{kind}");
         }

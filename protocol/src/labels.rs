@@ -97,6 +97,12 @@ pub const ANCHOR_INPUT: Label = Label::new("lapwing/1 input of an anchor");
 /// Derives an anchored slot's key from the slot's own and the share (ANC-15).
 pub const ANCHORED_SLOT: Label = Label::new("lapwing/1 anchored slot key");
 
+/// Derives the two keys of a file from its attachment's key (ATT-01).
+pub const FILE_KEYS: Label = Label::new("lapwing/1 keys of a file");
+
+/// Associated data of a file's chunks (ATT-01).
+pub const FILE_CHUNK: Label = Label::new("lapwing/1 chunk of a file");
+
 /// All labels of this crate, for the uniqueness test and for other crates' uniqueness tests.
 pub const ALL: &[Label] = &[
     DIRECT_BINDING,
@@ -122,6 +128,8 @@ pub const ALL: &[Label] = &[
     RENEWAL_REFUSED,
     ANCHOR_INPUT,
     ANCHORED_SLOT,
+    FILE_KEYS,
+    FILE_CHUNK,
 ];
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! | [`route`] | where and how to send to somebody |
 //! | [`envelope`] | what a relay carries: sealed, in four sizes |
 //! | [`content`] | what an opened message contains |
+//! | [`attachment`] | files that are sent with messages |
 //! | [`timer`] | how long messages are kept once they were shown |
 //! | [`anchor`] | opening a vault with a part of its keys at a relay |
 //! | [`alert`] | alerts, and what makes a trusted contact |
@@ -28,6 +29,7 @@
 
 pub mod alert;
 pub mod anchor;
+pub mod attachment;
 mod codec;
 pub mod content;
 pub mod envelope;

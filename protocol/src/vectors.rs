@@ -17,6 +17,7 @@ use crate::{
         Alert, AlertAck, AlertId, AlertKey, Cause, Kind, Quarantine, Status, TrustAnswer, TrustId,
         TrustRequest,
     },
+    attachment::{Attachment, AttachmentKey, FileName, MediaType},
     content::{Body, Content, Hello, MessageId},
     envelope::{self, EnvelopeKey},
     group::{
@@ -94,6 +95,18 @@ fn renewal_ticket() -> RenewalTicket {
     RenewalTicket::new(&bundle, &mut rng).unwrap()
 }
 
+fn attachment() -> Attachment {
+    Attachment {
+        relay: relay(),
+        hash: BlobHash::from_bytes([4; 32]),
+        key: AttachmentKey::from_bytes([5; 32]),
+        size: 123_456,
+        name: FileName::of("встреча.jpg"),
+        media: MediaType::parse("image/jpeg"),
+        text: "look".to_owned(),
+    }
+}
+
 /// One body of every kind.
 pub(crate) fn bodies() -> Vec<Body> {
     let trust = TrustId::from_bytes([1; 16]);
@@ -103,6 +116,7 @@ pub(crate) fn bodies() -> Vec<Body> {
         Body::Route(route(2)),
         Body::Ready,
         Body::Text("hello, мир".to_owned()),
+        Body::File(attachment()),
         Body::Timer(Timer { lifetime: Lifetime::from_secs(3600), number: 1_800_000_000_000 }),
         Body::TrustRequest(trust_request()),
         Body::TrustAccept(TrustAnswer { trust }),
@@ -217,6 +231,12 @@ fn all() -> BTreeMap<String, String> {
     let refusal = renewal::refuse(&TicketSecret::from_bytes([1; 32]), &[2; 32]);
     out.insert("renewal refusal".to_owned(), refusal);
     out.insert("ticket bundle hash".to_owned(), BlobHash::of(&blob).as_bytes().to_vec());
+    // Computed by another program too, from docs/protocol-attachments.md.
+    let chunks = Attachment { size: 11, ..attachment() }.chunks().unwrap();
+    let mut chunk = Vec::new();
+    chunks.seal(0, b"eleven here", &mut chunk).unwrap();
+    out.insert("file blob hash".to_owned(), BlobHash::of(&chunk).as_bytes().to_vec());
+    out.insert("file chunk begins".to_owned(), chunk[..48].to_vec());
     out.into_iter().map(|(name, bytes)| (name, hex(&bytes))).collect()
 }
 

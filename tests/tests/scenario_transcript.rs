@@ -176,6 +176,36 @@ async fn messages(stage: &mut Stage) {
     stage.settles(ana).await;
     let heard = stage.ana.heard("owner");
     assert_eq!(heard, ["four", "five", "six"], "what is typed in any of them arrives");
+    files(stage).await;
+}
+
+/// A file of the source: its path is the same in every story.
+const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+async fn files(stage: &mut Stage) {
+    // The same path in every story: what is typed must be the same.
+    let out = std::env::temp_dir().join(format!("lapwing-story-{}", std::process::id()));
+    for words in [
+        ["send", "ana", "--attach", TEXT].as_slice(),
+        &["--json", "send", "ana", "with words", "--attach", TEXT, "--name", "list.txt"],
+        &["--offline", "send", "ana", "--attach", TEXT],
+        &["send", "ana", "--attach", "/nowhere"],
+        &["read", "ana", "--last", "3"],
+        &["sync"],
+        &["--json", "read", "ana", "--last", "3"],
+        &["chat", "fetch", "ana", "1"],
+        &["chat", "fetch", "ana", "999"],
+        &["--offline", "chat", "fetch", "ana", "1"],
+    ] {
+        stage.types(words).await;
+    }
+    // The number depends on what the vault had before.
+    let read = stage.types(&["--json", "read", "ana", "--last", "1"]).await;
+    let order = read.stdout.split("\"order\":").nth(1).and_then(|rest| rest.split(',').next());
+    let order = order.expect("a number").to_owned();
+    stage.must(&["--json", "chat", "fetch", "ana", &order, "--out", &out.display().to_string()]).await;
+    assert_eq!(std::fs::read(&out).ok(), std::fs::read(TEXT).ok(), "a file is fetched in any of them");
+    std::fs::remove_file(&out).expect("what was fetched");
 }
 
 async fn groups(stage: &mut Stage) {

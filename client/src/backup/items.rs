@@ -7,6 +7,7 @@
 //! { "compartment": { "name": text } }                                       begins a compartment
 //! { "record":      { "t": table, "k": key, "v": value } }                   a record as docs/records-format.md has it
 //! { "text":        { "chat": id 16, "order": number, "text": text } }       what a message says; after its record
+//! { "file":        { "chat": id 16, "order": number, "file": bytes } }      what names and opens its file; after its text
 //! { "draft":       { "chat": id 16, "text": text, "stored": ms } }          a text that was not sent
 //! ```
 
@@ -56,6 +57,15 @@ pub enum Item {
         /// The text.
         text: String,
     },
+    /// What names and opens the file of a message.
+    File {
+        /// Its chat.
+        chat: ChatId,
+        /// Its place.
+        order: Order,
+        /// The reference.
+        file: ByteBuf,
+    },
     /// What was not sent.
     Draft {
         /// Its chat.
@@ -94,6 +104,7 @@ impl Item {
             Self::Compartment { name } => name.len(),
             Self::Record { table: _, key, value } => key.len() + value.len(),
             Self::Text { text, .. } | Self::Draft { text, .. } => text.len(),
+            Self::File { file, .. } => file.len(),
         }
     }
 
@@ -114,7 +125,7 @@ impl Item {
     }
 }
 
-const KINDS: [&str; 5] = ["backup", "compartment", "record", "text", "draft"];
+const KINDS: [&str; 6] = ["backup", "compartment", "record", "text", "file", "draft"];
 
 /// An item of which only the kind is looked at.
 #[derive(Deserialize)]
@@ -128,6 +139,7 @@ impl Drop for Item {
             Self::Compartment { name } => name.zeroize(),
             Self::Record { table: _, key: _, value } => value.as_mut_slice().zeroize(),
             Self::Text { text, .. } | Self::Draft { text, .. } => text.zeroize(),
+            Self::File { chat: _, order: _, file } => file.as_mut_slice().zeroize(),
         }
     }
 }
@@ -150,6 +162,7 @@ mod tests {
             Item::Compartment { name: "main".into() },
             Item::Record { table: 3, key: vec![1, 2].into(), value: vec![0xa0].into() },
             Item::Text { chat, order: 7, text: "привет".into() },
+            Item::File { chat, order: 9, file: vec![1, 2].into() },
             Item::Draft { chat, text: "not yet".into(), stored: Timestamp::from_millis(2) },
         ]
     }
@@ -165,6 +178,7 @@ mod tests {
                 "a16474657874a364636861745001010101010101010101010101010101656f726465720764746578",
                 "746cd0bfd180d0b8d0b2d0b5d182"
             ),
+            "a16466696c65a364636861745001010101010101010101010101010101656f72646572096466696c65420102",
             concat!(
                 "a1656472616674a3646368617450010101010101010101010101010101016474657874676e6f7420",
                 "7965746673746f72656402"

@@ -128,6 +128,7 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
         Fault::UnknownPlan => Error::negative(message, fault.hint()).with_code("unknown_plan"),
         Fault::UnknownAlert => Error::negative(message, fault.hint()).with_code("unknown_alert"),
         Fault::UnknownMessage => Error::negative(message, fault.hint()).with_code("unknown_message"),
+        Fault::NoFile => Error::negative(message, fault.hint()).with_code("no_file"),
         Fault::NoDraft => Error::negative(message, fault.hint()).with_code("no_draft"),
         Fault::NoInvitation => Error::negative(message, fault.hint()).with_code("no_invitation"),
         // The other side's answer is on its way.

@@ -6,6 +6,7 @@
 mod backup;
 mod compartments;
 mod fault;
+mod files;
 mod growth;
 mod moving;
 mod new_file;

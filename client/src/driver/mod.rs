@@ -9,6 +9,7 @@
 //! | `settle` | everything once: which relays to talk to, all at the same time |
 //! | `pass` | one relay's turn: what waits for it, what waits there |
 //! | `batch` | which operations may leave together |
+//! | `files` | files on their way to a relay and from one |
 //! | `follow` | staying connected |
 //! | `moving` | a chat goes from one compartment to another |
 //! | `line` | a link, and what was proved and subscribed on it |
@@ -20,6 +21,7 @@
 //! One driver serves every open compartment over the same links.
 
 mod batch;
+mod files;
 mod follow;
 mod line;
 mod moving;
@@ -41,6 +43,7 @@ use lapwing_wire::{
 };
 use rand_core::CryptoRng;
 
+pub use self::files::{FetchError, Take, UploadReport, Watch};
 pub use self::follow::Next;
 use self::line::{Ask, Line};
 use crate::{

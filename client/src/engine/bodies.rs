@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! body = nonce 24 | XChaCha20-Poly1305(key, text), associated data: label, chat, number
+//! what names and opens a file is sealed likewise, under the key of its message and another label
 //! ```
 //!
 //! Invariants: ERA-01 a key is doomed in the commit that removes the last body under it, and destroyed right after;
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{Cx, Fault};
 use crate::{
-    labels::MESSAGE_BODY as LABEL,
+    labels::{MESSAGE_BODY as LABEL, MESSAGE_FILE as FILE_LABEL},
     store::{BodyKeyName, BodyKeyRow, ChatId, DoomedKeyRow, Order, StoreError, Unit},
 };
 
@@ -101,6 +102,45 @@ pub(super) fn seal(
     Ok(Sealed { key, body: ByteBuf::from(body) })
 }
 
+/// Seals what names and opens the file of a message, under the message's key.
+pub(super) fn seal_file(
+    cx: &mut Cx<'_, '_, '_>,
+    chat: ChatId,
+    number: Order,
+    key: &BodyKeyName,
+    reference: &[u8],
+) -> Result<ByteBuf, Fault> {
+    let secret = cx.unit.body_key(key)?.ok_or(Fault::Inconsistent("a message has no key"))?;
+    let nonce: [u8; NONCE_LEN] = cx.random();
+    let mut body = Vec::with_capacity(NONCE_LEN + reference.len() + TAG_LEN);
+    body.extend_from_slice(&nonce);
+    body.extend_from_slice(reference);
+    let tag = body
+        .get_mut(NONCE_LEN..)
+        .and_then(|sealed| XChaCha::new(&secret).seal(&nonce, &of_file(&chat, number), sealed))
+        .ok_or(Fault::Inconsistent("what names a file cannot be sealed"))?;
+    body.extend_from_slice(&tag);
+    Ok(ByteBuf::from(body))
+}
+
+/// Opens what [`seal_file`] sealed. `None` if its key is gone.
+pub(super) fn open_file(
+    unit: &Unit<'_>,
+    chat: &ChatId,
+    number: Order,
+    key: &BodyKeyName,
+    body: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+    let Some(key) = unit.body_key(key)? else { return Ok(None) };
+    let mut out = Zeroizing::new(Vec::new());
+    Ok(open_as(&key, &of_file(chat, number), body, &mut out).then_some(out))
+}
+
+/// What the reference to a file is bound to: label, chat, number.
+fn of_file(chat: &ChatId, number: Order) -> Vec<u8> {
+    [FILE_LABEL, chat.as_bytes().as_slice(), &number.to_be_bytes()].concat()
+}
+
 /// Opens a text. `None` if its key is gone.
 pub(super) fn open(
     unit: &Unit<'_>,
@@ -152,11 +192,15 @@ pub(super) fn open_into(
     body: &[u8],
     out: &mut Zeroizing<Vec<u8>>,
 ) -> bool {
+    open_as(key, &associated(chat, number), body, out)
+}
+
+fn open_as(key: &[u8; 32], bound: &[u8], body: &[u8], out: &mut Zeroizing<Vec<u8>>) -> bool {
     out.clear();
     let Some((nonce, sealed)) = body.split_first_chunk::<NONCE_LEN>() else { return false };
     let Some((sealed, tag)) = sealed.split_last_chunk::<TAG_LEN>() else { return false };
     out.resize(sealed.len(), 0);
-    let opened = XChaCha::new(key).open(nonce, &associated(chat, number), sealed, tag, out);
+    let opened = XChaCha::new(key).open(nonce, bound, sealed, tag, out);
     if !opened {
         out.clear();
     }

@@ -10,7 +10,7 @@ use lapwing_wire::{
 };
 
 use super::{
-    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, group, moving,
+    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, files, group, moving,
     plan::{self, PlanSpec},
     relays, renewal, trust, vacate,
 };
@@ -73,6 +73,22 @@ pub enum Command {
         chat: String,
         /// The text.
         text: String,
+    },
+    /// Writes a message for each file, the first one with the text.
+    SendFiles {
+        /// Which chat.
+        chat: String,
+        /// The text; may be empty.
+        text: String,
+        /// The files, at most [`MAX_FILES`](files::MAX_FILES).
+        files: Vec<files::NewFile>,
+    },
+    /// The file of a message lies on the disk.
+    Fetched {
+        /// Which chat.
+        chat: ChatId,
+        /// Which message.
+        order: Order,
     },
     /// Keeps a text for later.
     Draft {
@@ -236,6 +252,13 @@ pub enum Reply {
         /// Its place.
         order: Order,
     },
+    /// Messages were written.
+    Messages {
+        /// The chat.
+        chat: ChatId,
+        /// Their places.
+        orders: Vec<Order>,
+    },
     /// Messages were erased.
     Erased {
         /// How many of them had not left, and do not leave any more.
@@ -292,6 +315,11 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             let order = conversation::send(cx, chat, &text)?;
             Ok(Reply::Message { chat, order })
         }
+        Command::SendFiles { chat, text, files } => {
+            let (chat, orders) = files::send(cx, &chat, &text, files)?;
+            Ok(Reply::Messages { chat, orders })
+        }
+        Command::Fetched { chat, order } => files::fetched(cx, chat, order).map(|()| Reply::Done),
         Command::Draft { chat, text } => drafts::keep(cx, &chat, &text).map(|()| Reply::Done),
         Command::DeleteDraft { chat } => drafts::delete(cx, &chat).map(|()| Reply::Done),
         Command::SendDraft { chat } => {

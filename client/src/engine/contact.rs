@@ -34,7 +34,7 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Effect, Fault, conversation, expiry,
+    Cx, Effect, Fault, conversation, expiry, files,
     outgoing::{self, DIRECT, local_identity, seed},
     relays, renewal, retention,
 };
@@ -247,6 +247,7 @@ pub(super) fn failed(cx: &mut Cx<'_, '_, '_>, chat: ChatId, mut contact: Contact
         outgoing::close_mailbox(cx, &inbox)?;
     }
     cx.unit.put(&chat, &contact);
+    files::give_up(cx, chat)?;
     cx.tell(Effect::Contact { chat });
     Ok(())
 }
@@ -455,6 +456,7 @@ pub(super) fn block(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> 
     cx.unit.put(&chat, &contact);
     cx.unit.delete::<JoiningRow>(&chat);
     renewal::close_left(cx, chat)?;
+    files::give_up(cx, chat)?;
     drop_operations(cx, chat)
 }
 

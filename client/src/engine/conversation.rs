@@ -7,7 +7,7 @@ use lapwing_protocol::{
 use lapwing_wire::time::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, renewal, trust};
+use super::{Cx, Effect, Fault, bodies, contact, expiry, files, group, outgoing, renewal, trust};
 use crate::store::{
     ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState, OpKind, Order,
     Unit, Writer,
@@ -95,28 +95,36 @@ pub(super) fn note(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<
     Ok(order)
 }
 
+/// Whether messages can be written into a chat, and what sort of chat it is.
+pub(super) fn require_writable(unit: &Unit<'_>, chat: ChatId) -> Result<ChatKind, Fault> {
+    let row = unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
+    if row.blocked {
+        return Err(Fault::Blocked);
+    }
+    if row.kind == ChatKind::Group {
+        return group::require_writable(unit, chat).map(|()| ChatKind::Group);
+    }
+    let contact = unit.get::<ContactRow>(&chat)?.ok_or(Fault::Inconsistent("a contact is missing"))?;
+    match contact.state {
+        ContactState::Invited => Err(Fault::NotJoined),
+        ContactState::Joining => Err(Fault::NotEstablished),
+        ContactState::Failed => Err(Fault::ContactFailed),
+        ContactState::Joined | ContactState::Established => Ok(ChatKind::Direct),
+    }
+}
+
 /// Writes a message into a chat and records that it has to be sent.
 pub(super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
-    let row = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?;
     if text.trim().is_empty() {
         return Err(Fault::EmptyText);
     }
     if text.len() > MAX_TEXT {
         return Err(Fault::TextTooLong);
     }
-    if row.blocked {
-        return Err(Fault::Blocked);
-    }
-    if row.kind == ChatKind::Group {
+    if require_writable(cx.unit, chat)? == ChatKind::Group {
         return group::send(cx, chat, text);
     }
     let contact = cx.unit.get::<ContactRow>(&chat)?.ok_or(Fault::Inconsistent("a contact is missing"))?;
-    match contact.state {
-        ContactState::Invited => return Err(Fault::NotJoined),
-        ContactState::Joining => return Err(Fault::NotEstablished),
-        ContactState::Failed => return Err(Fault::ContactFailed),
-        ContactState::Joined | ContactState::Established => {}
-    }
     let id = MessageId::from_bytes(cx.random());
     let message = NewMessage { id, writer: Writer::Me, sent: cx.now, state: MessageState::Waiting, text };
     let order = store(cx, chat, &message)?;
@@ -129,11 +137,18 @@ pub(super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<
 pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> Result<(), Fault> {
     let Content { id, sent, body } = content;
     match body {
-        Body::Text(_) if renewal::is_repeated(cx, chat, id)? => {}
+        Body::Text(_) | Body::File(_) if renewal::is_repeated(cx, chat, id)? => {}
         Body::Text(text) => {
             let message =
                 NewMessage { id, writer: Writer::Peer, sent, state: MessageState::Received, text: &text };
             let order = store(cx, chat, &message)?;
+            cx.tell(Effect::Message { chat, order });
+        }
+        Body::File(attachment) => {
+            let text = &attachment.text;
+            let message = NewMessage { id, writer: Writer::Peer, sent, state: MessageState::Received, text };
+            let order = store(cx, chat, &message)?;
+            files::keep(cx, (chat, order), &attachment)?;
             cx.tell(Effect::Message { chat, order });
         }
         // A second introduction changes nothing; `Ready` did its work by arriving.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cx, Effect, Fault, bodies, contact, expiry, group, outgoing, retention};
+use super::{Cx, Effect, Fault, bodies, contact, expiry, files, group, outgoing, retention};
 use crate::store::{
     AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow, GroupRow,
     InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
@@ -37,6 +37,7 @@ impl Eraser {
         let Some(row) = cx.unit.get::<MessageRow>(&place)? else { return Ok(()) };
         let (chat, order) = place;
         cx.unit.delete::<MessageRow>(&place);
+        files::erase(cx, place);
         bodies::release(cx, chat, row.stored, &row.key)?;
         if row.lives.is_some() {
             expiry::forget_deadline(cx, place)?;
@@ -169,6 +170,7 @@ pub(super) fn departed(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), Fau
 fn remove(cx: &mut Cx<'_, '_, '_>, chat: ChatId, row: &ChatRow) -> Result<(), Fault> {
     end_invitations(cx, &chat)?;
     drop_draft(cx, &chat)?;
+    files::forget(cx, &chat)?;
     bodies::release_all(cx, &chat)?;
     cx.unit.delete::<NameRow>(&row.name);
     cx.unit.delete::<ChatRow>(&chat);

@@ -8,6 +8,7 @@ use lapwing_wire::{
 use super::{
     Fault,
     command::{Command, Reply},
+    files::Moved,
 };
 use crate::store::{ChatId, OpId, Order};
 
@@ -34,6 +35,13 @@ pub enum Event {
     Obsolete {
         /// Which.
         op: OpId,
+    },
+    /// A file got on its way to a relay, or did not.
+    File {
+        /// Of which message.
+        place: (ChatId, Order),
+        /// What became of it.
+        moved: Moved,
     },
     /// A relay says that it has no mailbox of ours that it had confirmed.
     Gone {

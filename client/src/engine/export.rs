@@ -5,12 +5,15 @@
 //! contact is handshaken anew (RNW), and whoever cannot be is shown as ended; BAK-10 a group is restored as one that
 //! was left, with its history and its members' names.
 
-use lapwing_protocol::session::{LocalIdentity, Session};
+use lapwing_protocol::{
+    attachment::Attachment,
+    session::{LocalIdentity, Session},
+};
 use lapwing_wire::{codec, frame::Seq};
 use serde_bytes::ByteBuf;
 
 use super::{
-    Cx, Fault, bodies, conversation, drafts, group,
+    Cx, Fault, bodies, conversation, drafts, files, group,
     outgoing::{local_identity, seed},
     relays, renewal,
 };
@@ -142,9 +145,12 @@ fn export_messages<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sin
                 MessageState::Waiting => MessageState::Failed,
                 state => state,
             };
-            let bare = MessageRow { state, key: [0; 16], body: ByteBuf::new(), ..row };
+            let bare = MessageRow { state, key: [0; 16], body: ByteBuf::new(), ..row.clone() };
             sink(record(&(chat, order), &bare))?;
             sink(Item::Text { chat, order, text: text.to_string() })?;
+            if let Some(file) = files::reference_of(unit, (chat, order), &row)? {
+                sink(Item::File { chat, order, file: ByteBuf::from(file.to_vec()) })?;
+            }
         }
     }
 }
@@ -162,6 +168,10 @@ fn import_one(cx: &mut Cx<'_, '_, '_>, item: &Item) -> Result<(), Fault> {
         Item::Backup { .. } | Item::Compartment { .. } => Err(Fault::BadBackup),
         Item::Record { table, key, value } => import_record(cx, *table, key, value),
         Item::Text { chat, order, text } => import_text(cx, *chat, *order, text),
+        Item::File { chat, order, file } => {
+            let attachment = Attachment::import(file).map_err(|_| Fault::BadBackup)?;
+            files::keep(cx, (*chat, *order), &attachment)
+        }
         Item::Draft { chat, text, stored: _ } => {
             let shown = cx.unit.get::<ChatRow>(chat)?.ok_or(Fault::BadBackup)?;
             drafts::keep(cx, &shown.name, text)

@@ -73,6 +73,15 @@ pub enum Fault {
     /// No message of that number.
     #[error("there is no message of that number in this chat")]
     UnknownMessage,
+    /// The message has no file.
+    #[error("this message has no file")]
+    NoFile,
+    /// A file of ours is not at its relay yet.
+    #[error("a file is on its way: its relay does not have all of it yet")]
+    FileWaits,
+    /// What opened it is erased.
+    #[error("what opens this file was erased")]
+    FileErased,
     /// Nothing was kept for later.
     #[error("there is no draft for this chat")]
     NoDraft,
@@ -193,6 +202,9 @@ impl Fault {
             Self::BadBackup => "update lapwing",
             Self::Blocked => "to undo it: lapwing chat unblock NAME",
             Self::UnknownMessage => "see the numbers with: lapwing read CHAT --numbers",
+            Self::NoFile => "see which have one with: lapwing read CHAT --numbers",
+            Self::FileWaits => "run: lapwing sync; or give it up: lapwing chat erase",
+            Self::FileErased => "ask for it anew",
             Self::NoDraft => "keep one with: lapwing draft CHAT -",
             Self::TrustedChat => "end it first: lapwing trust remove CHAT",
             Self::AlertWaits => "read it with: lapwing alert list; then: lapwing alert ack",

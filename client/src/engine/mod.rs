@@ -11,6 +11,7 @@
 //! | `contact` | tickets, first messages, moving to fresh mailboxes |
 //! | `conversation` | messages of a chat |
 //! | `bodies` | texts at rest, and the keys that seal them |
+//! | [`files`] | files of messages |
 //! | `drafts` | texts that were not sent |
 //! | `expiry` | messages that disappear |
 //! | `erasing` | messages and chats that are erased |
@@ -34,6 +35,7 @@ pub mod copies;
 pub mod event;
 pub mod export;
 pub mod fault;
+pub mod files;
 pub mod group;
 pub mod moving;
 pub mod plan;
@@ -117,6 +119,7 @@ pub fn handle(
         Event::Window { window, caught_up } => inbox::window(&mut cx, window, caught_up)?,
         Event::Answer { op, body } => answer::answer(&mut cx, op, body)?,
         Event::Obsolete { op } => answer::obsolete(&mut cx, op),
+        Event::File { place, moved } => files::moved(&mut cx, place, moved)?,
         Event::Gone { mailbox } => relays::gone(&mut cx, &mailbox)?,
         Event::Tick => {
             contact::expire(&mut cx)?;

@@ -21,11 +21,15 @@ use std::collections::BTreeMap;
 use lapwing_wire::ids::MailboxId;
 use zeroize::Zeroizing;
 
-use super::{Cx, Fault, bodies, contact, conversation, drafts, erasing, expiry, relays, renewal};
+use super::{
+    Cx, Fault, bodies, contact, conversation, drafts, erasing, expiry,
+    files::{self, MovedFile},
+    relays, renewal,
+};
 use crate::store::{
     AlertRow, ArrivalRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, DeadlineRow,
     DepartureRow, DraftRow, ErasingRow, GroupRow, InvitationRow, MailboxRow, MailboxState, MessageRow,
-    MoveId, NameRow, OpKind, OpRow, Order, Purpose, RenewalRow, TakenTicketRow, TimerRow, Unit,
+    MoveId, NameRow, OpKind, OpRow, Order, Purpose, RenewalRow, TakenTicketRow, TimerRow, Unit, UploadRow,
 };
 
 /// Messages carried in one commit: with the longest texts two megabytes.
@@ -101,6 +105,7 @@ pub struct MovedMessage {
     order: Order,
     row: MessageRow,
     text: Zeroizing<String>,
+    file: Option<MovedFile>,
     deadline: Option<DeadlineRow>,
 }
 
@@ -153,6 +158,9 @@ pub fn movable(unit: &Unit<'_>, name: &str) -> Result<Movable, Fault> {
             return Err(Fault::InvitationWaits);
         }
     }
+    if !unit.range::<UploadRow>(chat.as_bytes(), None, 1, false)?.is_empty() {
+        return Err(Fault::FileWaits);
+    }
     let is_open = contact.state == ContactState::Established && !shown.blocked;
     Ok(Movable { chat, name: shown.name, is_open })
 }
@@ -187,8 +195,9 @@ pub fn messages(
     let mut found = Vec::new();
     for ((_, order), row) in page {
         let Some(text) = conversation::text_of(unit, &chat, order, &row)? else { continue };
+        let file = files::to_move(unit, (chat, order), &row)?;
         let deadline = unit.get::<DeadlineRow>(&(chat, order))?;
-        found.push(MovedMessage { order, row, text, deadline });
+        found.push(MovedMessage { order, row, text, file, deadline });
     }
     Ok(Some((found, last)))
 }
@@ -312,10 +321,13 @@ fn take(
     messages: Vec<MovedMessage>,
 ) -> Result<Vec<(Order, Order)>, Fault> {
     let mut places = Vec::with_capacity(messages.len());
-    for MovedMessage { order: before, row, text, deadline } in messages {
+    for MovedMessage { order: before, row, text, file, deadline } in messages {
         let order = cx.unit.next(Counter::Order)?;
         let sealed = seal_as_of(cx, chat, order, &text, row.stored)?;
         cx.unit.put(&(chat, order), &MessageRow { key: sealed.key, body: sealed.body, ..row });
+        if let Some(file) = file {
+            files::moved_here(cx, (chat, order), &file)?;
+        }
         if let Some(deadline) = deadline {
             expiry::carried_over(cx, (chat, order), deadline)?;
         }

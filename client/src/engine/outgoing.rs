@@ -329,9 +329,9 @@ pub fn request_of(
     }
 }
 
-type AccessProof = (Vec<Proof>, Option<PublicKey<Access>>);
+pub(super) type AccessProof = (Vec<Proof>, Option<PublicKey<Access>>);
 
-fn access(unit: &Unit<'_>, relay: &RelayKey) -> Result<AccessProof, Fault> {
+pub(super) fn access(unit: &Unit<'_>, relay: &RelayKey) -> Result<AccessProof, Fault> {
     let Some(row) = unit.get::<RelayRow>(relay.as_bytes())? else { return Ok((Vec::new(), None)) };
     let key: SecretKey<Access> = SecretKey::from_seed(seed(&row.access)?);
     let public = key.public();

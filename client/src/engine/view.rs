@@ -13,7 +13,8 @@ use lapwing_protocol::{
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use serde::de::IgnoredAny;
 
-use super::{Fault, bodies, contact, drafts, expiry, group, renewal, trust};
+pub use super::files::FileView;
+use super::{Fault, bodies, contact, drafts, expiry, files, group, renewal, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
@@ -117,6 +118,8 @@ pub struct MessageView {
     pub until: Option<Timestamp>,
     /// The text; `None` where its key was destroyed.
     pub text: Option<Untrusted<String>>,
+    /// The file that belongs to it.
+    pub file: Option<FileView>,
 }
 
 impl MessageView {
@@ -366,12 +369,14 @@ pub fn messages(unit: &Unit<'_>, chat: &ChatId, span: Span) -> Result<Vec<Messag
         ChatKind::Group => group::Names::of(unit, chat)?,
         ChatKind::Direct => group::Names::default(),
     };
+    let files = files::Files::from(unit, chat, rows.first().map(|((_, order), _)| *order))?;
     let mut bodies = bodies::Opener::new(unit);
     rows.drain(..)
         .map(|((_, order), row)| {
             let text = bodies.open(chat, order, &row.key, &row.body)?;
             let until = until(unit, chat, order, &row)?;
-            Ok(MessageView { until, ..message(&names, order, &row, text) })
+            let file = files.of(unit, (*chat, order), &row)?;
+            Ok(MessageView { until, file, ..message(&names, order, &row, text) })
         })
         .collect()
 }
@@ -403,6 +408,7 @@ pub(super) fn message(
         stored: row.stored,
         state: row.state,
         until: None,
+        file: None,
         text: text.map(Untrusted::new),
     }
 }

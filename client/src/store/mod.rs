@@ -29,6 +29,7 @@ pub use rows::{
 };
 pub use rows::{ArrivalRow, DepartureRow, MoveId};
 pub(crate) use rows::{ContactStanding, SealedText};
+pub use rows::{FileRow, UploadRow};
 pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

@@ -74,6 +74,7 @@ fn the_corpus_holds_the_frozen_vectors() {
         ("ticket", "route", "route"),
         ("content", "group_welcome", "content group_welcome"),
         ("content", "hello", "content hello"),
+        ("content", "file", "content file"),
         ("alert", "sealed", "alert"),
         ("group_chain", "commit_add", "commit add"),
         ("group_chain", "group_state", "group state"),

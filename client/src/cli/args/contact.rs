@@ -1,5 +1,7 @@
 //! `invite`, `join`, `verify`, `chat`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// Arguments of `invite`.
@@ -112,6 +114,20 @@ pub enum ChatCommand {
     Unblock {
         /// The chat
         chat: String,
+    },
+    /// Fetch the file of a message; see: lapwing read CHAT
+    Fetch {
+        /// The chat
+        chat: String,
+        /// The number of the message
+        #[arg(value_name = "NUMBER")]
+        number: u64,
+        /// Where to: a file that is not there yet, or a folder [default: here, under the name that came with it]
+        #[arg(long, value_name = "FILE|FOLDER")]
+        out: Option<PathBuf>,
+        /// Also from a relay that this vault does not use: whoever runs it sees your address
+        #[arg(long)]
+        other_relay: bool,
     },
     /// Begin the session of a contact anew, after a vault was used in two places
     Renew {

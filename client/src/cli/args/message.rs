@@ -1,5 +1,7 @@
 //! `send`, `draft`, `read`, `sync`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// Arguments of `send`.
@@ -10,11 +12,31 @@ pub struct SendArgs {
     /// The text, or - to read it from standard input
     ///
     /// Standard input leaves no trace in the shell's history: lapwing send anna - ; type the text, then Enter and Ctrl-D
-    #[arg(value_name = "-|TEXT", required_unless_present = "draft", conflicts_with = "draft")]
+    #[arg(value_name = "-|TEXT", required_unless_present_any = ["draft", "attach"], conflicts_with = "draft")]
     pub text: Option<String>,
     /// Send the draft of this chat
     #[arg(long)]
     pub draft: bool,
+    /// Files to send with it.
+    #[command(flatten)]
+    pub files: AttachArgs,
+}
+
+/// Arguments of `send` that are about files.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Send this file, up to 99.9 MiB; may be given ten times
+    ///
+    /// JPEG, PNG and WebP pictures lose what they say beside the picture (place, time, camera); plain text has nothing
+    /// beside it. Leave the file where it is until it is sent.
+    #[arg(long, value_name = "FILE", conflicts_with = "draft")]
+    pub attach: Vec<PathBuf>,
+    /// What the others are told that the file is called [default: file, with the ending of its name]
+    #[arg(long, requires = "attach")]
+    pub name: Option<String>,
+    /// Send files as they are, with all that they say about you
+    #[arg(long, requires = "attach")]
+    pub keep_metadata: bool,
 }
 
 /// Arguments of `draft`.
@@ -41,7 +63,7 @@ pub struct ReadArgs {
     /// Show the last N messages [default: all that were not shown yet, at least 10]
     #[arg(long, value_name = "N")]
     pub last: Option<usize>,
-    /// Show the number of each message, for `chat erase`
+    /// Show the number of each message, for `chat erase` and `chat fetch`
     #[arg(long)]
     pub numbers: bool,
 }

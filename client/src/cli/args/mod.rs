@@ -22,7 +22,7 @@ pub use compartment::CompartmentCommand;
 pub use contact::{ChatCommand, InviteArgs, JoinArgs, VerifyArgs};
 pub use demo::DemoArgs;
 pub use group::GroupCommandLine;
-pub use message::{DraftArgs, ReadArgs, SendArgs, SyncArgs};
+pub use message::{AttachArgs, DraftArgs, ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
 pub use search::SearchArgs;
 pub use sos::{ActionArg, SosAddArgs, SosCommand};

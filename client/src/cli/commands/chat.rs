@@ -5,7 +5,7 @@ use std::fmt;
 use lapwing_protocol::timer::Lifetime;
 use serde::Serialize;
 
-use super::{done::Done, erase, renew};
+use super::{done::Done, erase, file, renew};
 use crate::{
     cli::{args::ChatCommand, exit::Exit, output::Record, shell::Shell, table::Table},
     clock,
@@ -107,6 +107,9 @@ pub(super) async fn run(shell: &mut Shell, command: ChatCommand) -> Result<Exit,
         ChatCommand::Unblock { chat } => {
             let what = format!("{chat} is not blocked any more");
             change(shell, &chat.clone(), Command::Block { chat, blocked: false }, what).await
+        }
+        ChatCommand::Fetch { chat, number, out, other_relay } => {
+            file::fetch(shell, &chat, number, out.as_deref(), other_relay).await
         }
         ChatCommand::Renew { chat, all: _ } => renew::renew(shell, chat.as_deref()).await,
     }

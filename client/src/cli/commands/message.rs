@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
+use super::file::{self, File};
 use crate::{
     cli::{
         args::{ReadArgs, SendArgs, SyncArgs},
@@ -43,7 +44,7 @@ impl Record for Sent {
     }
 }
 
-const fn state_word(state: MessageState) -> &'static str {
+pub(super) const fn state_word(state: MessageState) -> &'static str {
     match state {
         MessageState::Received => "received",
         MessageState::Waiting => "waiting",
@@ -53,6 +54,9 @@ const fn state_word(state: MessageState) -> &'static str {
 }
 
 pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Error> {
+    if !args.files.attach.is_empty() {
+        return file::send(shell, args).await;
+    }
     let text = args.text.as_deref().map(|text| shell.argument(text)).transpose()?;
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
@@ -102,6 +106,8 @@ pub(super) struct Message {
     /// When it disappears, as far as is known.
     disappears: Option<String>,
     text: Option<String>,
+    /// What belongs to it.
+    file: Option<File>,
     #[serde(skip)]
     time: String,
     #[serde(skip)]
@@ -129,6 +135,7 @@ impl Message {
             state: state_word(view.state),
             disappears: view.until.map(clock::rfc3339),
             text: view.text.as_ref().map(|text| text.block().to_string()),
+            file: view.file.as_ref().map(File::of),
             time: zone.short(view.stored, clock::now()),
             numbered: false,
         }
@@ -150,7 +157,13 @@ impl Record for Message {
         if self.numbered {
             write!(f, "{:>5}  ", self.order)?;
         }
-        write!(f, "{}  {}: {text}", self.time, self.from)?;
+        write!(f, "{}  {}:", self.time, self.from)?;
+        if !text.is_empty() {
+            write!(f, " {text}")?;
+        }
+        if let Some(file) = &self.file {
+            write!(f, " {}", file.words((self.from != "me").then_some(self.order)))?;
+        }
         match self.state {
             "waiting" => write!(f, "  [not at the relay yet]"),
             "failed" => write!(f, "  [not delivered]"),
@@ -286,6 +299,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     let mut client = shell.unlock().await?;
     let mut counts = Counts::default();
     let mut report = shell.settle(&mut client).await;
+    let uploaded = file::upload(shell, &mut client).await;
     report.effects.iter().for_each(|(_, effect)| counts.add(effect));
     if let Some(seconds) = args.wait {
         let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
@@ -329,7 +343,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     if let Some(error) = impostor {
         return Err(error.into());
     }
-    if !report.trouble.is_empty() {
+    if !report.trouble.is_empty() || !uploaded.trouble.is_empty() {
         return Err(Error::unreachable(
             "a relay cannot be reached",
             "what waits is kept and sent when it answers; see: lapwing relay list",

@@ -10,6 +10,7 @@ mod doctor;
 mod done;
 mod draft;
 mod erase;
+mod file;
 mod group;
 mod grow;
 mod message;

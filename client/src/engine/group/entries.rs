@@ -15,7 +15,7 @@ use super::{
     super::{
         Cx, Effect, Fault,
         conversation::{self, NewMessage},
-        expiry, retention,
+        expiry, files, retention,
     },
     joining, members,
     state::Loaded,
@@ -283,6 +283,18 @@ fn written(
                 text: &text,
             };
             let order = conversation::store(cx, loaded.chat, &message)?;
+            cx.tell(Effect::Message { chat: loaded.chat, order });
+        }
+        Body::File(attachment) => {
+            let message = NewMessage {
+                id: content.id,
+                writer: Writer::Member(*from),
+                sent: content.sent,
+                state: MessageState::Received,
+                text: &attachment.text,
+            };
+            let order = conversation::store(cx, loaded.chat, &message)?;
+            files::keep(cx, (loaded.chat, order), &attachment)?;
             cx.tell(Effect::Message { chat: loaded.chat, order });
         }
         // TMR-06

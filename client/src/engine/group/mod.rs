@@ -22,7 +22,8 @@ pub use shown::{GroupView, MemberView, Names, group_view, shared_with, state, un
 
 pub(super) use entries::{caught_up, entry};
 pub(super) use joining::{chain_answer, declined, empty, invited, join_requested, welcomed};
-pub(super) use writing::{announce_timer, send};
+pub(super) use shown::log_relay;
+pub(super) use writing::{announce_timer, require_writable, send};
 
 use lapwing_protocol::group::Role;
 

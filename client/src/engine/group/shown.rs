@@ -121,6 +121,20 @@ pub fn group_view(unit: &Unit<'_>, chat: &ChatId) -> Result<GroupView, Fault> {
     })
 }
 
+/// The relay of a group's log, as far as it is known.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub(in super::super) fn log_relay(
+    unit: &Unit<'_>,
+    chat: ChatId,
+) -> Result<Option<lapwing_wire::address::RelayAddress>, Fault> {
+    if unit.get::<GroupRow>(&chat)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Loaded::of(unit, chat)?.keys()?.map(|keys| keys.relay))
+}
+
 /// Where the chat of a group stands.
 ///
 /// # Errors

@@ -23,12 +23,13 @@ use super::{
     super::{
         Cx, Effect, Fault,
         conversation::{self, NewMessage},
-        expiry, outgoing,
+        expiry, files, outgoing,
     },
     state::Loaded,
 };
 use crate::store::{
-    ChatId, Counter, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, UnsealedRow, Writer,
+    ChatId, Counter, GroupRow, MessageRow, MessageState, OpKind, OpRow, Order, PeerRow, Unit, UnsealedRow,
+    Writer,
 };
 
 /// GRW-04: messages under one sender key.
@@ -37,18 +38,21 @@ const SENDER_KEY_MESSAGES: u32 = 100;
 /// GRW-04: how long a sender key is used.
 const SENDER_KEY_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Writes a message; it is sealed when the log was read to its end.
-pub(in super::super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
-    let row = cx.unit.get::<GroupRow>(&chat)?.ok_or(Fault::NotAGroup)?;
+/// Whether we may write to a group.
+pub(in super::super) fn require_writable(unit: &Unit<'_>, chat: ChatId) -> Result<(), Fault> {
+    let row = unit.get::<GroupRow>(&chat)?.ok_or(Fault::NotAGroup)?;
     if row.ended {
         return Err(Fault::GroupEnded);
     }
+    let loaded = Loaded::of(unit, chat)?;
+    if loaded.role().is_some_and(Role::may_write) { Ok(()) } else { Err(Fault::NotAdmin) }
+}
+
+/// Writes a message; it is sealed when the log was read to its end.
+pub(in super::super) fn send(cx: &mut Cx<'_, '_, '_>, chat: ChatId, text: &str) -> Result<Order, Fault> {
+    require_writable(cx.unit, chat)?;
     if text.len() > MAX_TEXT {
         return Err(Fault::TextTooLong);
-    }
-    let loaded = Loaded::of(cx.unit, chat)?;
-    if !loaded.role().is_some_and(Role::may_write) {
-        return Err(Fault::NotAdmin);
     }
     let id = MessageId::from_bytes(cx.random());
     let message = NewMessage { id, writer: Writer::Me, sent: cx.now, state: MessageState::Waiting, text };
@@ -71,15 +75,14 @@ fn waiting_content(
     place: (ChatId, Order),
     waiting: &UnsealedRow,
 ) -> Result<Option<Content>, Fault> {
-    let (chat, order) = place;
     if waiting.timer {
-        let Some(timer) = expiry::of_group(cx.unit, &chat)? else { return Ok(None) };
+        let Some(timer) = expiry::of_group(cx.unit, &place.0)? else { return Ok(None) };
         let id = MessageId::from_bytes(cx.random());
         return Ok(Some(Content { id, sent: cx.now, body: Body::Timer(timer) }));
     }
     let Some(row) = cx.unit.get::<MessageRow>(&place)? else { return Ok(None) };
-    let Some(text) = conversation::text_of(cx.unit, &chat, order, &row)? else { return Ok(None) };
-    Ok(Some(Content { id: row.id, sent: row.sent, body: Body::Text(text.to_string()) }))
+    let Some(body) = files::body_of(cx.unit, place, &row)? else { return Ok(None) };
+    Ok(Some(Content { id: row.id, sent: row.sent, body }))
 }
 
 /// Seals what waits for this group.
@@ -251,6 +254,7 @@ pub(super) fn append_after(
 
 /// What still waits for a group that ended is marked as not delivered.
 pub(super) fn give_up(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    files::give_up(cx, chat)?;
     for ((_, order), row) in cx.unit.scan::<UnsealedRow>(chat.as_bytes())? {
         cx.unit.delete::<UnsealedRow>(&(chat, order));
         if !row.timer {

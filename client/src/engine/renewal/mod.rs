@@ -52,12 +52,12 @@ pub use view::{RenewalView, carried, renewals};
 pub(super) use view::{is_waiting, waiting};
 
 use super::{
-    Cx, Fault, conversation,
+    Cx, Fault, conversation, files,
     outgoing::{self, DIRECT, local_identity, seed},
 };
 use crate::store::{
     ChatId, ContactRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, Purpose, RenewalDueRow,
-    RenewalRow, Writer,
+    RenewalRow, UploadRow, Writer,
 };
 
 /// How long a session that was replaced is still read, and the mailbox that it was read at is kept: as long as a
@@ -260,9 +260,13 @@ fn drop_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<Vec<Order>, Fau
 
 fn encrypt_anew(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order) -> Result<(), Fault> {
     let Some(message) = cx.unit.get::<MessageRow>(&(chat, order))? else { return Ok(()) };
-    let Some(text) = conversation::text_of(cx.unit, &chat, order, &message)? else {
+    // ATT-07: it leaves when its relay has all of the file.
+    if cx.unit.get::<UploadRow>(&(chat, order))?.is_some() {
+        return Ok(());
+    }
+    let Some(body) = files::body_of(cx.unit, (chat, order), &message)? else {
         return conversation::set_state(cx, chat, order, MessageState::Failed);
     };
     let inbox = cx.unit.get::<ContactRow>(&chat)?.and_then(|contact| contact.inbox);
-    outgoing::send_content_as(cx, chat, message.id, Body::Text(text.to_string()), Some(order), inbox)
+    outgoing::send_content_as(cx, chat, message.id, body, Some(order), inbox)
 }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use self::fold::fold;
 use super::{
-    Fault, bodies, group,
+    Fault, bodies, files, group,
     view::{self, MessageView},
 };
 use crate::store::{
@@ -152,6 +152,7 @@ fn shown(
         };
         let mut message = view::message(names, order, &found.row, Some(found.text.to_string()));
         message.until = view::until(unit, &found.chat, order, &found.row)?;
+        message.file = files::look(unit, (found.chat, order), &found.row)?;
         out.push(Hit { chat: found.chat, name: chat.name.clone(), message });
     }
     Ok(out)

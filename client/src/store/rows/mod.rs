@@ -5,6 +5,7 @@
 //! | here | ids, settings, relays, mailboxes, operations |
 //! | `chats` | chats, contacts, messages |
 //! | `groups` | what a member holds of a group |
+//! | `files` | files that belong to messages |
 //! | `erasure` | keys of bodies, deadlines, drafts, what is still to be erased |
 //! | `plans` | trusts, alerts, plans |
 //! | `renewals` | beginning a session anew |
@@ -23,6 +24,7 @@ use serde_bytes::ByteBuf;
 
 mod chats;
 mod erasure;
+mod files;
 mod groups;
 mod moves;
 mod plans;
@@ -34,6 +36,7 @@ pub use chats::{
 };
 pub(crate) use chats::{ContactStanding, SealedText};
 pub use erasure::{BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow};
+pub use files::{FileRow, UploadRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use moves::{ArrivalRow, DepartureRow, MoveId};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};

@@ -30,7 +30,11 @@ impl Service {
         {
             return Err(Refusal::TooLarge);
         }
-        self.change(Mutation::Arm { owner, serial, records, list: token_list, causes, charge }, now).await
+        self.change(
+            Mutation::Arm { owner, serial, records, list: token_list, causes: Box::new(causes), charge },
+            now,
+        )
+        .await
     }
 
     pub(super) async fn disarm(

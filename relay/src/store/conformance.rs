@@ -11,7 +11,7 @@ use lapwing_wire::{
     frame::{MailboxKind, Refusal, Seq, Stored},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash},
     time::Timestamp,
-    tripwire::{Action, Causes, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
+    tripwire::{Action, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
@@ -351,7 +351,7 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
         serial: 1,
         records: records.clone(),
         list: list.clone(),
-        causes: Causes::default(),
+        causes: Box::default(),
         charge: Charge::Open,
     };
     done(store, arm(), "armed").await?;

@@ -180,7 +180,7 @@ pub enum Mutation {
         /// What a firing token sets off.
         list: SealedList,
         /// What else sets it off.
-        causes: Causes,
+        causes: Box<Causes>,
         /// Whose quota.
         charge: Charge,
     },

@@ -303,7 +303,7 @@ async fn live(asker: &Asker, plan: &Plan, voices: &[(SecretKey<Trigger>, Share)]
         {
             return false;
         }
-        for (key, share) in voices.iter().filter(|_| *looks % 40 == 0) {
+        for (key, share) in voices.iter().filter(|_| looks.is_multiple_of(40)) {
             asker.prove(Subject::Trigger(key.public()), key).await;
             let raise = RaiseTrigger { tripwire: plan.id(), key: key.public(), share: share.clone() };
             if asker.ask(RequestBody::Trigger(raise)).await == BUSY {

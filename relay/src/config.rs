@@ -38,6 +38,32 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What a new access ticket allows unless `access issue` says otherwise. Read at each `access issue`.
     pub access: AccessConfig,
+    /// Numbers for a monitoring program. Read at start.
+    pub metrics: MetricsConfig,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MetricsConfig {
+    /// Address and port on this machine; empty for none.
+    pub listen: String,
+}
+
+impl MetricsConfig {
+    /// Where to listen; `None` for nowhere.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`] for what is no loopback address with a port: anybody could read the numbers.
+    pub fn address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        match self.listen.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+            _ => Err(ConfigError::Range("metrics.listen", "empty, or 127.0.0.1:PORT or [::1]:PORT")),
+        }
+    }
 }
 
 /// `[network]`
@@ -198,6 +224,24 @@ impl Config {
         Ok((config, unknown))
     }
 
+    /// Names of the keys that differ from `other` and are read at start only.
+    pub fn needs_restart(&self, other: &Self) -> Vec<String> {
+        let table = |config: &Self| toml::Table::try_from(config).unwrap_or_default();
+        let (ours, theirs) = (table(self), table(other));
+        let sections = |of: &toml::Table, name: &str| of.get(name).and_then(toml::Value::as_table).cloned();
+        let mut names = Vec::new();
+        for section in ["network", "storage", "metrics"] {
+            let theirs = sections(&theirs, section).unwrap_or_default();
+            for (key, value) in sections(&ours, section).unwrap_or_default() {
+                let is_read_again = section == "storage" && key == "reserve";
+                if !is_read_again && theirs.get(&key) != Some(&value) {
+                    names.push(format!("{section}.{key}"));
+                }
+            }
+        }
+        names
+    }
+
     /// The server's options.
     pub fn server(&self) -> ServerOptions {
         let Network {
@@ -283,6 +327,7 @@ impl Config {
                     subscriptions_per_connection,
                 },
             access: AccessConfig { size, mailboxes },
+            metrics: MetricsConfig { listen: metrics },
         } = Self::default();
         format!(
             r#"# Configuration of a Lapwing relay. Every key is optional; the values are the defaults.
@@ -348,6 +393,12 @@ subscriptions_per_connection = {subscriptions_per_connection}
 size = "{size}"
 # Mailboxes at one time.
 mailboxes = {mailboxes}
+
+# Read when the relay starts. Numbers for a monitoring program (Prometheus), without anything about users; they show when the
+# relay is busy.
+[metrics]
+# Address and port on this machine, as "127.0.0.1:9464"; empty for none.
+listen = "{metrics}"
 "#
         )
     }
@@ -386,7 +437,7 @@ mailboxes = {mailboxes}
         if self.limits.proofs_per_connection == 0 || self.limits.subscriptions_per_connection == 0 {
             return bad("limits.*_per_connection", "at least 1");
         }
-        Ok(())
+        self.metrics.address().map(|_| ())
     }
 }
 
@@ -448,6 +499,21 @@ pub struct Size(pub u64);
 const UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+impl Size {
+    /// For people: three digits at most.
+    pub fn rounded(self) -> String {
+        let unit = UNITS.iter().find(|(_, factor)| self.0 >= *factor);
+        match unit {
+            Some((name, factor)) if *factor > 1 && self.0 / factor < 10 => {
+                let tenths = u128::from(self.0) * 10 / u128::from(*factor);
+                format!("{}.{} {name}", tenths / 10, tenths % 10)
+            }
+            Some((name, factor)) => format!("{} {name}", self.0 / factor),
+            None => "0 B".to_owned(),
+        }
+    }
+}
+
 impl TryFrom<String> for Size {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
@@ -504,6 +570,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_at_start_only_is_named() {
+        let started = Config::default();
+        assert_eq!(started.needs_restart(&started), Vec::<String>::new());
+        let text = "[network]\nport = 443\n[storage]\nreserve = \"1 GiB\"\nengine = \"sled\"\n[limits]\nopen = true\n[metrics]\nlisten = \"[::1]:1\"";
+        let (changed, _) = Config::parse(text).unwrap();
+        assert_eq!(changed.needs_restart(&started), ["network.port", "storage.engine", "metrics.listen"]);
+    }
+
+    #[test]
     fn unknown_keys_are_named() {
         let (_, unknown) = Config::parse("typo = 1\n[limits]\nmailbox_sice = \"1 MiB\"\n").unwrap();
         assert_eq!(unknown, ["limits.mailbox_sice", "typo"]);
@@ -520,6 +595,8 @@ mod tests {
             ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
             ("[limits]\nretention = \"1h\"", "limits.retention"),
             ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),
+            ("[metrics]\nlisten = \"0.0.0.0:9464\"", "metrics.listen"),
+            ("[metrics]\nlisten = \"localhost\"", "metrics.listen"),
         ] {
             assert!(
                 matches!(Config::parse(text), Err(ConfigError::Range(named, _)) if named == key),
@@ -535,6 +612,11 @@ mod tests {
     fn sizes_and_spans_round_trip() {
         for bytes in [0, 1, 1023, 1024, 64 << 20, 1 << 40, u64::MAX] {
             assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+        }
+        for (bytes, text) in
+            [(0, "0 B"), (512, "512 B"), (1536, "1.5 KiB"), (20 << 20, "20 MiB"), (3_300_000_000, "3.0 GiB")]
+        {
+            assert_eq!(Size(bytes).rounded(), text);
         }
         assert!("99999999999 TiB".parse::<Size>().is_err());
         for seconds in [1, 90, 3600, 24 * 3600, 30 * 24 * 3600 + 1] {

@@ -5,7 +5,11 @@
 
 use std::{fmt, sync::Arc};
 
-use lapwing_wire::address::RelayKey;
+use lapwing_wire::{
+    address::RelayKey,
+    capability::{RelayIdentity, SecretKey},
+    succession::Succession,
+};
 use rand_core::CryptoRng;
 use rustls::{
     ServerConfig,
@@ -69,6 +73,15 @@ impl RelaySecret {
         Ok(RelayKey::of_spki(&spki))
     }
 
+    /// SUC-01: this key's word for the next one.
+    ///
+    /// # Errors
+    /// [`KeyError::Refused`].
+    pub fn name_successor(&self, next: &Self) -> Result<Succession, KeyError> {
+        let by = SecretKey::<RelayIdentity>::from_seed(*self.seed);
+        Ok(Succession::signed(&by, next.public()?))
+    }
+
     /// TLS 1.3 with X25519MLKEM768 only, this key as a raw public key, no resumption, no early data.
     ///
     /// # Errors
@@ -105,7 +118,7 @@ impl fmt::Debug for RelaySecret {
 }
 
 /// A quantum computer of the future must not open what is recorded today: no classical key exchange is offered.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
     Arc::new(provider)
@@ -122,5 +135,13 @@ mod tests {
         assert_eq!(secret.public().unwrap(), again.public().unwrap());
         assert_eq!(RelaySecret::from_bytes(&[1; 31]).unwrap_err(), KeyError::Damaged);
         assert_eq!(format!("{secret:?}"), "RelaySecret(..)");
+    }
+
+    #[test]
+    fn suc_01_the_word_of_a_key_is_of_the_key_that_tls_shows() {
+        let [old, new] = [(); 2].map(|()| RelaySecret::generate(&mut rand::rng()));
+        let word = old.name_successor(&new).unwrap();
+        assert_eq!(word.claimed_by(), old.public().unwrap());
+        assert!(lapwing_wire::succession::leads(&[word], &old.public().unwrap(), &new.public().unwrap()));
     }
 }

@@ -13,7 +13,11 @@ use lapwing::{
     store::{OpRow, PlanAction, PlanRow, PlanState, Purpose, Sink, TrustSide},
 };
 use lapwing_tests::world::{Person, RelayNumber, World, calm, introduce};
-use lapwing_wire::tripwire::Token;
+use lapwing_wire::{
+    capability::{ChannelBinding, SecretKey, Subject, TripwireOwner},
+    frame::{Disarm, Prove, RequestBody, ResponseBody},
+    tripwire::Token,
+};
 
 /// What an owner and his cover hold of one plan.
 struct Armed {
@@ -349,6 +353,48 @@ async fn a_plan_that_a_relay_forgot_is_armed_again() {
     calm(&mut [&mut ben, &mut olga]).await;
     world.net.change_relay(a, async |relay, now| relay.roll_back(moment, now).await).await;
     world.clock.advance(Duration::from_secs(1));
+    olga.sync().await;
+    assert!(plan(&olga).armed);
+    world.person("cover", &[]).present(&armed.fire).await;
+    ben.sync().await;
+    assert_eq!(shown(&ben).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_a_relay_lost_and_nothing_else_is_armed_again_at_the_owners_next_unlock() {
+    let mut world = World::new(211);
+    let a = world.relay().await;
+    let mut olga = world.person("olga", &[a]);
+    let mut ben = world.person("ben", &[a]);
+    introduce(&mut olga, &mut ben).await;
+    trust(&mut olga, &mut ben).await;
+    let armed = arm(&mut world, &mut olga, &[a], &["ben"], Vec::new()).await;
+    olga.present(&armed.renew).await;
+    assert!(olga.rows::<OpRow>().is_empty() && plan(&olga).armed, "an answer of it changes nothing");
+    // As after a restore: tripwires are in no backup.
+    let (_, row) = olga.rows::<PlanRow>().pop().unwrap();
+    let owner = SecretKey::<TripwireOwner>::from_seed(row.tripwires[0].owner.to_vec().try_into().unwrap());
+    world
+        .net
+        .change_relay(a, async |relay, now| {
+            let (service, binding) = (relay.service(), ChannelBinding::from_bytes([1; 32]));
+            let connection = service.connect(binding);
+            let subject = Subject::Tripwire(owner.public());
+            let signature = subject.prove(&owner, &binding);
+            for body in [
+                RequestBody::Prove(Prove { subject, signature }),
+                RequestBody::Disarm(Disarm { owner: owner.public() }),
+            ] {
+                assert_eq!(service.handle(&connection, body, now).await, ResponseBody::Done);
+            }
+        })
+        .await;
+    world.clock.advance(Duration::from_secs(1));
+    // Another token of the vault's says nothing of it.
+    let other = Token::generate(&mut world.rng());
+    olga.present(&[(a, other)]).await;
+    assert!(olga.rows::<OpRow>().is_empty());
+    olga.present(&armed.renew).await;
     olga.sync().await;
     assert!(plan(&olga).armed);
     world.person("cover", &[]).present(&armed.fire).await;

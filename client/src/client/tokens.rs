@@ -78,6 +78,7 @@ impl Client {
     /// A token that no relay answered stays where every vault keeps its own: in the payload. This process presents it
     /// again while it runs, and so does every unlock.
     pub(super) async fn present_tokens(&mut self) {
+        self.driver.learn_heirs(&self.compartments);
         self.due = self.relays.pairs().to_vec();
         self.tell().await;
     }
@@ -106,10 +107,11 @@ impl Client {
     /// Shows the answers to the compartments: one of them may hold what they are about.
     pub(super) fn take_answers(&mut self) {
         for (relay, status) in std::mem::take(&mut self.answers) {
+            let Some(token) = self.relays.token(&relay).cloned() else { continue };
             for number in 0..self.compartments.len() {
-                let status = status.clone();
+                let (token, status) = (token.clone(), status.clone());
                 // A compartment that cannot be written to learns it at the next unlock.
-                let _ = self.command(number, Command::TokenPresented { relay, status });
+                let _ = self.command(number, Command::TokenPresented { relay, token, status });
             }
         }
     }

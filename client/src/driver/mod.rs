@@ -12,6 +12,7 @@
 //! | `files` | files on their way to a relay and from one |
 //! | `follow` | staying connected |
 //! | `moving` | a chat goes from one compartment to another |
+//! | `heirs` | relays that have changed their keys |
 //! | `line` | a link, and what was proved and subscribed on it |
 //!
 //! Invariants: DRV-01 nothing is acknowledged to a relay, and no effect is told, before the unit that it belongs to is
@@ -23,6 +24,7 @@
 mod batch;
 mod files;
 mod follow;
+mod heirs;
 mod line;
 mod moving;
 mod pass;
@@ -45,7 +47,10 @@ use rand_core::CryptoRng;
 
 pub use self::files::{FetchError, Take, UploadReport, Watch};
 pub use self::follow::Next;
-use self::line::{Ask, Line};
+use self::{
+    heirs::Heirs,
+    line::{Ask, Line},
+};
 use crate::{
     engine::{self, Command, Effect, Event, Fault, Reply},
     net::{ConnectError, Transport},
@@ -124,12 +129,13 @@ pub struct Driver {
     clock: Clock,
     rng: Box<dyn CryptoRng + Send>,
     lines: BTreeMap<RelayKey, Arc<Line>>,
+    heirs: Heirs,
 }
 
 impl Driver {
     /// A driver without links; they are made when something needs them.
     pub fn new(transport: Arc<dyn Transport>, clock: Clock, rng: Box<dyn CryptoRng + Send>) -> Self {
-        Self { transport, clock, rng, lines: BTreeMap::new() }
+        Self { transport, clock, rng, lines: BTreeMap::new(), heirs: Heirs::default() }
     }
 
     /// The time.
@@ -179,6 +185,11 @@ impl Driver {
         sweep(compartment, now, &mut *self.rng)
     }
 
+    /// Learns from compartments which relays have changed their keys, before anything is sent to one.
+    pub fn learn_heirs(&self, compartments: &[Compartment]) {
+        self.heirs.learn(compartments);
+    }
+
     /// Whether there is a link to this relay.
     pub fn is_connected(&self, relay: &RelayKey) -> bool {
         self.lines.contains_key(relay)
@@ -192,10 +203,10 @@ impl Driver {
         wait: Duration,
     ) -> Vec<(RelayKey, Status)> {
         let deadline = tokio::time::Instant::now() + wait;
-        let (transport, lines) = (&self.transport, Mutex::new(&mut self.lines));
+        let (transport, heirs, lines) = (&self.transport, &self.heirs, Mutex::new(&mut self.lines));
         let asked = tokens.iter().map(|(relay, token)| async {
-            let answer =
-                tokio::time::timeout_at(deadline, present_one(transport, &lines, relay, token)).await;
+            let presented = present_one((transport, heirs), &lines, relay, token);
+            let answer = tokio::time::timeout_at(deadline, presented).await;
             answer.ok().map(|status| (*relay.key(), status))
         });
         join_all(asked).await.into_iter().flatten().collect()
@@ -261,7 +272,7 @@ type Lines<'a> = Mutex<&'a mut BTreeMap<RelayKey, Arc<Line>>>;
 
 /// Tries until it is answered; whoever awaits it bounds it.
 async fn present_one(
-    transport: &Arc<dyn Transport>,
+    (transport, heirs): (&Arc<dyn Transport>, &Heirs),
     lines: &Lines<'_>,
     relay: &RelayAddress,
     token: &Token,
@@ -271,7 +282,7 @@ async fn present_one(
         let known = locked().get(relay.key()).cloned();
         let line = match known {
             Some(line) => Some(line),
-            None => transport.connect(relay).await.ok().map(|link| Arc::new(Line::new(link))),
+            None => heirs.connect(transport, relay).await.ok().map(|link| Arc::new(Line::new(link))),
         };
         if let Some(line) = line {
             locked().insert(*relay.key(), Arc::clone(&line));

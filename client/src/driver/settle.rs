@@ -14,6 +14,7 @@ use lapwing_wire::{
 
 use super::{
     Compartment, Driver, Report, Trouble,
+    heirs::Heirs,
     line::{Ask, Line},
     pass::{Lost, Progress, Shared, is_readable},
 };
@@ -56,7 +57,9 @@ impl Driver {
     }
 
     async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
-        let Self { transport, clock, rng, lines } = self;
+        let Self { transport, clock, rng, lines, heirs } = self;
+        let heirs = &*heirs;
+        heirs.learn(compartments);
         let shared = Shared {
             compartments,
             clock: &*clock,
@@ -69,6 +72,8 @@ impl Driver {
             shared.sweep(number);
             shared.handle(number, Event::Tick);
         }
+        // What was followed while tokens were presented.
+        shared.inherit(heirs);
         let mut progress: HashMap<RelayKey, Progress> = HashMap::new();
         let mut ends: HashMap<RelayKey, u32> = HashMap::new();
         let mut failed: HashSet<RelayKey> = HashSet::new();
@@ -95,7 +100,7 @@ impl Driver {
                     None => {
                         let transport = Arc::clone(transport);
                         let connect = async move {
-                            let link = transport.connect(&relay).await;
+                            let link = heirs.connect(&transport, &relay).await;
                             Done::Connected(relay, link)
                         };
                         running.push(connect.boxed());
@@ -108,6 +113,9 @@ impl Driver {
                     active.remove(relay.key());
                     match link {
                         Ok(link) => {
+                            if link.heir().is_some() {
+                                shared.inherit(heirs);
+                            }
                             lines.insert(*relay.key(), Arc::new(Line::new(link)));
                         }
                         Err(error) => {
@@ -139,6 +147,15 @@ impl Driver {
 }
 
 impl Shared<'_> {
+    /// SUC-02: what was followed is on disk before anything is sent there.
+    fn inherit(&self, heirs: &Heirs) {
+        for (relay, heir) in heirs.all() {
+            for number in 0..self.compartments.len() {
+                self.handle(number, Event::Heir { relay, heir });
+            }
+        }
+    }
+
     /// Every relay that a compartment has to talk to, and where something was not done yet in this settling.
     fn needs(&self, progress: &HashMap<RelayKey, Progress>) -> Vec<Need> {
         let mut needs = Needs::default();

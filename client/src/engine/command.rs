@@ -6,7 +6,7 @@ use lapwing_protocol::timer::Lifetime;
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     capability::{Access, SecretKey},
-    tripwire::Status,
+    tripwire::{Status, Token},
 };
 
 use super::{
@@ -222,6 +222,8 @@ pub enum Command {
     TokenPresented {
         /// Which relay.
         relay: RelayKey,
+        /// Which token.
+        token: Token,
         /// What.
         status: Status,
     },
@@ -380,8 +382,8 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             Ok(Reply::Done)
         }
         Command::PlanRemove { plan } => plan::remove(cx, &plan).map(|()| Reply::Done),
-        Command::TokenPresented { relay, status } => {
-            plan::token_answer(cx, &relay, &status)?;
+        Command::TokenPresented { relay, token, status } => {
+            plan::token_answer(cx, &relay, &token, &status)?;
             Ok(Reply::Done)
         }
         Command::Moving(step) => moving::run(cx, step).map(Reply::Moving),

@@ -1,6 +1,7 @@
 //! What happens to the engine, and what it answers.
 
 use lapwing_wire::{
+    address::RelayKey,
     frame::{ResponseBody, Window},
     ids::MailboxId,
 };
@@ -47,6 +48,13 @@ pub enum Event {
     Gone {
         /// Which.
         mailbox: MailboxId,
+    },
+    /// SUC-02: a relay showed another key, and the one that is pinned vouches for it.
+    Heir {
+        /// The relay, by the key under which this vault knows it.
+        relay: RelayKey,
+        /// The key that it has now.
+        heir: RelayKey,
     },
     /// Time has passed: whatever is due by now.
     Tick,

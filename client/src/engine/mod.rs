@@ -69,7 +69,7 @@ pub use expiry::next_due;
 pub use fault::Fault;
 pub use inbox::is_acknowledged;
 pub use outgoing::{OpStep, Proof, request_of};
-pub use relays::{connected_relays, default_relay};
+pub use relays::{connected_relays, default_relay, heirs};
 
 use crate::store::Unit;
 
@@ -121,6 +121,7 @@ pub fn handle(
         Event::Obsolete { op } => answer::obsolete(&mut cx, op),
         Event::File { place, moved } => files::moved(&mut cx, place, moved)?,
         Event::Gone { mailbox } => relays::gone(&mut cx, &mailbox)?,
+        Event::Heir { relay, heir } => relays::inherit(&mut cx, &relay, heir)?,
         Event::Tick => {
             contact::expire(&mut cx)?;
             renewal::tick(&mut cx)?;

@@ -25,7 +25,7 @@ use serde_bytes::ByteBuf;
 use super::{
     Cx, Fault, contact,
     outgoing::{self, seed},
-    trust,
+    relays, trust,
 };
 use crate::store::{
     MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, RecordsRow, Sink, TripwireRecord, TrustRow,
@@ -249,17 +249,27 @@ pub(super) fn conflicted(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &Relay
 ///
 /// TRP-06: the relay keeps the renewing record of a tripwire that was set off, and answers its token with that. Only a
 /// status that a tripwire's own key opens says anything: one answer speaks of one tripwire, whatever else is armed there.
+///
+/// Where tripwires of this token are armed and the answer is of none of them, the relay has lost them: it came back from a
+/// backup, which holds none, or lies. It is told everything anew.
 pub(super) fn token_answer(
     cx: &mut Cx<'_, '_, '_>,
     relay: &RelayKey,
+    token: &Token,
     status: &TokenStatus,
 ) -> Result<(), Fault> {
     let plans = cx.unit.scan::<PlanRow>(&[])?;
+    let (mut is_known, mut missed) = (false, None);
     for (plan, mut row) in plans {
         let mut changed = false;
         for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
             let key = StatusKey::from_bytes(seed(&tripwire.status)?);
-            let gone = matches!(status.open(&key), Some(OpenStatus { serial: _, fired: true, came: _ }));
+            let opened = status.open(&key);
+            is_known |= opened.is_some();
+            if !tripwire.fired && tripwire.armed.is_some() && tripwire.renew.as_slice() == token.expose() {
+                missed = Some(tripwire.relay.clone());
+            }
+            let gone = matches!(opened, Some(OpenStatus { serial: _, fired: true, came: _ }));
             changed |= gone && !tripwire.fired;
             tripwire.fired |= gone;
         }
@@ -267,7 +277,10 @@ pub(super) fn token_answer(
             cx.unit.put(&plan, &row);
         }
     }
-    Ok(())
+    match missed.filter(|_| !is_known) {
+        Some(relay) => relays::tell_anew(cx, &relay),
+        None => Ok(()),
+    }
 }
 
 /// The request that arms a plan's tripwire at a relay, and the key that proves it. `None` if there is nothing to arm:

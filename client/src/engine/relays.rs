@@ -11,7 +11,7 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 
 use super::{Cx, Effect, Fault, outgoing, plan};
-use crate::store::{MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit};
+use crate::store::{HeirRow, MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit};
 
 /// Adds a relay, or takes a new access ticket or address for one that is there. A mailbox of its own shows that the
 /// compartment lives there (design 5.2: a tripwire only uses relays on which the cover has a live mailbox).
@@ -26,6 +26,9 @@ pub(super) fn add_ticket(
     relay: &RelayAddress,
     access: &SecretKey<Access>,
 ) -> Result<RelayAddress, Fault> {
+    // A ticket of a relay that has changed its key since is of the same relay.
+    let relay = &RelayAddress::new(named(cx.unit, relay.key())?, relay.host(), relay.port())
+        .map_err(|_| Fault::AccessTicket)?;
     let key = *relay.key().as_bytes();
     let known = cx.unit.get::<RelayRow>(&key)?.is_some();
     let row = RelayRow {
@@ -43,6 +46,7 @@ pub(super) fn add_ticket(
 
 /// Removes a relay that nothing of this compartment lies at. What still waits for somebody's mailbox there goes on.
 pub(super) fn remove(cx: &mut Cx<'_, '_, '_>, key: &RelayKey) -> Result<(), Fault> {
+    let key = &named(cx.unit, key)?;
     let id = *key.as_bytes();
     if cx.unit.get::<RelayRow>(&id)?.is_none() {
         return Err(Fault::UnknownRelay);
@@ -103,7 +107,7 @@ pub(super) fn gone(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId) -> Result<(), F
 const RETELL: Duration = Duration::from_secs(3600);
 
 /// A relay that forgot one thing may have forgotten others that nobody reads: mailboxes for alerts, tripwires.
-fn tell_anew(cx: &mut Cx<'_, '_, '_>, relay: &RelayAddress) -> Result<(), Fault> {
+pub(super) fn tell_anew(cx: &mut Cx<'_, '_, '_>, relay: &RelayAddress) -> Result<(), Fault> {
     let id = *relay.key().as_bytes();
     let Some(mut known) = cx.unit.get::<RelayRow>(&id)? else { return Ok(()) };
     if known.retold.is_some_and(|told| cx.now.since(told) < RETELL) {
@@ -119,13 +123,54 @@ fn tell_anew(cx: &mut Cx<'_, '_, '_>, relay: &RelayAddress) -> Result<(), Fault>
     plan::forgotten(cx, relay.key())
 }
 
+/// SUC-02: from now on the relay is known by another key. A compartment that has nothing to do with the relay learns
+/// nothing of it.
+pub(super) fn inherit(cx: &mut Cx<'_, '_, '_>, relay: &RelayKey, heir: RelayKey) -> Result<(), Fault> {
+    let id = *relay.as_bytes();
+    if connected_relays(cx.unit)?.iter().any(|known| known.key() == relay)
+        && cx.unit.get::<HeirRow>(&id)?.is_none_or(|row| row.key != heir)
+    {
+        cx.unit.put(&id, &HeirRow { key: heir });
+    }
+    Ok(())
+}
+
+/// The relays that have changed their keys: the key under which each is known here, and the one that it has.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn heirs(unit: &Unit<'_>) -> Result<Vec<([u8; 32], RelayKey)>, Fault> {
+    Ok(unit.scan::<HeirRow>(&[])?.into_iter().map(|(known, row)| (known, row.key)).collect())
+}
+
+/// The address with which a relay is shown to people: with the key that it has now.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub(super) fn current(unit: &Unit<'_>, relay: &RelayAddress) -> Result<RelayAddress, Fault> {
+    let heir = unit.get::<HeirRow>(relay.key().as_bytes())?;
+    let heir = heir.and_then(|row| RelayAddress::new(row.key, relay.host(), relay.port()).ok());
+    Ok(heir.unwrap_or_else(|| relay.clone()))
+}
+
+/// The key under which a relay is known here.
+fn named(unit: &Unit<'_>, key: &RelayKey) -> Result<RelayKey, Fault> {
+    let known = unit.scan::<RelayRow>(&[])?;
+    for (_, row) in &known {
+        if unit.get::<HeirRow>(row.address.key().as_bytes())?.is_some_and(|heir| heir.key == *key) {
+            return Ok(*row.address.key());
+        }
+    }
+    Ok(*key)
+}
+
 /// The relay that new chats receive at: the one that was asked for, or the first.
 ///
 /// # Errors
 /// [`Fault::NoRelay`], [`Fault::UnknownRelay`].
 pub fn default_relay(unit: &Unit<'_>, wanted: Option<&RelayKey>) -> Result<RelayRow, Fault> {
     match wanted {
-        Some(key) => unit.get::<RelayRow>(key.as_bytes())?.ok_or(Fault::UnknownRelay),
+        Some(key) => unit.get::<RelayRow>(named(unit, key)?.as_bytes())?.ok_or(Fault::UnknownRelay),
         None => unit
             .range::<RelayRow>(&[], None, 1, false)?
             .into_iter()

@@ -14,12 +14,13 @@ use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use serde::de::IgnoredAny;
 
 pub use super::files::FileView;
-use super::{Fault, bodies, contact, drafts, expiry, files, group, renewal, trust};
+use super::{Fault, bodies, contact, drafts, expiry, files, group, relays, renewal, trust};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
-        DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow,
-        PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
+        DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, PlanAction,
+        PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit,
+        Writer,
     },
     untrusted::Untrusted,
 };
@@ -27,8 +28,10 @@ use crate::{
 /// A relay of a compartment.
 #[derive(Debug)]
 pub struct RelayView {
-    /// Where it is.
+    /// Where it is, with the key under which it is known here.
     pub address: RelayAddress,
+    /// The same with the key that it has now: what people see.
+    pub shown: RelayAddress,
     /// What it said to the access ticket.
     pub refused: Option<Refusal>,
     /// Operations that wait for it.
@@ -235,14 +238,15 @@ pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
     let mailboxes = unit.scan::<MailboxRow>(&[])?;
     let view = |row: RelayRow| {
         let key = *row.address.key();
-        RelayView {
+        Ok(RelayView {
+            shown: relays::current(unit, &row.address)?,
             waiting: ops.iter().filter(|(_, op)| *op.relay.key() == key).count(),
             inconsistent: mailboxes.iter().any(|(_, m)| *m.relay.key() == key && m.inconsistent),
             address: row.address,
             refused: row.refused,
-        }
+        })
     };
-    Ok(unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| view(row)).collect())
+    unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| view(row)).collect()
 }
 
 /// The chats, in the order of their names.
@@ -566,6 +570,22 @@ pub fn sinks(unit: &Unit<'_>) -> Result<Vec<crate::store::Sink>, Fault> {
 /// [`Fault::Store`].
 pub fn waiting(unit: &Unit<'_>) -> Result<Vec<(RelayAddress, Option<Refusal>)>, Fault> {
     Ok(unit.scan::<OpRow>(&[])?.into_iter().map(|(_, row)| (row.relay, row.refused)).collect())
+}
+
+/// Chats for which something waits that a relay was offered and did not take, and what it said.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn held_up(unit: &Unit<'_>) -> Result<BTreeMap<String, Refusal>, Fault> {
+    let mut found = BTreeMap::new();
+    for (_, row) in unit.scan::<OpRow>(&[])? {
+        if let (OpKind::Append { chat, .. }, Some(refusal)) = (&row.kind, row.refused)
+            && let Some(named) = unit.get::<ChatRow>(chat)?
+        {
+            found.entry(named.name).or_insert(refusal);
+        }
+    }
+    Ok(found)
 }
 
 /// Invitations to groups that wait for an answer of ours.

@@ -22,6 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use lapwing_wire::{
+    address::RelayKey,
     capability::ChannelBinding,
     codec,
     frame::{Notice, Request, RequestBody, Response, ResponseBody, encode_frame},
@@ -71,6 +72,7 @@ pub(super) struct QuicLink {
     /// A lock that is held while waiting: receivers take turns, and each waits for the same thing.
     notices: tokio::sync::Mutex<mpsc::Receiver<Notice>>,
     binding: ChannelBinding,
+    heir: Option<RelayKey>,
     request_timeout: Duration,
     _task: AbortOnDropHandle<()>,
 }
@@ -102,10 +104,9 @@ enum State {
 impl QuicLink {
     /// A link over an established connection; must be called inside a tokio runtime.
     pub(super) fn new(
-        endpoint: Endpoint,
-        connection: Connection,
-        streams: (SendStream, RecvStream),
+        (endpoint, connection, streams): (Endpoint, Connection, (SendStream, RecvStream)),
         binding: ChannelBinding,
+        heir: Option<RelayKey>,
         request_timeout: Duration,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -125,6 +126,7 @@ impl QuicLink {
             queue,
             notices: tokio::sync::Mutex::new(notices),
             binding,
+            heir,
             request_timeout,
             _task: AbortOnDropHandle::new(task),
         }
@@ -151,6 +153,10 @@ impl QuicLink {
 impl Link for QuicLink {
     fn binding(&self) -> ChannelBinding {
         self.binding
+    }
+
+    fn heir(&self) -> Option<RelayKey> {
+        self.heir
     }
 
     async fn request(&self, body: RequestBody) -> Result<ResponseBody, LinkError> {

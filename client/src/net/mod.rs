@@ -16,6 +16,7 @@ pub mod transport;
 
 mod dial;
 mod frames;
+mod lineage;
 mod link;
 mod pin;
 

@@ -1,12 +1,12 @@
 //! The TLS half of a connection: which key the relay must show, and nothing else that a network could learn or use.
 //!
-//! Invariants: one key exchange (X25519MLKEM768), TLS 1.3 only; the relay shows a raw public key (RFC 7250) whose hash
-//! is the one in its address, and signs the handshake with it; no server name, no resumption, no early data.
+//! Invariants: one key exchange (X25519MLKEM768), TLS 1.3 only; the relay shows a raw public key (RFC 7250) and signs the
+//! handshake with it; no server name, no resumption, no early data.
+//!
+//! Which key that is, is looked at when the handshake is complete: a relay that has changed its key must be able to say so
+//! first (`lineage`). Nothing else is said to anybody whose key is another one than the address names.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use lapwing_wire::address::RelayKey;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -27,20 +27,20 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// TLS for one connection to the relay with this key.
+/// TLS for one connection to a relay.
 ///
-/// A configuration is never used twice: it carries the verdict on the key, and what a relay could leave in it to
+/// A configuration is never used twice: it carries the key that was shown, and what a relay could leave in it to
 /// recognise the client by ends with it.
+///
+/// # Security
+/// The handshake completes with whatever key is shown. The caller MUST compare [`Pin::shown`] with the key that it wants
+/// before it hands the connection to anybody.
 pub(super) fn client_config(
     provider: &Arc<CryptoProvider>,
     alpn: &[u8],
-    expected: RelayKey,
 ) -> Result<(QuicClientConfig, Arc<Pin>), TlsError> {
-    let pin = Arc::new(Pin {
-        expected,
-        algorithms: provider.signature_verification_algorithms,
-        mismatch: AtomicBool::new(false),
-    });
+    let pin =
+        Arc::new(Pin { algorithms: provider.signature_verification_algorithms, shown: OnceLock::new() });
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -54,18 +54,18 @@ pub(super) fn client_config(
     Ok((quic, pin))
 }
 
-/// Accepts one key.
+/// Remembers the key that was shown.
 #[derive(Debug)]
 pub(super) struct Pin {
-    expected: RelayKey,
     algorithms: WebPkiSupportedAlgorithms,
-    mismatch: AtomicBool,
+    shown: OnceLock<RelayKey>,
 }
 
 impl Pin {
-    /// Whether somebody showed another key.
-    pub(super) fn saw_another_key(&self) -> bool {
-        self.mismatch.load(Ordering::Acquire)
+    /// Whose key the other side showed, once the handshake has got so far. That it holds the key is known when the
+    /// handshake is complete.
+    pub(super) fn shown(&self) -> Option<RelayKey> {
+        self.shown.get().copied()
     }
 }
 
@@ -81,12 +81,10 @@ impl ServerCertVerifier for Pin {
         if !intermediates.is_empty() {
             return Err(TlsError::InvalidCertificate(CertificateError::BadEncoding));
         }
-        // The hash of a public key is no secret, so an ordinary comparison does.
-        if RelayKey::of_spki(end_entity) == self.expected {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            self.mismatch.store(true, Ordering::Release);
-            Err(TlsError::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        // One handshake, one key.
+        match self.shown.set(RelayKey::of_spki(end_entity)) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(_) => Err(TlsError::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }
 

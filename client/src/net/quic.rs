@@ -23,9 +23,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
 use super::{
-    dial,
+    dial, lineage,
     link::QuicLink,
-    pin::{self, Pin},
+    pin,
     transport::{ConnectError, Link, Transport},
 };
 
@@ -117,7 +117,7 @@ impl Transport for QuicTransport {
             })
             .await
         };
-        let (endpoint, connection) =
+        let (endpoint, connection, shown) =
             timeout(self.options.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::Unreachable))?;
         let binding = binding_of(&connection)?;
         // Opening needs a word from nobody: the relay allows streams from the handshake on, or none at all.
@@ -125,7 +125,9 @@ impl Transport for QuicTransport {
             .await
             .map_err(|_| ConnectError::Protocol)?
             .map_err(|_| ConnectError::Unreachable)?;
-        Ok(Arc::new(QuicLink::new(endpoint, connection, streams, binding, self.options.request_timeout)))
+        let heir = (shown != *relay.key()).then_some(shown);
+        let timeout = self.options.request_timeout;
+        Ok(Arc::new(QuicLink::new((endpoint, connection, streams), binding, heir, timeout)))
     }
 }
 
@@ -136,19 +138,24 @@ async fn connect_to(
     alpn: Vec<u8>,
     provider: Arc<CryptoProvider>,
     parameters: Arc<TransportConfig>,
-) -> Result<(Endpoint, Connection), ConnectError> {
+) -> Result<(Endpoint, Connection, RelayKey), ConnectError> {
     // Fails only if the provider could not speak TLS 1.3 with QUIC's first cipher suite; ours does.
-    let (tls, pin) = pin::client_config(&provider, &alpn, expected).map_err(|_| ConnectError::Protocol)?;
+    let (tls, pin) = pin::client_config(&provider, &alpn).map_err(|_| ConnectError::Protocol)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(parameters);
     let socket = local_socket(remote).map_err(|_| ConnectError::Unreachable)?;
     let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
         .map_err(|_| ConnectError::Unreachable)?;
     let connecting = endpoint.connect_with(config, remote, NO_NAME).map_err(|_| ConnectError::Unreachable)?;
-    match connecting.await {
-        Ok(connection) => Ok((endpoint, connection)),
-        Err(error) => Err(why_not_connected(&error, &pin)),
+    let connection = connecting.await.map_err(|error| why_not_connected(&error))?;
+    // A handshake that is complete has shown a key, and proved it.
+    let shown = pin.shown().ok_or(ConnectError::Protocol)?;
+    // The hash of a public key is no secret, so an ordinary comparison does.
+    if shown != expected && !lineage::is_heir(&connection, &expected, &shown).await {
+        connection.close(VarInt::from_u32(0), b"");
+        return Err(ConnectError::WrongKey);
     }
+    Ok((endpoint, connection, shown))
 }
 
 fn local_socket(remote: SocketAddr) -> std::io::Result<UdpSocket> {
@@ -164,10 +171,7 @@ fn local_socket(remote: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn why_not_connected(error: &ConnectionError, pin: &Pin) -> ConnectError {
-    if pin.saw_another_key() {
-        return ConnectError::WrongKey;
-    }
+fn why_not_connected(error: &ConnectionError) -> ConnectError {
     match error {
         ConnectionError::ConnectionClosed(close)
             if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lapwing_wire::{
-    address::RelayAddress,
+    address::{RelayAddress, RelayKey},
     capability::ChannelBinding,
     frame::{Notice, RequestBody, ResponseBody},
 };
@@ -12,13 +12,14 @@ use lapwing_wire::{
 /// Makes links. One transport serves every relay; each call makes a new link that shares nothing with others.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Connects to a relay and checks that it holds the key in its address.
+    /// Connects to a relay and checks that it holds the key in its address, or one that this key vouches for (SUC-01).
     ///
     /// # Errors
     /// See [`ConnectError`]. Dropping the future abandons the attempt and everything it began.
     ///
     /// # Security
-    /// Implementations return a link only to whoever proved possession of `relay.key()`.
+    /// Implementations return a link only to whoever proved possession of `relay.key()`, or of a key to which signatures
+    /// lead from it; then [`Link::heir`] says which.
     async fn connect(&self, relay: &RelayAddress) -> Result<Arc<dyn Link>, ConnectError>;
 }
 
@@ -29,6 +30,11 @@ pub trait Transport: Send + Sync {
 pub trait Link: Send + Sync {
     /// What proofs on this connection are bound to.
     fn binding(&self) -> ChannelBinding;
+
+    /// The key that the relay showed, where it is another one than the address names; see SUC-02.
+    fn heir(&self) -> Option<RelayKey> {
+        None
+    }
 
     /// Sends a request and waits for the answer with its number.
     ///

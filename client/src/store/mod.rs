@@ -22,10 +22,10 @@ pub use base::{Base, BodyKeyName, MemoryBase, Record, StoreError, Visitor};
 pub use doomed::destroy_doomed_keys;
 pub use rows::{
     AlertRow, AuthorRow, BodyKeyRow, ChainRow, ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState,
-    Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, InvitationRow, JoiningRow,
-    KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow, Sink,
-    TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, HeirRow, InvitationRow,
+    JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow,
+    Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow,
+    Sink, TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub use rows::{ArrivalRow, DepartureRow, MoveId};
 pub(crate) use rows::{ContactStanding, SealedText};

@@ -31,6 +31,11 @@ impl RelayKey {
         Self(labelled_hash(labels::RELAY_KEY, &[spki]))
     }
 
+    /// The key with this hash.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

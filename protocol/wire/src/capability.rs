@@ -56,6 +56,8 @@ purpose! {
     Trigger,
     /// A trusted contact's voice, or the recovery kit's, in letting guesses at one anchor go on.
     Thaw,
+    /// Is a relay, and names its next key.
+    RelayIdentity,
     /// Signs the alerts for one trusted contact; no relay ever sees it.
     AlertSigner,
 }

@@ -25,6 +25,7 @@ use crate::{
     labels,
     limits::MAX_FRAME,
     sharing::Share,
+    succession::Succession,
     tripwire::{Causes, SealedList, Status, Token, TokenRecord},
 };
 
@@ -105,6 +106,8 @@ pub enum RequestBody {
     Trigger(RaiseTrigger),
     /// About an anchor.
     Anchor(AnchorRequest),
+    /// Asks for all changes of the relay's key. Needs no right. Answer: `lineage`.
+    Lineage,
 }
 
 /// Proof of a right; see [`Subject::prove`].
@@ -317,6 +320,8 @@ pub enum ResponseBody {
     Token(Status),
     /// About an anchor.
     Anchor(AnchorAnswer),
+    /// All changes of the relay's key, in the order of time; at most `MAX_LINEAGE`.
+    Lineage(Vec<Succession>),
     /// It was not done.
     Refused(Refusal),
 }

@@ -55,6 +55,8 @@ pub const ANCHOR_MARK: &[u8] = b"lapwing/1 anchor mark";
 pub const ARMOR: &[u8] = b"lapwing/1 armor";
 /// A relay is named by the hash of its public key (RFC 7250 SubjectPublicKeyInfo).
 pub const RELAY_KEY: &[u8] = b"lapwing/1 relay key";
+/// A relay's word for its next key.
+pub const SUCCESSION: &[u8] = b"lapwing/1 succession";
 
 /// All of the above, for the uniqueness test here and in crates that add their own.
 pub const ALL: &[&[u8]] = &[
@@ -85,6 +87,7 @@ pub const ALL: &[&[u8]] = &[
     ANCHOR_MARK,
     ARMOR,
     RELAY_KEY,
+    SUCCESSION,
 ];
 
 #[cfg(test)]

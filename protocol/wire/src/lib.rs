@@ -17,6 +17,7 @@
 //! | [`oprf`] | evaluating a passphrase that the relay does not see (RFC 9497) |
 //! | [`padding`] | the four envelope sizes |
 //! | [`sharing`] | a key among n voices, of which k suffice |
+//! | [`succession`] | how a relay's key changes |
 //! | [`time`] | a point in time as an argument |
 //! | [`tripwire`] | tokens, their sealed records, action lists |
 //!
@@ -41,5 +42,6 @@ pub mod oprf;
 pub mod padding;
 mod random;
 pub mod sharing;
+pub mod succession;
 pub mod time;
 pub mod tripwire;

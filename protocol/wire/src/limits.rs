@@ -67,5 +67,9 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many bytes the relay keeps in one mailbox unless its operator says otherwise.
 pub const DEFAULT_MAILBOX_BYTES: u64 = 64 << 20;
 
+/// Most changes of a relay's key that clients follow, some 140 bytes each: a key a month for more than a year. A relay
+/// that has reached it changes its key no more.
+pub const MAX_LINEAGE: usize = 16;
+
 /// Requests that one connection may have unanswered; the relay stops reading at it.
 pub const MAX_IN_FLIGHT: usize = 256;

@@ -4,12 +4,13 @@
 use lapwing_wire::{
     address::{AccessTicket, RelayAddress, RelayKey},
     armor,
-    capability::{ChannelBinding, PublicKey, Right, SecretKey, Signature, Subject},
+    capability::{ChannelBinding, PublicKey, RelayIdentity, Right, SecretKey, Signature, Subject},
     codec::{self, DecodeError},
     frame::*,
     ids::{BlobHash, BlobHasher, MailboxId, RunningHash},
     limits::{FRAME_PREFIX, MAX_FRAME},
     padding,
+    succession::{Succession, leads, relay_key},
     tripwire::Token,
 };
 use proptest::{collection::vec, prelude::*};
@@ -61,6 +62,7 @@ fn body() -> impl Strategy<Value = RequestBody> {
         ),
         any::<[u8; 32]>()
             .prop_map(|token| RequestBody::Token(PresentToken { token: Token::from_bytes(token) })),
+        Just(RequestBody::Lineage),
     ]
 }
 
@@ -84,6 +86,31 @@ proptest! {
         let response = Response { id: seq, body: ResponseBody::Window(window) };
         let frame = encode_frame(&response).unwrap();
         prop_assert_eq!(codec::decode::<Response>(&frame[FRAME_PREFIX..], MAX_FRAME), Ok(response));
+    }
+
+    #[test]
+    fn suc_01_damaged_lineages_lead_nowhere_else(
+        seeds in vec(any::<[u8; 32]>(), 2..6),
+        other in any::<[u8; 32]>(),
+        at in any::<prop::sample::Index>(),
+        flip in 1u8..,
+    ) {
+        let keys: Vec<_> = seeds.iter().map(|seed| SecretKey::<RelayIdentity>::from_seed(*seed)).collect();
+        let names: Vec<_> = keys.iter().map(|key| relay_key(&key.public())).collect();
+        prop_assume!(names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len());
+        let steps: Vec<_> = keys.iter().zip(&names[1..]).map(|(key, next)| Succession::signed(key, *next)).collect();
+        let (first, last) = (&names[0], &names[names.len() - 1]);
+        prop_assert!(leads(&steps, first, last));
+        let stranger = relay_key(&SecretKey::<RelayIdentity>::from_seed(other).public());
+        prop_assert!(names.contains(&stranger) || !leads(&steps, first, &stranger));
+        let mut bytes = codec::encode(&steps);
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if let Ok(bent) = codec::decode::<Vec<Succession>>(&bytes, MAX_FRAME)
+            && bent != steps
+        {
+            prop_assert!(!leads(&bent, first, last));
+        }
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use data_encoding::HEXLOWER;
 use lapwing_wire::{
     address::{AccessTicket, RelayAddress, RelayKey},
-    capability::{ChannelBinding, PublicKey, Right, SecretKey, Subject},
+    capability::{ChannelBinding, PublicKey, RelayIdentity, Right, SecretKey, Subject},
     codec,
     frame::*,
     ids::{BlobHash, MailboxId, RunningHash, TripwireId},
     limits::{FRAME_PREFIX, MAX_FRAME},
+    succession::{Succession, relay_key},
     tripwire::*,
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -55,6 +56,12 @@ fn tripwire() -> (PublicKey<lapwing_wire::capability::TripwireOwner>, TokenRecor
     ];
     let record = TokenRecord::seal(&Token::from_bytes([9; 32]), &record, &mut rng);
     (owner, record, SealedList::seal(&actions, &id, &list_key, &mut rng).unwrap())
+}
+
+fn lineage() -> Vec<Succession> {
+    let keys = [0x91, 0x92, 0x93].map(|byte| SecretKey::<RelayIdentity>::from_seed([byte; 32]));
+    let step = |from: usize, to: usize| Succession::signed(&keys[from], relay_key(&keys[to].public()));
+    vec![step(0, 1), step(1, 2)]
 }
 
 fn requests() -> Vec<(&'static str, RequestBody)> {
@@ -124,6 +131,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ),
         ("disarm", RequestBody::Disarm(Disarm { owner })),
         ("token", RequestBody::Token(PresentToken { token: Token::from_bytes([9; 32]) })),
+        ("lineage", RequestBody::Lineage),
     ]);
     all
 }
@@ -153,6 +161,7 @@ fn responses() -> Vec<(&'static str, ResponseBody)> {
         ("too_large", refused(Refusal::TooLarge)),
         ("conflict", refused(Refusal::Conflict)),
         ("unsupported", refused(Refusal::Unsupported)),
+        ("lineage", ResponseBody::Lineage(lineage())),
     ]
 }
 

@@ -57,9 +57,9 @@ pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) 
 }
 
 /// Asks the running relay; opens the store where none runs.
-async fn ask(place: &Place, output: &Output, question: Ask) -> Result<Reply, CliError> {
+pub(super) async fn ask(place: &Place, output: &Output, question: Ask) -> Result<Reply, CliError> {
     let secret = place.secret()?;
-    if let Some(reply) = operator::ask(&place.control(), &question).await.map_err(CliError::Control)? {
+    if let Some((reply, _)) = operator::ask(&place.control(), &question).await.map_err(CliError::Control)? {
         return Ok(reply);
     }
     let config = load(place, output)?;
@@ -69,18 +69,21 @@ async fn ask(place: &Place, output: &Output, question: Ask) -> Result<Reply, Cli
     };
     let desk = open(place, &config, address).await?;
     let reply = desk.answer(question, SystemClock.now()).await;
-    desk.service.shutdown().await;
+    desk.service().shutdown().await;
     Ok(reply)
 }
 
-fn unexpected(reply: Reply) -> CliError {
+pub(super) fn unexpected(reply: Reply) -> CliError {
     match reply {
         Reply::NoSuchTicket => CliError::NoSuchTicket,
         Reply::NoAddress => CliError::NoAddress,
         Reply::Failed(reason) => CliError::Refused(reason),
-        Reply::Status(_) | Reply::Issued { .. } | Reply::Tickets(_) | Reply::Done => {
-            CliError::Refused("it answered something else".into())
-        }
+        Reply::Status(_)
+        | Reply::Issued { .. }
+        | Reply::Tickets(_)
+        | Reply::Rotated { .. }
+        | Reply::Rows
+        | Reply::Done => CliError::Refused("it answered something else".into()),
     }
 }
 
@@ -111,15 +114,15 @@ fn status_text(status: &Status) -> String {
          mailboxes        {mailboxes}, {} waiting\nattachments      {blobs}, {}\naccess tickets   {tickets} valid\n\
          on disk          {}, {} free",
         address.as_deref().unwrap_or("none: the port is chosen at start"),
-        Size(*envelope_bytes),
-        Size(*blob_bytes),
-        Size(*disk_bytes),
-        Size(*free_bytes),
+        Size(*envelope_bytes).rounded(),
+        Size(*blob_bytes).rounded(),
+        Size(*disk_bytes).rounded(),
+        Size(*free_bytes).rounded(),
     );
     if let Some(buffer) = socket_buffer {
         text.push_str(&format!(
             "\nslow commits     {slow_commits} since the start, the slowest {slowest_commit_ms} ms\nsocket buffer    {}",
-            Size(u64::try_from(*buffer).unwrap_or(u64::MAX))
+            Size(u64::try_from(*buffer).unwrap_or(u64::MAX)).rounded()
         ));
     }
     if let Some(running) = running_commit_ms.filter(|running| *running >= STALL_MS) {
@@ -138,7 +141,7 @@ fn show(line: &TicketLine, output: &Output) {
     let text = format!(
         "{name}  {}  mailboxes {used_mailboxes} of {quota_mailboxes}  {} of {}{}",
         if *is_valid { "valid" } else { "ended" },
-        Size(*used_bytes),
+        Size(*used_bytes).rounded(),
         Size(*quota_bytes),
         expires.as_ref().map_or_else(String::new, |end| format!("  until {end}")),
     );

@@ -1,8 +1,13 @@
 //! What can go wrong, what to do about it, and the exit code.
 
+use std::path::PathBuf;
+
 use lapwing_wire::address::AddressError;
 
-use crate::{config::ConfigError, key::KeyError, place::PlaceError, server::ServerError, store::StoreError};
+use crate::{
+    archive::ArchiveError, config::ConfigError, key::KeyError, place::PlaceError, server::ServerError,
+    store::StoreError,
+};
 
 /// A command that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,30 @@ pub enum CliError {
     /// The disk failed while the relay ran.
     #[error("the disk refused to read or write, so the relay stopped")]
     DiskFailed,
+    /// The port for monitoring.
+    #[error("cannot listen for monitoring: {0}")]
+    Metrics(#[source] std::io::Error),
+    /// A backup.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A file that would be replaced.
+    #[error("there is a file already: {0}")]
+    FileExists(PathBuf),
+    /// A recovery key that others can read.
+    #[error("others can read the file of the recovery key: {0}")]
+    OpenKey(PathBuf),
+    /// The running relay ended in the middle of a backup.
+    #[error("the running relay ended the backup before it was whole: {0}")]
+    CutShort(#[source] std::io::Error),
+    /// The relay that runs on the folder did not stop.
+    #[error("the relay that runs on this folder does not stop")]
+    StillRuns,
+    /// The person who was asked did not agree.
+    #[error("nothing was done")]
+    NotConfirmed,
+    /// `doctor` found what needs care.
+    #[error("something needs care")]
+    NeedsCare,
     /// The operating system.
     #[error("the system refused: {0}")]
     System(#[source] std::io::Error),
@@ -56,6 +85,12 @@ impl CliError {
             }
             Self::Place(PlaceError::Key(_)) | Self::Key(_) => {
                 "restore relay.key from your backup; without it this is another relay"
+            }
+            Self::Place(PlaceError::Lineage(_)) => {
+                "restore relay.lineage from your backup; without it people's programs do not find the new key by themselves"
+            }
+            Self::Place(PlaceError::TooManyKeys) => {
+                "make a new relay with `lapwing-relay init` and hand out new access tickets"
             }
             Self::Place(_) => "check owner and mode of the folder",
             Self::Config(_) => {
@@ -86,9 +121,28 @@ impl CliError {
             }
             Self::Server(_) => "check [network] in relay.toml",
             Self::Control(_) => "the folder's path must be shorter than 90 letters and writable",
+            Self::Metrics(_) => "choose a free port in metrics.listen of relay.toml, or leave it empty",
             Self::Refused(_) => "see the relay's own messages",
             Self::NoSuchTicket => "see `lapwing-relay access list`",
             Self::NoAddress => "start it with `lapwing-relay serve`, or set network.port in relay.toml",
+            Self::Archive(ArchiveError::Io(_)) => {
+                "check the path, its rights and the free space there; no backup was made or used"
+            }
+            Self::Archive(ArchiveError::Form) => "give the file that `lapwing-relay backup` wrote",
+            Self::Archive(ArchiveError::Sealed) => {
+                "give the recovery key that was shown when this very backup was made, or try another copy of the file"
+            }
+            Self::Archive(ArchiveError::Key(_)) => {
+                "it begins with lapwing-backup: and was shown when the backup was made"
+            }
+            Self::FileExists(_) => "choose another name, or remove that file; nothing was changed",
+            Self::OpenKey(_) => "chmod 600 it; whoever read it can open the backups made with it",
+            Self::CutShort(_) => "see the relay's own messages: a full disk ends a backup; then try again",
+            Self::StillRuns => {
+                "stop it with `systemctl stop lapwing-relay` or SIGKILL, then wipe again; nothing was destroyed yet"
+            }
+            Self::NotConfirmed => "type the word `wipe`, or give --yes",
+            Self::NeedsCare => "do what stands behind each finding, then look again",
             Self::System(_) => "check the limits of this user on processes and files",
         }
     }
@@ -103,26 +157,37 @@ impl CliError {
             Self::Address(_) => "address",
             Self::Store(StoreError::Locked) => "locked",
             Self::Store(_) | Self::DiskFailed => "store",
-            Self::Server(_) => "listen",
+            Self::Server(_) | Self::Metrics(_) => "listen",
             Self::Key(_) => "key",
             Self::Refused(_) => "refused",
             Self::NoSuchTicket => "no_such_ticket",
             Self::NoAddress => "no_address",
+            Self::Archive(_) | Self::CutShort(_) => "backup",
+            Self::FileExists(_) => "exists",
+            Self::OpenKey(_) => "open_key",
+            Self::StillRuns => "running",
+            Self::NotConfirmed => "not_confirmed",
+            Self::NeedsCare => "needs_care",
         }
     }
 
     /// The process's exit code: 1 negative answer, 2 usage, 4 relay unreachable, 5 refused.
     pub(super) fn exit(&self) -> u8 {
         match self {
-            Self::NoSuchTicket => 1,
+            Self::NoSuchTicket | Self::NotConfirmed | Self::NeedsCare => 1,
             Self::Config(_) | Self::Address(_) => 2,
-            Self::Store(StoreError::Locked) | Self::NoAddress => 4,
+            Self::Store(StoreError::Locked) | Self::NoAddress | Self::StillRuns => 4,
             Self::Place(_)
             | Self::Store(_)
             | Self::DiskFailed
             | Self::Server(_)
             | Self::Control(_)
+            | Self::Metrics(_)
             | Self::Refused(_)
+            | Self::Archive(_)
+            | Self::FileExists(_)
+            | Self::OpenKey(_)
+            | Self::CutShort(_)
             | Self::System(_) => 5,
             Self::Key(_) => 70,
         }

@@ -26,13 +26,13 @@ pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Resu
     let address = (*port != 0).then_some(checked);
     let text = Config::example(host, *port, *listen, *engine);
     let (config, _) = Config::parse(&text)?;
-    place.create(&secret, &text)?;
+    place.create(&secret, &text, &[])?;
     let desk = open(place, &config, address.clone()).await?;
     let issued = match &address {
         Some(_) => Some(issue(&desk, &config).await?),
         None => None,
     };
-    desk.service.shutdown().await;
+    desk.service().shutdown().await;
     show(place, address.as_ref(), issued.as_deref(), output);
     Ok(())
 }
@@ -46,7 +46,7 @@ pub(super) async fn open(
     let store = open_store(place, config).await?;
     let service =
         Service::start(Arc::clone(&store) as _, config.limits(), &mut rand::rng(), SystemClock.now()).await?;
-    Ok(Desk { service: Arc::new(service), store, address, store_path: place.store(), network: None })
+    Ok(Desk::new(Arc::new(service), store, place.clone(), address, None))
 }
 
 /// Opens the store off the runtime's threads: its journal may take a second to replay.

@@ -1,11 +1,15 @@
 //! The commands of the program.
 
 mod access;
+mod backup;
+mod doctor;
 mod error;
 mod init;
 mod log;
 mod output;
+mod rotate;
 mod serve;
+mod wipe;
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -52,6 +56,45 @@ enum Command {
     /// Issue, list and revoke access tickets: the permission to create mailboxes here
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Give the relay another key; people's programs follow, because the old key vouches for the new one
+    RotateKey,
+    /// Write a sealed backup, also while the relay runs: key, tickets, mailboxes, what waits. No anchors, no tripwires
+    ///
+    /// Example: lapwing-relay backup /mnt/stick/relay.backup
+    Backup(BackupArgs),
+    /// Make a relay of a backup, where there is none
+    ///
+    /// Example: lapwing-relay restore /mnt/stick/relay.backup --dir /var/lib/lapwing-relay
+    Restore(RestoreArgs),
+    /// Look for what is wrong or risky, and say what to do
+    Doctor,
+    /// Destroy the relay: keys first, then everything else. Stops it if it runs. Asks first
+    Wipe(WipeArgs),
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// Where to; must not exist
+    file: PathBuf,
+    /// A file with the recovery key of an earlier backup, to use it again. Default: a new one, which is printed
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    /// The backup
+    file: PathBuf,
+    /// A file with its recovery key. Default: read from standard input
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct WipeArgs {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +148,10 @@ struct IssueArgs {
     expires: Option<Span>,
 }
 
+/// Threads that read from the disk at most, 2 MiB of address space each; further reads wait. More make no disk faster, and
+/// strangers could have hundreds run.
+const READERS: usize = 64;
+
 /// Runs the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -120,7 +167,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Common { dir, json } = cli.common;
     let output = Output::new(json);
     let place = Place::new(dir);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(READERS).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return output.fail(&CliError::System(error)),
     };
@@ -128,6 +177,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Init(args) => runtime.block_on(init::run(&args, &place, &output)),
         Command::Serve(args) => runtime.block_on(serve::run(&args, &place, &output)),
         Command::Status => runtime.block_on(access::status(&place, &output)),
+        Command::RotateKey => runtime.block_on(rotate::run(&place, &output)),
+        Command::Backup(args) => runtime.block_on(backup::backup(&args, &place, &output)),
+        Command::Restore(args) => runtime.block_on(backup::restore(&args, &place, &output)),
+        Command::Doctor => runtime.block_on(doctor::run(&place, &output)),
+        Command::Wipe(args) => runtime.block_on(wipe::run(&args, &place, &output)),
         Command::Access(command) => runtime.block_on(access::run(command, &place, &output)),
     };
     match done {

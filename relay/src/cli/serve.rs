@@ -11,7 +11,8 @@ use super::{CliError, ServeArgs, init::open_store, log, output::Output};
 use crate::{
     clock::{Clock, SystemClock},
     config::Config,
-    operator::{self, Desk},
+    metrics::{self, Source},
+    operator::{self, Desk, Running},
     place::Place,
     server::Server,
     service::Service,
@@ -27,8 +28,10 @@ pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Res
     log::start();
     // Before anything else: a signal during start-up ends it in order too.
     let mut signals = Signals::new().map_err(CliError::System)?;
+    place.finish_rotation()?;
     let secret = place.secret()?;
     let mut config = load(place, output)?;
+    let written = config.clone();
     if let Some(port) = args.port {
         config.network.port = port;
     }
@@ -36,41 +39,51 @@ pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Res
     let store = open_store(place, &config).await?;
     let service =
         Service::start(Arc::clone(&store) as _, config.limits(), &mut rand::rng(), clock.now()).await?;
+    service.set_lineage(place.lineage()?);
     let service = Arc::new(service);
     let server =
         Arc::new(Server::start(&config.server(), &secret, Arc::clone(&service), Arc::clone(&clock))?);
-    let address = RelayAddress::new(*server.key(), &config.network.host, server.address().port())?;
+    let address = RelayAddress::new(server.key(), &config.network.host, server.address().port())?;
     let stop = CancellationToken::new();
-    let desk = Desk {
-        service: Arc::clone(&service),
-        store: Arc::clone(&store),
-        address: Some(address.clone()),
-        store_path: place.store(),
-        network: Some(watch(&server)),
-    };
+    let wish = CancellationToken::new();
+    let running = Running { server: Arc::downgrade(&server), stop: wish.clone() };
+    let desk = Desk::new(
+        Arc::clone(&service),
+        Arc::clone(&store),
+        place.clone(),
+        Some(address.clone()),
+        Some(running),
+    );
     let control = operator::listen(&place.control()).map_err(CliError::Control)?;
+    let metrics = match config.metrics.address()? {
+        None => None,
+        Some(address) => {
+            let listener = metrics::listen(address).await.map_err(CliError::Metrics)?;
+            let at = listener.local_addr().map_err(CliError::Metrics)?;
+            let source =
+                Source { counters: server.counters(), store: Arc::clone(&store), folder: place.store() };
+            output.talk(&format!("metrics on http://{at}/metrics"));
+            Some(tokio::spawn(metrics::serve(listener, source, stop.clone())))
+        }
+    };
     let control = tokio::spawn(operator::serve(control, Arc::new(desk), clock, stop.clone()));
     let port = server.address().port();
     if output.is_json() {
         output.result("listening", json!({ "address": address.to_string(), "port": port }), "");
     }
     output.talk(&format!("listening on {}", server.address()));
-    let ended = wait(&mut signals, place, &service, &*store, output).await;
+    let reload = || reload(place, &written, &service, &*store, output);
+    let ended = wait(&mut signals, &wish, &*store, &reload).await;
     stop.cancel();
-    // The control task holds the desk, which looks at the server.
     control.await.ok();
+    if let Some(metrics) = metrics {
+        metrics.await.ok();
+    }
     std::fs::remove_file(place.control()).ok();
     if let Some(server) = Arc::into_inner(server) {
         server.shutdown(&service).await;
     }
     ended
-}
-
-fn watch(server: &Arc<Server>) -> Box<dyn Fn() -> (usize, usize) + Send + Sync> {
-    let server = Arc::downgrade(server);
-    Box::new(move || {
-        server.upgrade().map_or((0, 0), |server| (server.connections(), server.socket_buffers().0))
-    })
 }
 
 struct Signals {
@@ -91,10 +104,9 @@ impl Signals {
 
 async fn wait(
     signals: &mut Signals,
-    place: &Place,
-    service: &Service,
+    wish: &CancellationToken,
     store: &dyn KeptStore,
-    output: &Output,
+    reload: &dyn Fn(),
 ) -> Result<(), CliError> {
     let mut watch = tokio::time::interval(WATCH);
     let mut is_stalled = false;
@@ -102,7 +114,8 @@ async fn wait(
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.hangup.recv() => reload(place, service, store, output),
+            () = wish.cancelled() => return Ok(()),
+            _ = signals.hangup.recv() => reload(),
             _ = watch.tick() => {
                 let health = store.health();
                 if health.has_failed {
@@ -126,10 +139,14 @@ fn report_stall(running: Option<Duration>, was_stalled: bool) -> bool {
     is_stalled
 }
 
-/// A file with a mistake changes nothing.
-fn reload(place: &Place, service: &Service, store: &dyn KeptStore, output: &Output) {
+/// A file with a mistake changes nothing; what is read at start only is named.
+fn reload(place: &Place, started: &Config, service: &Service, store: &dyn KeptStore, output: &Output) {
     match load(place, output) {
         Ok(config) => {
+            let later = config.needs_restart(started);
+            if !later.is_empty() {
+                output.talk(&format!("these take effect at the next start: {}", later.join(", ")));
+            }
             service.set_limits(config.limits());
             store.set_reserve(config.storage.reserve.0);
             output.talk("limits read again");

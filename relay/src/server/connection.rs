@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Context, DRAIN,
-    exchange::{self, End, within},
+    exchange::{self, Budget, End, within},
 };
 use crate::service::ConnectionState;
 
@@ -28,7 +28,7 @@ pub(super) async fn serve(connection: Connection, context: &Arc<Context>) {
     }
     let state = Arc::new(context.service.connect(ChannelBinding::from_bytes(binding)));
     let entry = context.crowd.enter(connection.clone());
-    let budget = exchange::budget();
+    let budget = Budget::new();
     let mut streams = JoinSet::new();
     let mut notices = JoinSet::new();
     notices.spawn(notify(connection.clone(), Arc::clone(context), Arc::clone(&state)));

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapwing_wire::{
     frame::{Refusal, Request, RequestBody, Response, ResponseBody, encode_frame},
-    limits::MAX_IN_FLIGHT,
+    limits::{MAX_FRAME, MAX_IN_FLIGHT},
 };
 use quinn::SendStream;
 use tokio::{
@@ -38,16 +38,42 @@ pub(super) enum End {
     Gone,
 }
 
-/// What all streams of one connection share: requests that may be unanswered.
-pub(super) fn budget() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MAX_IN_FLIGHT))
+/// Answers with envelopes or parts of blobs that are worked on or wait to be written, 128 KiB each at most: 2 MiB a
+/// connection. Further such requests wait.
+const LARGE_ANSWERS: usize = 16;
+
+/// Bytes of frames that have begun and are not whole, on all streams of one connection: two of the largest. Streams on which
+/// such a frame begins wait; those with small ones go on.
+const BEGUN: usize = 2 * MAX_FRAME;
+
+/// What all streams of one connection share.
+pub(super) struct Budget {
+    /// Requests that may be unanswered.
+    requests: Arc<Semaphore>,
+    /// Answers that may be large and are not written yet.
+    answers: Arc<Semaphore>,
+    /// Bytes of large frames that are not whole.
+    begun: Arc<Semaphore>,
+}
+
+impl Budget {
+    pub(super) fn new() -> Arc<Self> {
+        let of = |permits| Arc::new(Semaphore::new(permits));
+        Arc::new(Self { requests: of(MAX_IN_FLIGHT), answers: of(LARGE_ANSWERS), begun: of(BEGUN) })
+    }
 }
 
 /// An answer, and whether later requests of the stream waited for it.
 struct Answered {
     response: Response,
     was_barrier: bool,
-    _permit: OwnedSemaphorePermit,
+    _permits: Permits,
+}
+
+/// Given back when the answer is written.
+struct Permits {
+    _request: OwnedSemaphorePermit,
+    _answer: Option<OwnedSemaphorePermit>,
 }
 
 /// Serves one stream until the client finishes it or the relay stops.
@@ -58,7 +84,7 @@ pub(super) async fn serve(
     stream: quinn::RecvStream,
     context: &Context,
     (connection, visit): (&ConnectionState, &Visit),
-    budget: &Arc<Semaphore>,
+    budget: &Budget,
 ) -> End {
     let mut frames = Frames::new(stream);
     let mut in_flight = FuturesUnordered::new();
@@ -66,6 +92,8 @@ pub(super) async fn serve(
     // Set while a request that others depend on is not answered.
     let mut has_barrier = false;
     let mut is_stopping = false;
+    // Held from the beginning of a large frame to its end.
+    let mut room = None;
     loop {
         let mut waits_for_budget = None;
         while !has_barrier && !is_stopping {
@@ -75,7 +103,7 @@ pub(super) async fn serve(
                 Err(_) => return End::Broken,
             };
             let units = u32::try_from(1 + length / UNIT).unwrap_or(1);
-            let Ok(permit) = Arc::clone(budget).try_acquire_many_owned(units) else {
+            let Ok(permit) = Arc::clone(&budget.requests).try_acquire_many_owned(units) else {
                 waits_for_budget = Some(units);
                 break;
             };
@@ -85,9 +113,10 @@ pub(super) async fn serve(
                 Err(_) => return End::Broken,
             };
             debug_assert_eq!(taken.length, length);
+            room = None;
             let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
             has_barrier |= is_barrier;
-            let answered = answer(context, (connection, visit), taken.request, is_barrier, permit);
+            let answered = answer(context, (connection, visit), taken.request, is_barrier, (permit, budget));
             // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
             in_flight.push(tokio::task::unconstrained(answered));
         }
@@ -109,7 +138,7 @@ pub(super) async fn serve(
             biased;
             Some(answered) = in_flight.next(), if !is_idle => {
                 let mut next = Some(answered);
-                while let Some(Answered { response, was_barrier, _permit }) = next {
+                while let Some(Answered { response, was_barrier, _permits }) = next {
                     if was_barrier {
                         has_barrier = false;
                     }
@@ -131,10 +160,10 @@ pub(super) async fn serve(
             }
             () = context.stop.cancelled(), if !is_stopping => is_stopping = true,
             // Woken when another stream of the connection gives back; taken again above.
-            permit = budget.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
+            permit = budget.requests.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
                 drop(permit);
             }
-            filled = fill(&mut frames, context.stall_timeout), if wants_bytes => match filled {
+            filled = fill(&mut frames, (&mut room, budget), context.stall_timeout), if wants_bytes => match filled {
                 Some(Ok(())) => {}
                 Some(Err(FrameError::Broken)) => return End::Broken,
                 Some(Err(FrameError::Gone)) => return End::Gone,
@@ -151,6 +180,7 @@ fn is_barrier(body: &RequestBody) -> bool {
         | RequestBody::Read(_)
         | RequestBody::Ack(_)
         | RequestBody::BlobGet(_)
+        | RequestBody::Lineage
         | RequestBody::Token(_) => false,
         RequestBody::Prove(_)
         | RequestBody::Create(_)
@@ -165,14 +195,23 @@ fn is_barrier(body: &RequestBody) -> bool {
     }
 }
 
+/// Whether the answer may have more than some bytes.
+fn may_be_large(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::Read(_) | RequestBody::Subscribe(_) | RequestBody::BlobGet(_))
+}
+
 async fn answer(
     context: &Context,
     (connection, visit): (&ConnectionState, &Visit),
     request: Result<Request, u64>,
     was_barrier: bool,
-    permit: OwnedSemaphorePermit,
+    (permit, budget): (OwnedSemaphorePermit, &Budget),
 ) -> Answered {
     visit.asks();
+    let is_large = request.as_ref().is_ok_and(|request| may_be_large(&request.body));
+    // Waits for others of this connection only, and they are written first. Never closed.
+    let room = if is_large { Arc::clone(&budget.answers).acquire_owned().await.ok() } else { None };
+    let permits = Permits { _request: permit, _answer: room };
     let response = match request {
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
@@ -182,13 +221,14 @@ async fn answer(
             let held_back = is_quiet.then(Instant::now);
             let body = context.service.handle(connection, body, context.clock.now()).await;
             visit.answered(connection);
+            context.counters.answered(&body);
             if let Some(begun) = held_back {
                 hold_back(begun).await;
             }
             Response { id, body }
         }
     };
-    Answered { response, was_barrier, _permit: permit }
+    Answered { response, was_barrier, _permits: permits }
 }
 
 /// TRP-08: waits for the next multiple of the step.
@@ -199,10 +239,24 @@ async fn hold_back(begun: Instant) {
 }
 
 /// Waits for bytes; for ever between frames, bounded inside one.
-async fn fill(frames: &mut Frames, stall_timeout: Duration) -> Option<Result<(), FrameError>> {
-    match frames.deadline(stall_timeout) {
-        Some(deadline) => tokio::time::timeout_at(deadline, frames.fill()).await.ok(),
-        None => Some(frames.fill().await),
+async fn fill(
+    frames: &mut Frames,
+    (room, budget): (&mut Option<OwnedSemaphorePermit>, &Budget),
+    stall_timeout: Duration,
+) -> Option<Result<(), FrameError>> {
+    let deadline = frames.deadline(stall_timeout);
+    let work = async {
+        if room.is_none()
+            && let Some(bytes) = frames.needs_room()
+        {
+            // Never closed.
+            *room = Arc::clone(&budget.begun).acquire_many_owned(bytes).await.ok();
+        }
+        frames.fill(room.is_some()).await
+    };
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

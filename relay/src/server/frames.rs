@@ -65,6 +65,14 @@ impl Frames {
         Ok((body.len() >= length).then_some(length))
     }
 
+    /// Bytes of the frame that has begun and is not here yet, if they are many: whoever waits for them needs room.
+    pub(super) fn needs_room(&self) -> Option<u32> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let (prefix, _) = rest.split_first_chunk::<FRAME_PREFIX>()?;
+        let length = frame_length(*prefix).ok().filter(|length| *length > KEPT)?;
+        u32::try_from(length).ok()
+    }
+
     /// Takes the next frame if all of it is here.
     pub(super) fn take(&mut self) -> Result<Option<Taken>, FrameError> {
         let Some(length) = self.next_length()? else { return Ok(None) };
@@ -83,12 +91,13 @@ impl Frames {
         Ok(Some(Taken { request, length }))
     }
 
-    /// Waits for more bytes.
+    /// Waits for more bytes: many if the stream has room for a large frame, else few.
     ///
     /// # Cancellation
     /// Safe: nothing is taken from the stream before it is in the buffer.
-    pub(super) async fn fill(&mut self) -> Result<(), FrameError> {
-        let room = (MAX_FRAME + FRAME_PREFIX).saturating_sub(self.buffer.len() - self.taken).clamp(1, PIECE);
+    pub(super) async fn fill(&mut self, has_room: bool) -> Result<(), FrameError> {
+        let piece = if has_room { PIECE } else { KEPT };
+        let room = (MAX_FRAME + FRAME_PREFIX).saturating_sub(self.buffer.len() - self.taken).clamp(1, piece);
         match self.stream.read_chunk(room, true).await {
             Ok(Some(chunk)) => {
                 if self.taken > 0 {

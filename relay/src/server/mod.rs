@@ -10,7 +10,7 @@ mod frames;
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,6 +30,7 @@ use crowd::{Crowd, Prefix, Seat};
 use crate::{
     clock::Clock,
     key::{KeyError, RelaySecret},
+    metrics::Counters,
     service::Service,
 };
 
@@ -116,18 +117,13 @@ pub enum ServerError {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
-    key: RelayKey,
+    key: Mutex<RelayKey>,
+    options: ServerOptions,
+    endpoint: Endpoint,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     counters: Arc<Counters>,
     socket_buffers: (usize, usize),
-}
-
-/// Counts without any label.
-#[derive(Default)]
-struct Counters {
-    connections: AtomicUsize,
-    handshakes: AtomicUsize,
 }
 
 /// What connections share.
@@ -137,6 +133,7 @@ struct Context {
     stall_timeout: Duration,
     stop: CancellationToken,
     crowd: Arc<Crowd>,
+    counters: Arc<Counters>,
 }
 
 impl Server {
@@ -150,11 +147,8 @@ impl Server {
         service: Arc<Service>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
-        let key = secret.public()?;
-        let tls = secret.tls(&options.alpn)?;
-        let quic = QuicServerConfig::try_from(tls).map_err(|_| KeyError::Refused)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(quic));
-        config.transport_config(Arc::new(transport(options)?));
+        let key = Mutex::new(secret.public()?);
+        let config = handshake(options, secret)?;
         let socket = bind(options).map_err(ServerError::Listen)?;
         let granted = socket2::SockRef::from(&socket);
         let socket_buffers =
@@ -170,12 +164,14 @@ impl Server {
             stall_timeout: options.stall_timeout,
             stop: stop.clone(),
             crowd: Crowd::new(),
+            counters: Arc::clone(&counters),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(endpoint, context, options.clone(), Arc::clone(&counters)));
+        tasks.spawn(accept(endpoint.clone(), context, options.clone()));
         tasks.spawn(watch(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
         tasks.spawn(sweep(service, clock, stop.clone()));
-        Ok(Self { address, key, stop, tasks, counters, socket_buffers })
+        let options = options.clone();
+        Ok(Self { address, key, options, endpoint, stop, tasks, counters, socket_buffers })
     }
 
     /// Where it listens, with the port that was taken.
@@ -184,13 +180,30 @@ impl Server {
     }
 
     /// The key that it shows.
-    pub const fn key(&self) -> &RelayKey {
-        &self.key
+    pub fn key(&self) -> RelayKey {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows another key from the next handshake on. Connections that are open go on: they proved the old one while it
+    /// was the relay's.
+    ///
+    /// # Errors
+    /// [`ServerError`]; then the key is as it was.
+    pub fn set_key(&self, secret: &RelaySecret) -> Result<(), ServerError> {
+        let (key, config) = (secret.public()?, handshake(&self.options, secret)?);
+        self.endpoint.set_server_config(Some(config));
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(())
     }
 
     /// Connections that are open now.
     pub fn connections(&self) -> usize {
         self.counters.connections.load(Ordering::Relaxed)
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Bytes that the system granted for receiving and for sending.
@@ -218,6 +231,15 @@ impl Drop for Server {
     }
 }
 
+/// What every handshake is made with.
+fn handshake(options: &ServerOptions, secret: &RelaySecret) -> Result<ServerConfig, ServerError> {
+    let tls = secret.tls(&options.alpn)?;
+    let quic = QuicServerConfig::try_from(tls).map_err(|_| KeyError::Refused)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(quic));
+    config.transport_config(Arc::new(transport(options)?));
+    Ok(config)
+}
+
 fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
     let mut transport = TransportConfig::default();
     let idle = options.idle_timeout.try_into().map_err(|_| ServerError::IdleTimeout)?;
@@ -231,6 +253,14 @@ fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None);
     Ok(transport)
+}
+
+/// Whether a server could listen with these options.
+///
+/// # Errors
+/// What the system says.
+pub fn try_bind(options: &ServerOptions) -> std::io::Result<()> {
+    bind(options).map(|_| ())
 }
 
 fn bind(options: &ServerOptions) -> std::io::Result<UdpSocket> {
@@ -255,7 +285,8 @@ fn socket(address: SocketAddr, buffer: usize) -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOptions, counters: Arc<Counters>) {
+async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOptions) {
+    let counters = Arc::clone(&context.counters);
     let mut connections = JoinSet::new();
     let crowded = options.max_connections - options.max_connections / 4;
     let mut look = tokio::time::interval(LOOK);
@@ -274,6 +305,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                 let prefix = Prefix::of(incoming.remote_address().ip());
                 let near = context.crowd.from(prefix);
                 if connections.len() >= options.max_connections || near >= options.connections_per_network {
+                    counters.refused.fetch_add(1, Ordering::Relaxed);
                     incoming.refuse();
                 } else if !incoming.remote_address_validated()
                     // Who only pretends to be of a network takes half of its seats at most.
@@ -281,10 +313,11 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                         || counters.handshakes.load(Ordering::Relaxed) >= options.retry_above)
                 {
                     // Fails only for an address that is already validated.
+                    counters.retried.fetch_add(1, Ordering::Relaxed);
                     incoming.retry().ok();
                 } else {
                     let seat = context.crowd.seat(prefix);
-                    connections.spawn(welcome(incoming, seat, Arc::clone(&context), Arc::clone(&counters)));
+                    connections.spawn(welcome(incoming, seat, Arc::clone(&context)));
                 }
             }
         }
@@ -294,7 +327,8 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
     tokio::time::timeout(DRAIN, endpoint.wait_idle()).await.ok();
 }
 
-async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>, counters: Arc<Counters>) {
+async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>) {
+    let counters = &context.counters;
     let handshake = Count::new(&counters.handshakes);
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
@@ -303,6 +337,7 @@ async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>, counter
     drop(handshake);
     let Ok(Ok(connection)) = connection else { return };
     let _open = Count::new(&counters.connections);
+    counters.accepted.fetch_add(1, Ordering::Relaxed);
     connection::serve(connection, &context).await;
 }
 

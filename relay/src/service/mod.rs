@@ -45,6 +45,7 @@ use lapwing_wire::{
     ids::{EnvelopeId, MailboxId},
     limits::{MAX_BLOB, MAX_BLOB_PART, MAX_SELECTIVE, MAX_WINDOW, MAX_WINDOW_BYTES, MIN_BLOB_PART},
     padding::SizeClass,
+    succession::Succession,
     time::Timestamp,
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -69,6 +70,7 @@ pub struct Service {
     day: AtomicU32,
     rng: Mutex<StdRng>,
     topics: Arc<Topics>,
+    lineage: RwLock<Arc<Vec<Succession>>>,
 }
 
 impl Service {
@@ -88,6 +90,7 @@ impl Service {
             day: AtomicU32::new(0),
             rng: Mutex::new(StdRng::from_rng(rng)),
             topics: Arc::new(Topics::default()),
+            lineage: RwLock::default(),
         };
         service.tick(now).await?;
         Ok(service)
@@ -124,6 +127,7 @@ impl Service {
             RequestBody::BlobGet(get) => self.blob_get(&get).await,
             RequestBody::Arm(arm) => self.arm(connection, arm, now).await,
             RequestBody::Disarm(Disarm { owner }) => self.disarm(connection, owner, now).await,
+            RequestBody::Lineage => Ok(ResponseBody::Lineage(self.lineage().to_vec())),
             RequestBody::Token(PresentToken { token }) => {
                 let filler = self.filler();
                 self.present(Mutation::Token { token, filler }, now).await
@@ -238,6 +242,16 @@ impl Service {
     /// Puts other bounds in force for all that comes.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// All changes of the relay's key.
+    pub fn lineage(&self) -> Arc<Vec<Succession>> {
+        Arc::clone(&self.lineage.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers from now on with these changes of the relay's key.
+    pub fn set_lineage(&self, lineage: Vec<Succession>) {
+        *self.lineage.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(lineage);
     }
 
     /// Finishes what was begun and closes the store.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     KeptStore, StoreError,
-    fjall::FjallStore,
+    export::{self, NextRow},
+    fjall::{Fjall, FjallStore},
     tables::{Tables, Writes},
 };
 
@@ -35,6 +36,22 @@ impl EngineName {
             Self::Fjall => Ok(Arc::new(FjallStore::open(options)?)),
             #[cfg(feature = "sled")]
             Self::Sled => Ok(Arc::new(super::sled::SledStore::open(options)?)),
+            #[cfg(not(feature = "sled"))]
+            Self::Sled => Err(StoreError::Unbuilt),
+        }
+    }
+}
+
+impl EngineName {
+    /// Makes a store of the records of a backup, in a folder that does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was made of the store until then is left.
+    pub fn fill(self, options: &StoreOptions, next: &mut NextRow<'_>) -> Result<(), StoreError> {
+        match self {
+            Self::Fjall => export::fill::<Fjall>(options, next),
+            #[cfg(feature = "sled")]
+            Self::Sled => export::fill::<super::sled::Sled<true>>(options, next),
             #[cfg(not(feature = "sled"))]
             Self::Sled => Err(StoreError::Unbuilt),
         }

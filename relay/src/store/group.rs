@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -28,9 +28,10 @@ use lapwing_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Change, Health, KeptStore, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
-    WindowQuery,
+    Change, Health, KeptStore, Mailbox, MailboxStore, Mutation, Outcome, Pressure, StoreError, Ticket,
+    Totals, WindowQuery,
     engine::{Engine, StoreOptions, create_folder, folder_bytes, free_bytes},
+    export::{self, TakeRow},
     keys::{KeyFile, Slot},
     reads, room, rules,
     sealing::{Opened, Sealer, still_due},
@@ -71,6 +72,17 @@ struct Shared {
     slowest: AtomicU64,
     /// When the commit that runs began, in milliseconds after `started` and one; 0 while none runs.
     begun: AtomicU64,
+    /// Those who read what is being deleted meanwhile.
+    readings: AtomicUsize,
+}
+
+/// As long as it lives, no keys are forgotten.
+struct Reading<'a>(&'a AtomicUsize);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 struct Job {
@@ -152,7 +164,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
     }
 
     fn health(&self) -> Health {
-        let Shared { started: _, reserve: _, has_failed, is_full, slow_commits, slowest, begun } =
+        let Shared { started: _, reserve: _, has_failed, is_full, slow_commits, slowest, begun, readings: _ } =
             &*self.shared;
         let begun = begun.load(Ordering::Acquire);
         Health {
@@ -163,6 +175,21 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
             running_commit: (begun > 0)
                 .then(|| Duration::from_millis(self.shared.elapsed().saturating_sub(begun))),
         }
+    }
+
+    fn rows(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
+        let _reading = self.shared.keep_keys();
+        // Held while it reads: an engine is closed only when nobody looks at it.
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let view = engine.as_ref().ok_or(StoreError::Full)?.view();
+        let opened = Opened::new(view, Arc::clone(&self.keys));
+        export::rows(&opened, &mut |row| {
+            // A full disk needs the engine for itself.
+            if self.shared.is_full.load(Ordering::Acquire) {
+                return Err(StoreError::Full);
+            }
+            take(row)
+        })
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
@@ -235,7 +262,13 @@ impl Shared {
             slow_commits: AtomicU64::new(0),
             slowest: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            readings: AtomicUsize::new(0),
         }
+    }
+
+    fn keep_keys(&self) -> Reading<'_> {
+        self.readings.fetch_add(1, Ordering::AcqRel);
+        Reading(&self.readings)
     }
 
     /// Milliseconds since the store was opened, and one.
@@ -310,6 +343,12 @@ impl<E: Engine> Writer<E> {
             self.forget_at = self.forget_at.map(|_| now() + self.forget_after);
             return;
         }
+        // A backup reads what is deleted meanwhile. Of anchors it reads nothing, and theirs go at once.
+        let mut kept = BTreeMap::new();
+        if self.shared.readings.load(Ordering::Acquire) > 0 {
+            (self.due, kept) =
+                std::mem::take(&mut self.due).into_iter().partition(|(slot, _)| slot.is_of_anchor());
+        }
         while !self.due.is_empty() {
             let later = self.due.keys().nth(MAX_FORGOTTEN).copied();
             let rest = later.map_or_else(BTreeMap::new, |later| self.due.split_off(&later));
@@ -318,11 +357,13 @@ impl<E: Engine> Writer<E> {
                 tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
                 self.cache.forget();
                 self.due.extend(due);
+                self.due.append(&mut kept);
                 self.forget_at = Some(now() + self.forget_after);
                 return;
             }
         }
-        self.forget_at = None;
+        self.forget_at = (!kept.is_empty()).then(|| now() + self.forget_after);
+        self.due = kept;
     }
 
     fn forget(&mut self, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
@@ -407,14 +448,14 @@ impl<E: Engine> Writer<E> {
         &mut self,
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<Vec<Outcome>, StoreError> {
-        let pressed = self.is_pressed();
+        let pressure = self.pressure();
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         // Nothing is written but by this thread, between two views.
         let tables = Opened::new(engine.direct(), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, &mut self.cache);
         let outcomes: Vec<Outcome> =
-            changes.map(|change| rules::stage(&mut batch, change, pressed)).collect::<Result<_, _>>()?;
+            changes.map(|change| rules::stage(&mut batch, change, pressure)).collect::<Result<_, _>>()?;
         let Staged { mut bulk, state, fresh, due } = batch.into_staged();
         if bulk.is_empty() && state.is_empty() {
             return Ok(outcomes);
@@ -461,9 +502,13 @@ impl<E: Engine> Writer<E> {
         }
     }
 
-    fn is_pressed(&self) -> bool {
+    fn pressure(&self) -> Pressure {
         let reserve = self.shared.reserve.load(Ordering::Relaxed);
-        reserve > 0 && free_bytes(&self.path).is_ok_and(|free| free < reserve)
+        match free_bytes(&self.path) {
+            Ok(free) if reserve > 0 && free < reserve => Pressure::NothingNew,
+            Ok(free) if reserve > 0 && free < reserve.saturating_mul(2) => Pressure::NothingBegins,
+            _ => Pressure::None,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use lapwing_wire::{
 };
 
 use super::{
-    Change, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery, reads, rules,
+    Change, Mailbox, MailboxStore, Outcome, Pressure, StoreError, Ticket, Totals, WindowQuery, reads, rules,
     tables::{Batch, Cache, Entry, Scan, Space, Staged, Tables, Visit, Writes},
 };
 
@@ -28,7 +28,7 @@ pub struct MemoryStore {
 struct Maps {
     bulk: BTreeMap<Vec<u8>, Vec<u8>>,
     state: BTreeMap<Vec<u8>, Vec<u8>>,
-    is_pressed: bool,
+    pressure: Pressure,
     is_closed: bool,
 }
 
@@ -38,9 +38,9 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Behaves from now on as if the disk were full, or no longer so.
-    pub fn set_pressed(&self, is_pressed: bool) {
-        self.maps().is_pressed = is_pressed;
+    /// Behaves from now on as if the disk were as short of room.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        self.maps().pressure = pressure;
     }
 
     /// What a change would write.
@@ -75,7 +75,7 @@ impl MailboxStore for MemoryStore {
         let mut maps = self.open()?;
         let mut cache = Cache::default();
         let mut batch = Batch::new(&*maps, &mut cache);
-        let outcome = rules::stage(&mut batch, &change, maps.is_pressed)?;
+        let outcome = rules::stage(&mut batch, &change, maps.pressure)?;
         let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
         write(&mut maps.bulk, bulk);
         write(&mut maps.state, state);

@@ -9,6 +9,7 @@
 //! | `reads` | the queries, over any tables |
 //! | [`memory`] | the reference |
 //! | `engine` | what a store on disk needs from an embedded database |
+//! | `export` | what of it goes into a backup, and a store made from one |
 //! | `group` | a store on disk: one writer thread, group commit, over any engine |
 //! | `keys` | what values are sealed under at rest, and how that is forgotten |
 //! | `sealing` | values on their way to an engine and back |
@@ -20,6 +21,7 @@
 mod anchor;
 pub mod conformance;
 mod engine;
+mod export;
 pub mod fjall;
 mod group;
 mod keys;
@@ -46,9 +48,11 @@ use lapwing_wire::{
 
 pub use anchor::{AnchorChange, AnchorOutcome};
 pub use engine::{EngineName, StoreOptions, free_bytes};
+pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
 pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
+pub use rules::Pressure;
 
 /// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +67,9 @@ pub enum StoreError {
     /// The store was written by another engine. Choose that one in the configuration.
     #[error("the store was written by another engine")]
     Engine,
+    /// There is a store already. Choose another folder; nothing was changed.
+    #[error("there is a store in that folder already")]
+    Exists,
     /// This program was built without the engine that the configuration names.
     #[error("this program was built without that store engine")]
     Unbuilt,
@@ -379,6 +386,13 @@ pub trait KeptStore: MailboxStore {
 
     /// How it does.
     fn health(&self) -> Health;
+
+    /// Reads what a backup has, as of one moment: no anchors and no tripwires. Blocks its thread, not the store; until it
+    /// returns, keys of what is deleted meanwhile are not forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`], and what `take` returns.
+    fn rows(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError>;
 
     /// Bytes on disk.
     ///

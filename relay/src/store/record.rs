@@ -55,7 +55,7 @@ use super::{StoreError, keys::Slot};
 
 pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
-    ANCHOR_SLOTS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
+    ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
 };
 pub(crate) use tripwire::{
     Cause, Due, RUNNING, Raised, Tripwire, Voices, due_in, due_key, dues_until, link_key, linked_in,
@@ -441,6 +441,7 @@ pub(crate) mod key {
     const ID_PREFIX: usize = 11;
     pub(crate) const TICKETS: u8 = b'a';
     pub(crate) const BLOBS: u8 = b'h';
+    pub(crate) const TRIPWIRES: u8 = b'w';
 
     fn joined(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -498,7 +499,7 @@ pub(crate) mod key {
     }
 
     pub(crate) fn tripwire(id: &TripwireId) -> Vec<u8> {
-        joined(b'w', &[id.as_bytes()])
+        joined(TRIPWIRES, &[id.as_bytes()])
     }
 
     pub(crate) fn record(lookup: &Lookup, id: &TripwireId, index: u8) -> Vec<u8> {

@@ -68,12 +68,12 @@ async fn one_network_takes_its_share_and_no_more() {
     for _ in 0..3 {
         clients.push(relay.client().await);
     }
-    assert!(Client::connect(relay.address, relay.server.key()).await.is_err(), "the fourth is refused");
+    assert!(Client::connect(relay.address, &relay.server.key()).await.is_err(), "the fourth is refused");
     clients[0].connection.close(0u32.into(), b"");
     // The relay learns of the end when the packet arrives: ask until it has.
     let again = within(async {
         loop {
-            if let Ok(client) = Client::connect(relay.address, relay.server.key()).await {
+            if let Ok(client) = Client::connect(relay.address, &relay.server.key()).await {
                 break client;
             }
         }
@@ -122,7 +122,7 @@ async fn a_stranger_sends_little_ahead_and_who_proved_something_more() {
         // So few answers fit that the relay soon waits with reading.
         transport.receive_window(VarInt::from_u32(64));
         let provider = aws_lc_rs::default_provider();
-        Client::connect_over(relay.address, relay.server.key(), ALPN, provider, transport).await.unwrap()
+        Client::connect_over(relay.address, &relay.server.key(), ALPN, provider, transport).await.unwrap()
     };
     let bound = 1 << 20;
     let stranger = client().await;

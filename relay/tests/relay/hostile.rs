@@ -10,13 +10,13 @@ use crate::support::{
 use lapwing_relay::{
     limits::Limits,
     server::ServerOptions,
-    store::{Ticket, memory::MemoryStore},
+    store::{Pressure, Ticket, memory::MemoryStore},
 };
 use lapwing_wire::{
     capability::{ChannelBinding, Right, SecretKey, Subject},
     codec,
     frame::*,
-    ids::MailboxId,
+    ids::{BlobHash, MailboxId},
     limits::{MAX_FRAME, MAX_IN_FLIGHT, MAX_SELECTIVE},
 };
 use quinn::ConnectionError;
@@ -385,22 +385,33 @@ async fn proofs_and_subscriptions_of_a_connection_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_the_new_keeps_the_old_and_recovers() {
+async fn a_full_disk_refuses_beginners_first_then_all_that_is_new_keeps_the_old_and_recovers() {
     let store = std::sync::Arc::new(MemoryStore::new());
     let relay = Relay::over(store.clone(), Limits::default(), local(), None).await;
     let mut client = relay.client().await;
     let keys = client.mailbox(&relay.access, MailboxKind::Queue).await;
     stored(&client.append(keys.id(), envelope(1)).await);
-    store.set_pressed(true);
     let busy = ResponseBody::Refused(Refusal::Busy);
-    assert_eq!(client.append(keys.id(), envelope(2)).await, busy);
     let create = Keys::new().create(MailboxKind::Queue, Some(relay.access.public()), &client.binding);
+    let put = BlobPut {
+        hash: BlobHash::of(b"blob"),
+        total: 4,
+        offset: 0,
+        bytes: b"blob".to_vec().into(),
+        access: Some(relay.access.public()),
+    };
+    store.set_pressure(Pressure::NothingBegins);
+    assert_eq!(client.ask(RequestBody::Create(create.clone())).await, busy);
+    assert_eq!(client.ask(RequestBody::BlobPut(put)).await, busy);
+    stored(&client.append(keys.id(), envelope(9)).await);
+    store.set_pressure(Pressure::NothingNew);
+    assert_eq!(client.append(keys.id(), envelope(2)).await, busy);
     assert_eq!(client.ask(RequestBody::Create(create)).await, busy);
-    assert_eq!(client.window(keys.id(), 0).await.items.len(), 1);
+    assert_eq!(client.window(keys.id(), 0).await.items.len(), 2);
     let ack = Ack { mailbox: keys.id(), upto: Seq::new(1), also: Vec::new() };
     assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
-    store.set_pressed(false);
-    assert_eq!(stored(&client.append(keys.id(), envelope(2)).await).seq, Seq::new(2));
+    store.set_pressure(Pressure::None);
+    assert_eq!(stored(&client.append(keys.id(), envelope(2)).await).seq, Seq::new(3));
     relay.stop().await;
 }
 

@@ -218,7 +218,7 @@ async fn blobs_come_back_whole_and_lies_are_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_post_quantum_exchange_the_right_key_and_the_right_protocol_connect() {
     let relay = Relay::in_memory(Limits::default(), local()).await;
-    let key = *relay.server.key();
+    let key = relay.server.key();
     let provider = rustls::crypto::aws_lc_rs::default_provider;
     let mut classical = provider();
     classical.kx_groups.retain(|group| group.name() == rustls::NamedGroup::X25519);
@@ -239,12 +239,12 @@ async fn the_number_of_connections_is_bounded_and_addresses_are_validated() {
     let relay = Relay::in_memory(Limits::default(), options).await;
     let first = relay.client().await;
     let _second = relay.client().await;
-    assert!(Client::connect(relay.address, relay.server.key()).await.is_err(), "the third is refused");
+    assert!(Client::connect(relay.address, &relay.server.key()).await.is_err(), "the third is refused");
     first.connection.close(0u32.into(), b"");
     // The relay learns of the end when the packet arrives: ask until it has.
     let again = within(async {
         loop {
-            if let Ok(client) = Client::connect(relay.address, relay.server.key()).await {
+            if let Ok(client) = Client::connect(relay.address, &relay.server.key()).await {
                 break client;
             }
         }

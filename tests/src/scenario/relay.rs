@@ -72,6 +72,19 @@ impl Relay {
         Self { dir: dir.to_owned(), port, access, address, process: None }
     }
 
+    /// A relay that somebody else makes in `dir`.
+    #[must_use]
+    pub fn nowhere(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), port: 0, access: String::new(), address: String::new(), process: None }
+    }
+
+    /// Runs a command of its program on its folder.
+    #[must_use]
+    pub fn runs(&self, words: &[&str]) -> Outcome {
+        let all = [words, &["--json", "--dir", text(&self.dir)]].concat();
+        Running::start(&programs::lapwing_relay(), &all, b"").end()
+    }
+
     /// Starts it, again on its port, and waits until it listens.
     pub fn serve(&mut self) {
         let words = ["--json", "serve", "--dir", text(&self.dir)];

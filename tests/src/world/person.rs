@@ -273,7 +273,9 @@ impl Person {
             tokens.iter().map(|(relay, token)| (self.net.address(*relay), token.clone())).collect();
         let answers = self.driver.present(&tokens, Duration::from_secs(4)).await;
         for (relay, status) in &answers {
-            self.must(Command::TokenPresented { relay: *relay, status: status.clone() });
+            let token = tokens.iter().find(|(known, _)| known.key() == relay).map(|(_, token)| token.clone());
+            let token = token.expect("an answer to a token");
+            self.must(Command::TokenPresented { relay: *relay, token, status: status.clone() });
         }
         answers.into_iter().collect()
     }

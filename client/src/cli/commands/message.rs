@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use lapwing_wire::frame::Refusal;
 use serde::Serialize;
 
 use super::file::{self, File};
@@ -31,12 +32,36 @@ const FEW: usize = 10;
 struct Sent {
     chat: String,
     state: &'static str,
+    /// Why it waits, where a relay said so.
+    why: Option<&'static str>,
+}
+
+/// Why a relay does not take what it was offered, where waiting may help.
+const fn why(refusal: Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::Full => Some("mailbox_full"),
+        Refusal::Busy => Some("relay_busy"),
+        _ => None,
+    }
+}
+
+/// The same for people.
+fn reason(why: &str, chat: &str) -> String {
+    match why {
+        "mailbox_full" => format!(
+            "the mailbox of {chat} is full: it is sent when there is room, once what lies there is fetched"
+        ),
+        _ => format!("the relay of {chat} takes nothing new now: it is sent when it does again"),
+    }
 }
 
 impl Record for Sent {
     const TYPE: &'static str = "sent";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state {
+            "waiting" if self.why.is_some() => {
+                write!(f, "kept for {0}; {1}", self.chat, reason(self.why.unwrap_or_default(), &self.chat))
+            }
             "sent" => write!(f, "sent to {}", self.chat),
             "failed" => write!(f, "{} does not receive here any more", self.chat),
             _ => write!(f, "kept for {}; it is sent when the relay answers", self.chat),
@@ -78,9 +103,11 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     shell.settle(&mut client).await;
     let shown = client.read(number, |unit| view::messages(unit, &chat, Span::One(order)))?;
     let waiting = client.read(number, |unit| view::chat(unit, &args.chat))?.waiting;
+    let refusal = client.read(number, view::held_up)?.get(&args.chat).copied();
     client.close().await;
     let state = shown.first().map_or(MessageState::Waiting, |message| message.state);
-    shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state) })?;
+    let why = refusal.filter(|_| state == MessageState::Waiting).and_then(why);
+    shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state), why })?;
     if waiting > 1 {
         shell.output.talk(format_args!("{waiting} messages to {} wait for the relay.", args.chat));
     }
@@ -332,6 +359,11 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
         // Messages, and what else waits: a mailbox to be made, a member's removal.
         let messages: usize = client.read(number, view::chats)?.iter().map(|chat| chat.waiting).sum();
         waiting += messages.max(client.read(number, view::waiting)?.len());
+        for (chat, refusal) in client.read(number, view::held_up)? {
+            if let Some(why) = why(refusal) {
+                shell.output.talk(format_args!("What waits for {chat}: {}.", reason(why, &chat)));
+            }
+        }
     }
     client.close().await;
     let unreachable: Vec<String> = report.trouble.iter().map(|trouble| trouble.relay.to_string()).collect();

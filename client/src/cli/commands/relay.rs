@@ -112,7 +112,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
         .read(number, view::relays)?
         .into_iter()
         .map(|view| Relay {
-            address: view.address.to_string(),
+            address: view.shown.to_string(),
             state: if view.inconsistent { "contradicted itself" } else { state(view.refused.is_some()) },
             waiting: view.waiting,
         })

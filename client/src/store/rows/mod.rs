@@ -14,7 +14,7 @@
 //! Secrets lie here as bytes: the volume underneath is sealed, and the program's allocator wipes what it frees.
 
 use lapwing_wire::{
-    address::RelayAddress,
+    address::{RelayAddress, RelayKey},
     frame::{Refusal, Seq},
     ids::{BlobHash, MailboxId, RunningHash},
     time::Timestamp,
@@ -187,6 +187,14 @@ pub struct RelayRow {
 }
 row!(0x02, RelayRow, [u8; 32], |k| k.to_vec(), |b| b.try_into().ok());
 
+/// The key that a relay has now, where it has changed it since it was named here; see SUC-02.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeirRow {
+    /// The hash of the key.
+    pub key: RelayKey,
+}
+row!(0x17, HeirRow, [u8; 32], |k| k.to_vec(), |b| b.try_into().ok());
+
 /// What a mailbox is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -330,12 +338,10 @@ pub struct OpRow {
 }
 row!(0x06, OpRow, OpId, |k| k.to_be_bytes().to_vec(), number);
 
-redacted!(RelayRow, MailboxRow, OpKind, OpRow);
+redacted!(RelayRow, HeirRow, MailboxRow, OpKind, OpRow);
 
 #[cfg(test)]
 mod tests {
-    use lapwing_wire::address::RelayKey;
-
     use super::*;
 
     #[test]

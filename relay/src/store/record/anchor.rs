@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Day, Slot};
 
 /// State of anchors: `x` anchor 32.
-const ANCHORS: u8 = b'x';
+pub(crate) const ANCHORS: u8 = b'x';
 /// Secrets of anchors: `k` anchor 32 | version u64.
 const SECRETS: u8 = b'k';
 /// How many slots of anchors were used.

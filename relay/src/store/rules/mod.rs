@@ -44,16 +44,28 @@ impl Scene {
     }
 }
 
+/// How short of room the disk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// There is room.
+    #[default]
+    None,
+    /// Less than twice the reserve: nothing begins, so that what is there has room to go on.
+    NothingBegins,
+    /// Less than the reserve: nothing new is taken; what frees or reads goes on.
+    NothingNew,
+}
+
 /// Stages one change.
-///
-/// `pressed`: the disk is so full that nothing new is taken; what frees or reads goes on.
 pub(crate) fn stage<T: Tables>(
     batch: &mut Batch<'_, T>,
     change: &Change,
-    pressed: bool,
+    pressure: Pressure,
 ) -> Result<Outcome, StoreError> {
     let Change { mutation, now, day } = change;
-    if pressed && is_growth(mutation) {
+    if (pressure >= Pressure::NothingNew && is_growth(mutation))
+        || (pressure >= Pressure::NothingBegins && is_beginning(mutation))
+    {
         return Ok(Outcome::Refused(Refusal::Busy));
     }
     match mutation {
@@ -121,4 +133,10 @@ fn is_growth(mutation: &Mutation) -> bool {
         | Mutation::Tick
         | Mutation::Sweep { .. } => false,
     }
+}
+
+/// Whether a change begins something that was not there: under pressure those who are there come first. Arming does not
+/// count: it may be somebody's way to change a plan in danger.
+fn is_beginning(mutation: &Mutation) -> bool {
+    matches!(mutation, Mutation::Create { .. } | Mutation::BlobPut { offset: 0, .. })
 }

@@ -88,7 +88,7 @@ impl Relay {
     }
 
     pub async fn client(&self) -> Client {
-        Client::connect(self.address, self.server.key()).await.unwrap()
+        Client::connect(self.address, &self.server.key()).await.unwrap()
     }
 
     pub async fn stop(self) {

@@ -67,6 +67,13 @@ impl Process {
         SocketAddr::from(([127, 0, 0, 1], self.address.port()))
     }
 
+    /// Bytes of its memory that are resident.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
     /// SIGKILL, and nothing of it remains.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

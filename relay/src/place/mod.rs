@@ -3,10 +3,14 @@
 //! ```text
 //! DIR/             0700
 //! DIR/relay.key    0600   the seed of the relay's key
+//! DIR/relay.lineage 0600  which keys it had before, each vouching for the next
 //! DIR/relay.toml   0600   configuration
 //! DIR/control.sock 0600   while `serve` runs
 //! DIR/store/       0700
 //! ```
+
+mod rotation;
+mod wipe;
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -15,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
 use crate::key::{KeyError, RelaySecret};
@@ -43,6 +48,12 @@ pub enum PlaceError {
     /// The key file.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The file of earlier keys is not what was written.
+    #[error("the file of the relay's earlier keys is damaged: {0}")]
+    Lineage(PathBuf),
+    /// Clients follow no further.
+    #[error("this relay has changed its key as often as people's programs follow")]
+    TooManyKeys,
 }
 
 /// A relay's folder.
@@ -84,17 +95,30 @@ impl Place {
         self.dir.join("control.sock")
     }
 
-    /// Creates the folder with key and configuration.
+    /// Whether nothing of a relay is there.
+    pub fn is_empty(&self) -> bool {
+        !self.key_file().exists() && !self.config().exists() && !self.store().exists()
+    }
+
+    /// Creates the folder with key, configuration and the relay's earlier keys.
     ///
     /// # Errors
     /// [`PlaceError::Exists`] if it holds a key; nothing is overwritten.
-    pub fn create(&self, secret: &RelaySecret, config: &str) -> Result<(), PlaceError> {
+    pub fn create(
+        &self,
+        secret: &RelaySecret,
+        config: &str,
+        lineage: &[Succession],
+    ) -> Result<(), PlaceError> {
         if self.key_file().exists() || self.config().exists() {
             return Err(PlaceError::Exists(self.dir.clone()));
         }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|reason| PlaceError::Io { path: self.dir.clone(), reason })?;
         write_new(&self.config(), config.as_bytes())?;
+        if !lineage.is_empty() {
+            self.write_lineage(lineage)?;
+        }
         // Last: a folder with a key is a whole relay.
         write_new(&self.key_file(), secret.expose())?;
         sync_folder(&self.dir)
@@ -120,7 +144,8 @@ impl Place {
             .map_err(|_| PlaceError::Io { path, reason: io::Error::from(io::ErrorKind::InvalidData) })
     }
 
-    fn key_file(&self) -> PathBuf {
+    /// The file of the key.
+    pub fn key_file(&self) -> PathBuf {
         self.dir.join("relay.key")
     }
 
@@ -163,12 +188,12 @@ mod tests {
         let place = Place::new(Some(dir.path().join("relay")));
         assert!(matches!(place.secret(), Err(PlaceError::Absent(_))));
         let secret = RelaySecret::generate(&mut rand::rng());
-        place.create(&secret, "# nothing\n").unwrap();
+        place.create(&secret, "# nothing\n", &[]).unwrap();
         assert_eq!(place.secret().unwrap().expose(), secret.expose());
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(place.dir()), 0o700);
         assert_eq!(mode(&place.key_file()), 0o600);
         assert_eq!(mode(&place.config()), 0o600);
-        assert!(matches!(place.create(&secret, ""), Err(PlaceError::Exists(_))));
+        assert!(matches!(place.create(&secret, "", &[]), Err(PlaceError::Exists(_))));
     }
 }

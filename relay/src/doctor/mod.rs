@@ -1,0 +1,147 @@
+//! What an operator should know before people rely on the relay: each finding with what to do.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | here | what a finding is; the relay's folder |
+//! | `disk` | how fast it flushes, what it is, what is free |
+//! | `host` | clock, swap, open files |
+//! | `network` | socket buffers, the port, the way in from outside |
+
+mod disk;
+mod host;
+mod network;
+
+use std::os::unix::fs::MetadataExt;
+
+use serde::Serialize;
+
+use crate::{config::Config, operator::Status, place::Place};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Fine,
+    /// Worth knowing.
+    Note,
+    /// People will suffer from it, or a secret lies open.
+    Care,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    /// How bad it is.
+    pub level: Level,
+    /// What was found.
+    pub message: String,
+    /// What to do; nothing if it is fine.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    fn fine(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, level: Level::Fine, message: message.into(), advice: None }
+    }
+
+    fn note(check: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, level: Level::Note, message: message.into(), advice: Some(advice.into()) }
+    }
+
+    fn care(check: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, level: Level::Care, message: message.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// Looks at everything. `status` is what the running relay says, if one runs.
+///
+/// Writes a file of 4 KiB into the relay's folder for two seconds at most, and removes it.
+pub async fn examine(
+    place: &Place,
+    config: &Config,
+    unknown: &[String],
+    status: Option<&Status>,
+) -> Vec<Finding> {
+    let mut found = vec![configuration(unknown), permissions(place), key(place)];
+    found.extend(disk::examine(place, config, status));
+    found.extend(host::examine());
+    found.extend(network::examine(place, config, status).await);
+    found
+}
+
+fn configuration(unknown: &[String]) -> Finding {
+    if unknown.is_empty() {
+        return Finding::fine("configuration", "relay.toml is in order");
+    }
+    let keys: Vec<_> = unknown.iter().map(|key| key.escape_debug().to_string()).collect();
+    Finding::care(
+        "configuration",
+        format!("relay.toml has unknown keys: {}", keys.join(", ")),
+        "they have no effect; correct the spelling or remove them",
+    )
+}
+
+/// Whoever can read the folder can be the relay.
+fn permissions(place: &Place) -> Finding {
+    let own = nix::unistd::Uid::effective().as_raw();
+    let secret = [
+        place.dir().to_path_buf(),
+        place.key_file(),
+        place.config(),
+        place.store(),
+        place.store().join("store.keys"),
+    ];
+    let mut wrong = Vec::new();
+    for path in secret {
+        let Ok(found) = std::fs::metadata(&path) else { continue };
+        let name = path.display();
+        if found.mode() & 0o077 != 0 {
+            wrong.push(format!("chmod go= '{name}'"));
+        }
+        if found.uid() != own && own != 0 {
+            wrong.push(format!("chown {own} '{name}'"));
+        }
+    }
+    if wrong.is_empty() {
+        return Finding::fine("permissions", "only its owner can read the relay's files");
+    }
+    Finding::care(
+        "permissions",
+        "other users of this machine can read or own the relay's files",
+        format!(
+            "run: {}. If somebody else may have read the key: lapwing-relay rotate-key",
+            wrong.join("; ")
+        ),
+    )
+}
+
+fn key(place: &Place) -> Finding {
+    let shown = place.secret().map_err(|error| error.to_string());
+    let shown = shown.and_then(|secret| secret.public().map_err(|error| error.to_string()));
+    let lineage = place.lineage().map_err(|error| error.to_string());
+    match (shown, lineage) {
+        (Err(error), _) | (_, Err(error)) => {
+            Finding::care("key", error, "restore relay.key and relay.lineage from your backup")
+        }
+        (Ok(shown), Ok(lineage)) => match lineage.last() {
+            None => Finding::fine("key", "the relay has its first key"),
+            Some(last) if *last.claimed_next() == shown => Finding::fine(
+                "key",
+                format!("the relay has changed its key {} times; people follow", lineage.len()),
+            ),
+            Some(last) if last.claimed_by() == shown => Finding::care(
+                "key",
+                "a change of the key was cut off",
+                "run `lapwing-relay rotate-key` again, or start the relay: both finish it",
+            ),
+            Some(_) => Finding::care(
+                "key",
+                "relay.key is not the one that the earlier keys vouch for: people who know an earlier key are lost",
+                "restore relay.key and relay.lineage together, from one backup",
+            ),
+        },
+    }
+}

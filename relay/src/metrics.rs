@@ -1,0 +1,205 @@
+//! Numbers for a monitoring program, in the text format of Prometheus (version 0.0.4), over HTTP on this machine only.
+//!
+//! Sums of the whole relay: no label names a user, a mailbox or an address, and nothing is counted of tripwires, tokens,
+//! proofs or readers. Whoever records them sees when the relay is busy, so they are off unless the operator asks.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use lapwing_wire::frame::{Refusal, ResponseBody};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::KeptStore;
+
+/// Longest head of a request; above, the connection ends.
+const MAX_HEAD: usize = 8 << 10;
+/// How long a request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests at a time; others wait.
+const AT_ONCE: usize = 4;
+
+/// What a server counts, without any label.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections now.
+    pub(crate) connections: AtomicUsize,
+    /// Handshakes under way now.
+    pub(crate) handshakes: AtomicUsize,
+    /// Connections that were made.
+    pub(crate) accepted: AtomicU64,
+    /// Connections that were refused, because there were too many.
+    pub(crate) refused: AtomicU64,
+    /// Addresses that were asked to prove that they receive.
+    pub(crate) retried: AtomicU64,
+    /// Envelopes that were answered `stored`.
+    stored: AtomicU64,
+    full: AtomicU64,
+    busy: AtomicU64,
+    no_access: AtomicU64,
+}
+
+impl Counters {
+    /// Counts an answer.
+    pub(crate) fn answered(&self, answer: &ResponseBody) {
+        let counter = match answer {
+            ResponseBody::Stored(_) => &self.stored,
+            ResponseBody::Refused(Refusal::Full) => &self.full,
+            ResponseBody::Refused(Refusal::Busy) => &self.busy,
+            ResponseBody::Refused(Refusal::NoAccess) => &self.no_access,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What is reported about one relay.
+#[derive(Clone)]
+pub struct Source {
+    /// What its server counts.
+    pub counters: Arc<Counters>,
+    /// Where it keeps.
+    pub store: Arc<dyn KeptStore>,
+    /// Folder of the store.
+    pub folder: std::path::PathBuf,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source(..)")
+    }
+}
+
+impl Source {
+    /// All numbers, in the format's text.
+    pub fn render(&self) -> String {
+        let Counters { connections, handshakes, accepted, refused, retried, stored, full, busy, no_access } =
+            &*self.counters;
+        let health = self.store.health();
+        let mut text = String::new();
+        let mut add = |name: &str, kind: &str, help: &str, value: f64| {
+            // Writing to a string does not fail.
+            let _ = write!(
+                text,
+                "# HELP lapwing_relay_{name} {help}\n# TYPE lapwing_relay_{name} {kind}\nlapwing_relay_{name} {value}\n"
+            );
+        };
+        let now = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed) as f64;
+        let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        add("connections", "gauge", "Connections now.", now(connections));
+        add("handshakes", "gauge", "Handshakes under way now.", now(handshakes));
+        add("connections_total", "counter", "Connections that were made.", sum(accepted));
+        add(
+            "connections_refused_total",
+            "counter",
+            "Connections refused because there were too many.",
+            sum(refused),
+        );
+        add("address_checks_total", "counter", "Addresses asked to prove that they receive.", sum(retried));
+        add(
+            "envelopes_stored_total",
+            "counter",
+            "Envelopes answered as stored, retries included.",
+            sum(stored),
+        );
+        add(
+            "refused_full_total",
+            "counter",
+            "Requests refused because a mailbox or a ticket's quota is full.",
+            sum(full),
+        );
+        add("refused_busy_total", "counter", "Requests refused because nothing new is taken.", sum(busy));
+        add(
+            "refused_access_total",
+            "counter",
+            "Requests refused for want of a valid access ticket.",
+            sum(no_access),
+        );
+        add(
+            "commits_slow_total",
+            "counter",
+            "Commits slower than half a second.",
+            health.slow_commits as f64,
+        );
+        add(
+            "commit_slowest_seconds",
+            "gauge",
+            "The slowest commit since the start.",
+            health.slowest_commit.as_secs_f64(),
+        );
+        let running = health.running_commit.unwrap_or_default().as_secs_f64();
+        add("commit_running_seconds", "gauge", "Age of the commit that runs now.", running);
+        add(
+            "disk_full",
+            "gauge",
+            "1 while the disk is full and nothing is taken.",
+            f64::from(u8::from(health.is_full)),
+        );
+        if let Ok(bytes) = self.store.disk_bytes() {
+            add("disk_used_bytes", "gauge", "Bytes of the store on disk.", bytes as f64);
+        }
+        if let Ok(bytes) = crate::store::free_bytes(&self.folder) {
+            add("disk_free_bytes", "gauge", "Bytes free on its file system.", bytes as f64);
+        }
+        text
+    }
+}
+
+/// Listens for a monitoring program.
+///
+/// # Errors
+/// What the system says.
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers until stopped.
+pub async fn serve(listener: TcpListener, source: Source, stop: CancellationToken) {
+    let mut calls = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = calls.join_next(), if !calls.is_empty() => {}
+            call = listener.accept(), if calls.len() < AT_ONCE => {
+                let Ok((stream, _)) = call else { continue };
+                calls.spawn(tokio::time::timeout(PATIENCE, answer(stream, source.clone())));
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, source: Source) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut piece = [0; 1024];
+        let count = stream.read(&mut piece).await?;
+        head.extend_from_slice(piece.get(..count).unwrap_or_default());
+        if count == 0 || head.len() > MAX_HEAD {
+            return Ok(());
+        }
+    }
+    let (status, kind, body) = if head.starts_with(b"GET /metrics ") || head.starts_with(b"GET /metrics?") {
+        ("200 OK", "text/plain; version=0.0.4; charset=utf-8", source.render())
+    } else if head.starts_with(b"GET ") {
+        ("404 Not Found", "text/plain", "see /metrics\n".to_owned())
+    } else {
+        ("405 Method Not Allowed", "text/plain", "GET /metrics\n".to_owned())
+    };
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}

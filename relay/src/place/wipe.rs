@@ -1,0 +1,126 @@
+//! Destroying a relay: keys first, so that what is left of the rest opens for nobody.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rand_core::CryptoRng;
+
+use super::{Place, PlaceError, sync_folder};
+use crate::store::ANCHOR_KEYS;
+
+/// What an engine locks while a process has the store open: that of `fjall`, that of `sled`.
+const LOCKED: [&str; 2] = ["lock", "db"];
+
+impl Place {
+    /// Whether a process has the store open.
+    pub fn is_in_use(&self) -> bool {
+        LOCKED.iter().any(|name| {
+            let opened = OpenOptions::new().read(true).write(true).open(self.store().join(name));
+            opened.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+        })
+    }
+
+    /// Destroys the relay. When it returns, its keys are overwritten and everything that it had made is removed; a crash in
+    /// between leaves no key that was reached. Other files in the folder stay, and then the folder.
+    ///
+    /// # Errors
+    /// [`PlaceError::Absent`] if nothing of a relay is there; [`PlaceError::Io`]: call it again.
+    pub fn wipe(&self, rng: &mut impl CryptoRng) -> Result<(), PlaceError> {
+        if self.is_empty() && !self.next_key_file().exists() {
+            return Err(PlaceError::Absent(self.dir.clone()));
+        }
+        let keys = [
+            self.key_file(),
+            self.next_key_file(),
+            self.store().join(ANCHOR_KEYS),
+            self.store().join("store.keys"),
+        ];
+        for path in &keys {
+            overwrite(path, rng).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
+        }
+        let store = self.store();
+        match fs::remove_dir_all(&store) {
+            Err(reason) if reason.kind() != io::ErrorKind::NotFound => {
+                return Err(PlaceError::Io { path: store, reason });
+            }
+            _ => {}
+        }
+        // The key last: as long as it has a name, this can be done again.
+        let files =
+            [self.lineage_file(), self.control(), self.config(), self.next_key_file(), self.key_file()];
+        for path in files {
+            remove(&path).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
+        }
+        sync_folder(&self.dir)?;
+        // Not if it holds what is not ours.
+        fs::remove_dir(&self.dir).ok();
+        Ok(())
+    }
+}
+
+fn remove(path: &PathBuf) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes random bytes over a file, wherever it lies, and flushes. A link is not followed.
+fn overwrite(path: &Path, rng: &mut impl CryptoRng) -> io::Result<()> {
+    let mut file: File = match OpenOptions::new().write(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut left = file.metadata()?.len();
+    let mut bytes = vec![0; 64 << 10];
+    while left > 0 {
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let piece = bytes.get_mut(..count).unwrap_or_default();
+        rng.fill_bytes(piece);
+        file.write_all(piece)?;
+        left -= u64::try_from(count).unwrap_or(left);
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::RelaySecret;
+
+    #[test]
+    fn a_wipe_overwrites_keys_where_they_lie_and_leaves_what_is_not_the_relays() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path().join("relay")));
+        assert!(matches!(place.wipe(&mut rand::rng()), Err(PlaceError::Absent(_))));
+        let secret = RelaySecret::generate(&mut rand::rng());
+        place.create(&secret, "# nothing\n", &[]).unwrap();
+        place.rotate(&mut rand::rng()).unwrap();
+        let secret = place.secret().unwrap();
+        fs::create_dir(place.store()).unwrap();
+        fs::write(place.store().join("store.keys"), [5; 100_000]).unwrap();
+        fs::write(place.dir().join("notes"), "mine").unwrap();
+        let opened =
+            [place.key_file(), place.store().join("store.keys")].map(|path| File::open(path).unwrap());
+        place.wipe(&mut rand::rng()).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(place.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes"]);
+        let [key, keys] = opened.map(|mut file| {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+            bytes
+        });
+        assert_eq!((key.len(), keys.len()), (32, 100_000));
+        assert_ne!(key, secret.expose());
+        assert!(keys.windows(16).all(|window| window != [5; 16]));
+        fs::remove_file(place.dir().join("notes")).unwrap();
+        place.create(&secret, "# nothing\n", &[]).unwrap();
+        place.wipe(&mut rand::rng()).unwrap();
+        assert!(!place.dir().exists());
+    }
+}

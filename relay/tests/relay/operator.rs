@@ -1,0 +1,312 @@
+//! What keeps a relay alive beyond its machine, and what ends it: keys, backups, the wipe, the doctor.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use lapwing_wire::{
+    address::{AccessTicket, RelayAddress},
+    capability::{Right, SecretKey, Subject, TripwireOwner},
+    frame::*,
+    ids::BlobHash,
+    succession::leads,
+    tripwire::{ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
+};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Client,
+    client::{append, stored, within},
+    envelope,
+    process::{Process, run, run_json},
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lapwing-relay");
+
+fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut child = Command::new(PROGRAM)
+        .arg("--dir")
+        .arg(dir)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses before it reads closes its end.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn relay(base: &Path) -> (Process, AccessTicket) {
+    let dir = base.join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    let issued = run_json(&dir, &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    (relay, ticket)
+}
+
+async fn connect(relay: &Process, address: &RelayAddress) -> Client {
+    Client::connect(relay.socket(), address.key()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suc_01_a_new_key_is_shown_at_once_and_the_old_one_vouches_for_it() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, ticket) = relay(base.path());
+    let first = relay.address.clone();
+    let mut client = connect(&relay, &first).await;
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    assert_eq!(client.ask(RequestBody::Lineage).await, ResponseBody::Lineage(Vec::new()));
+
+    let second: RelayAddress = run_json(&dir, &["rotate-key"])["address"].as_str().unwrap().parse().unwrap();
+    assert_ne!(second.key(), first.key());
+    stored(&client.append(keys.id(), envelope(1)).await);
+    assert!(Client::connect(relay.socket(), first.key()).await.is_err(), "the old key is shown to nobody");
+    let third: RelayAddress = run_json(&dir, &["rotate-key"])["address"].as_str().unwrap().parse().unwrap();
+    let mut newcomer = connect(&relay, &third).await;
+    let ResponseBody::Lineage(lineage) = newcomer.ask(RequestBody::Lineage).await else {
+        panic!("a lineage")
+    };
+    assert!(leads(&lineage, first.key(), third.key()) && leads(&lineage, second.key(), third.key()));
+    assert!(!leads(&lineage, third.key(), first.key()));
+    assert_eq!(run_json(&dir, &["status"])["address"], third.to_string());
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+
+    // Also without a running relay; a start reads what was written.
+    run_json(&dir, &["rotate-key"]);
+    let again = Process::start(&dir);
+    assert_ne!(again.address.key(), third.key());
+    let mut newcomer = connect(&again, &again.address).await;
+    let ResponseBody::Lineage(lineage) = newcomer.ask(RequestBody::Lineage).await else {
+        panic!("a lineage")
+    };
+    assert!(leads(&lineage, first.key(), again.address.key()));
+    newcomer.prove_access(ticket.secret()).await;
+    newcomer.prove_all(&keys).await;
+    assert_eq!(newcomer.window(keys.id(), 0).await.items.len(), 1, "the relay is the same");
+    again.kill();
+}
+
+async fn arm(client: &mut Client, ticket: &AccessTicket) -> Token {
+    let mut rng = rand::rng();
+    let owner = SecretKey::<TripwireOwner>::generate(&mut rng);
+    let id = lapwing_wire::ids::TripwireId::of_owner(&owner.public());
+    let list_key = ListKey::generate(&mut rng);
+    let (token, status_key) = (Token::generate(&mut rng), StatusKey::generate(&mut rng));
+    let open = OpenRecord { tripwire: id, meaning: Meaning::Fire, list_key: list_key.clone(), status_key };
+    let records = vec![TokenRecord::seal(&token, &open, &mut rng)];
+    let token_list = SealedList::seal(&[], &id, &list_key, &mut rng).unwrap();
+    assert_eq!(client.prove(Subject::Tripwire(owner.public()), &owner).await, ResponseBody::Done);
+    let access = Some(ticket.secret().public());
+    let arm = Arm { owner: owner.public(), access, serial: 1, records, token_list };
+    assert_eq!(client.ask(RequestBody::Arm(arm)).await, ResponseBody::Done);
+    token
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_without_tripwires() {
+    let base = tempfile::tempdir().unwrap();
+    let (dir, file) = (base.path().join("relay"), base.path().join("backup"));
+    let name = file.to_str().unwrap();
+    let (relay, ticket) = relay(base.path());
+    let mut client = connect(&relay, &relay.address).await;
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    let log = client.mailbox(ticket.secret(), MailboxKind::Log).await;
+    for number in 1..=700 {
+        client.send(append(keys.id(), envelope(number))).await.unwrap();
+    }
+    for _ in 0..700 {
+        stored(&client.receive().await.unwrap().body);
+    }
+    stored(&client.append(log.id(), envelope(9)).await);
+    let upto = Seq::new(300);
+    let ack = Ack { mailbox: keys.id(), upto, also: vec![Seq::new(302)] };
+    assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
+    let blob = vec![0x5a; 40_000];
+    let hash = BlobHash::of(&blob);
+    let access = Some(ticket.secret().public());
+    let put = BlobPut { hash, total: 40_000, offset: 0, bytes: blob.clone().into(), access };
+    assert_eq!(client.ask(RequestBody::BlobPut(put)).await, ResponseBody::BlobProgress(40_000));
+    let used = run_json(&dir, &["access", "list"])["used_bytes"].clone();
+    arm(&mut client, &ticket).await;
+    run_json(&dir, &["rotate-key"]);
+
+    // Somebody goes on writing while it is made.
+    let writing = tokio::spawn(async move {
+        for number in 1000..1200 {
+            stored(&client.append(log.id(), envelope(number)).await);
+        }
+        log
+    });
+    let made = tokio::task::spawn_blocking({
+        let (dir, name) = (dir.clone(), name.to_owned());
+        move || run_json(&dir, &["backup", &name])
+    });
+    let made = within(made).await.unwrap();
+    let log = within(writing).await.unwrap();
+    let key = made["recovery_key"].as_str().unwrap().to_owned();
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(memchr::memmem::find(&bytes, &[0xa5; 32]).is_none(), "no envelope is readable in it");
+    let secret = std::fs::read(dir.join("relay.key")).unwrap();
+    assert!(memchr::memmem::find(&bytes, &secret).is_none());
+    let again = run(&dir, &["backup", name]);
+    assert_eq!(again.status.code(), Some(5), "{}", said(&again));
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "an older backup is never replaced");
+    let refused = typed(&dir, &["restore", name], &key);
+    assert_eq!(refused.status.code(), Some(5), "never over a relay");
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+
+    let other = base.path().join("other");
+    let wrong = typed(&other, &["restore", name], "lapwing-backup:aaaa\n");
+    assert!(wrong.status.code() == Some(5) && !other.exists(), "{}", said(&wrong));
+    let cut = base.path().join("cut");
+    std::fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
+    let wrong = typed(&other, &["restore", cut.to_str().unwrap()], &key);
+    assert!(wrong.status.code() == Some(5) && !other.exists(), "{}", said(&wrong));
+    let restored = typed(&other, &["restore", name], &format!("{key}\n"));
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert_eq!(std::fs::read(other.join("relay.key")).unwrap(), secret);
+    let store = std::fs::read_dir(other.join("store")).unwrap().map(|entry| entry.unwrap().path());
+    for path in store.filter(|path| path.is_file()) {
+        let bytes = std::fs::read(path).unwrap();
+        assert!(memchr::memmem::find(&bytes, &[0xa5; 64]).is_none(), "sealed at rest again");
+    }
+    let listed = run_json(&other, &["access", "list"]);
+    let in_log = listed["used_bytes"].as_u64().unwrap() - used.as_u64().unwrap();
+    assert!(
+        in_log.is_multiple_of(1024) && in_log <= 200 * 1024,
+        "tripwires take nothing of the quota: {listed}"
+    );
+
+    let relay = Process::start(&other);
+    let mut client = connect(&relay, &relay.address).await;
+    client.prove_access(ticket.secret()).await;
+    client.prove_all(&keys).await;
+    client.prove_all(&log).await;
+    let mut found = Vec::new();
+    let mut after = 0;
+    while let Some(last) = client.window(keys.id(), after).await.items.last() {
+        let window = client.window(keys.id(), after).await;
+        found.extend(window.items.iter().map(|item| (item.place.seq.value(), item.envelope.to_vec())));
+        after = last.place.seq.value();
+    }
+    let wanted: Vec<_> = (301..=700).filter(|n| *n != 302).map(|n| (n, envelope(n))).collect();
+    assert!(found == wanted, "exactly what waited: {}", found.len());
+    let get = |offset| RequestBody::BlobGet(BlobGet { hash, offset });
+    let ResponseBody::BlobPart(part) = client.ask(get(0)).await else { panic!("a part") };
+    assert_eq!(part.bytes.into_vec(), blob);
+    let logged = client.window(log.id(), 0).await;
+    let numbers: BTreeSet<u64> = logged.items.iter().map(|item| item.place.seq.value()).collect();
+    assert_eq!(numbers.len(), logged.items.len());
+    assert_eq!(stored(&client.append(keys.id(), envelope(701)).await).seq, Seq::new(701), "it goes on");
+    assert_eq!(
+        stored(&client.append(keys.id(), envelope(400)).await).seq,
+        Seq::new(400),
+        "a retry is a retry"
+    );
+    let ack = Ack { mailbox: keys.id(), upto: Seq::new(701), also: Vec::new() };
+    assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
+    client.ask(RequestBody::Close(Close { mailbox: keys.id() })).await;
+    let fresh = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(fresh.id(), envelope(1)).await);
+    assert_eq!(client.window(fresh.id(), 0).await.items.len(), 1);
+    let stranger = client.prove(Subject::Mailbox(keys.id(), Right::Read), &keys.read).await;
+    assert_eq!(stranger, ResponseBody::Refused(Refusal::NotAllowed));
+    relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_asks_stops_the_relay_and_leaves_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, ticket) = relay(base.path());
+    let mut client = connect(&relay, &relay.address).await;
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(keys.id(), envelope(1)).await);
+    for answer in ["", "no\n", "y\n"] {
+        let kept = typed(&dir, &["wipe"], answer);
+        assert_eq!(kept.status.code(), Some(1), "{}", said(&kept));
+    }
+    stored(&client.append(keys.id(), envelope(2)).await);
+    let wiped = typed(&dir, &["wipe"], "wipe\n");
+    assert!(wiped.status.success(), "{}", said(&wiped));
+    assert!(relay.wait().success(), "it stopped in order");
+    assert!(!dir.exists());
+    assert_eq!(typed(&dir, &["wipe", "--yes"], "").status.code(), Some(5), "there is no relay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_reaches_a_damaged_relay_and_never_one_that_holds_its_store() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+    let lock = std::fs::File::open(dir.join("store/lock")).unwrap();
+    lock.lock().unwrap();
+    let held = typed(&dir, &["wipe", "--yes"], "");
+    assert_eq!(held.status.code(), Some(4), "{}", said(&held));
+    assert_eq!(std::fs::read(dir.join("relay.key")).unwrap().len(), 32);
+    drop(lock);
+    std::fs::write(dir.join("relay.toml"), "garbage = ").unwrap();
+    std::fs::write(dir.join("store/version"), "garbage").unwrap();
+    assert!(typed(&dir, &["wipe", "--yes"], "").status.success());
+    assert!(!dir.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    let findings = || {
+        let output = run(&dir, &["doctor", "--json"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines)
+    };
+    let level = |lines: &[serde_json::Value], check: &str| {
+        let found: Vec<_> = lines.iter().filter(|line| line["check"] == check).collect();
+        assert_eq!(found.len(), 1, "{check}: {lines:?}");
+        let (level, advice) = (found[0]["level"].as_str().unwrap().to_owned(), &found[0]["advice"]);
+        assert_eq!(level == "fine", advice.is_null(), "advice for whatever is not fine: {}", found[0]);
+        level
+    };
+    let (_, lines) = findings();
+    for check in ["configuration", "permissions", "key", "space", "commits", "local"] {
+        assert_eq!(level(&lines, check), "fine");
+    }
+    for check in ["disk", "file_system", "clock", "swap", "open_files", "buffers"] {
+        level(&lines, check);
+    }
+    assert_eq!(level(&lines, "address"), "note", "a loopback address is for this machine only");
+    relay.kill();
+
+    let (_, lines) = findings();
+    assert_eq!(level(&lines, "port"), "note", "it does not run");
+    std::fs::set_permissions(dir.join("relay.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    let config = config.replace("reserve = \"512 MiB\"", "reserve = \"1000 TiB\"\nreserv = 1");
+    std::fs::write(dir.join("relay.toml"), config).unwrap();
+    std::fs::write(dir.join("relay.lineage"), "damaged").unwrap();
+    let (code, lines) = findings();
+    assert_eq!(code, Some(1));
+    for check in ["configuration", "permissions", "key", "space"] {
+        assert_eq!(level(&lines, check), "care");
+    }
+    assert_eq!(lines.last().unwrap()["code"], "needs_care");
+}

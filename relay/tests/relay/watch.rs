@@ -1,0 +1,202 @@
+//! What a relay tells its operator, and what it does not: numbers for monitoring, the log, work that could be timed.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use lapwing_relay::{
+    limits::Limits,
+    store::{
+        Change, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery, memory::MemoryStore,
+    },
+};
+use lapwing_wire::{
+    address::AccessTicket,
+    capability::{Access, PublicKey, Right, SecretKey, Subject},
+    frame::*,
+    ids::{BlobHash, MailboxId},
+    time::Timestamp,
+};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Client, Keys, Relay,
+    client::{append, stored},
+    envelope, local,
+    process::{Process, run, run_json},
+};
+
+fn get(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_log_have_no_label_no_id_no_address() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    let open = config.replace("[metrics]", "[ignored]").replace("listen = \"\"", "");
+    assert_ne!(open, config);
+    let listening = format!("{open}\n[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    std::fs::write(dir.join("relay.toml"), &listening).unwrap();
+    let log = base.path().join("log");
+    let relay = Process::start_logging(&dir, std::fs::File::create(&log).unwrap());
+    let read_log = || std::fs::read_to_string(&log).unwrap();
+    let port = read_log().lines().find_map(|line| {
+        line.strip_prefix("metrics on http://127.0.0.1:")?.strip_suffix("/metrics")?.parse().ok()
+    });
+    let port: u16 = port.expect("where it listens");
+
+    let issued = run_json(&dir, &["access", "issue", "--size", "2 KiB"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    client.prove(Subject::Mailbox(keys.id(), Right::Write), &keys.write).await;
+    let mut writer = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    writer.prove(Subject::Mailbox(keys.id(), Right::Write), &keys.write).await;
+    stored(&writer.append(keys.id(), envelope(1)).await);
+    stored(&writer.append(keys.id(), envelope(2)).await);
+    assert_eq!(writer.append(keys.id(), envelope(3)).await, ResponseBody::Refused(Refusal::Full));
+    let text = get(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for line in body.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.split_once(' ').unwrap();
+        let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        assert!(plain && name.starts_with("lapwing_relay_"), "no labels: {line}");
+        assert!(names.insert(name.to_owned()), "once: {line}");
+        value.parse::<f64>().unwrap();
+    }
+    for line in ["connections 2", "envelopes_stored_total 2", "refused_full_total 1", "connections_total 2"] {
+        assert!(body.contains(&format!("\nlapwing_relay_{line}\n")), "{line}: {body}");
+    }
+    assert!(get(port, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(get(port, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert_eq!(get(port, &"x".repeat(9000)), "", "no endless heads");
+
+    run_json(&dir, &["rotate-key"]);
+    std::fs::write(dir.join("relay.toml"), listening.replace("port = 0", "port = 1")).unwrap();
+    relay.signal(Signal::SIGHUP);
+    let begun = std::time::Instant::now();
+    while !read_log().contains("limits read again") {
+        assert!(begun.elapsed() < crate::support::PATIENCE, "{}", read_log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(read_log().contains("these take effect at the next start: network.port"), "{}", read_log());
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+    let base32 = |bytes: &[u8]| data_encoding::BASE32_NOPAD.encode(bytes).to_ascii_lowercase();
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    for said in [read_log(), body.to_owned()] {
+        let said = said.to_ascii_lowercase();
+        for id in [*keys.id().as_bytes(), *ticket.secret().public().as_bytes()] {
+            assert!(!said.contains(&base32(&id)[..13]) && !said.contains(&hex(&id)[..16]), "{said}");
+        }
+        assert!(!said.replace("http://127.0.0.1", "").contains("127.0.0.1"), "{said}");
+    }
+}
+
+#[test]
+fn numbers_are_for_this_machine_only() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    std::fs::write(dir.join("relay.toml"), "[metrics]\nlisten = \"0.0.0.0:9464\"").unwrap();
+    let refused = run(&dir, &["serve"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("metrics.listen"));
+}
+
+/// A store that notes what it is asked.
+#[derive(Default)]
+struct Noting {
+    store: MemoryStore,
+    asked: Mutex<Vec<&'static str>>,
+}
+
+impl Noting {
+    fn note(&self, what: &'static str) {
+        self.asked.lock().unwrap().push(what);
+    }
+}
+
+#[async_trait]
+impl MailboxStore for Noting {
+    async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
+        self.note("apply");
+        self.store.apply(change).await
+    }
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.note("mailbox");
+        self.store.mailbox(id).await
+    }
+    async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError> {
+        self.note("window");
+        self.store.window(query).await
+    }
+    async fn blob_part(&self, hash: BlobHash, offset: u64) -> Result<Option<BlobPart>, StoreError> {
+        self.note("blob_part");
+        self.store.blob_part(hash, offset).await
+    }
+    async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError> {
+        self.note("blob_digest");
+        self.store.blob_digest(hash).await
+    }
+    async fn ticket(&self, key: PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {
+        self.note("ticket");
+        self.store.ticket(key).await
+    }
+    async fn tickets(&self) -> Result<Vec<Ticket>, StoreError> {
+        self.note("tickets");
+        self.store.tickets().await
+    }
+    async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError> {
+        self.note("totals");
+        self.store.totals(now).await
+    }
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frm_04_unknown_and_forbidden_are_one_work() {
+    let noting = Arc::new(Noting::default());
+    let relay = Relay::over(Arc::clone(&noting) as _, Limits::default(), local(), None).await;
+    let mut owner = relay.client().await;
+    let there = owner.mailbox(&relay.access, MailboxKind::Queue).await.id();
+    stored(&owner.append(there, envelope(1)).await);
+    let nowhere = Keys::new().id();
+    let mut stranger = relay.client().await;
+    let key = SecretKey::<lapwing_wire::capability::Write>::generate(&mut rand::rng());
+    let mut work = Vec::new();
+    for id in [there, nowhere] {
+        noting.asked.lock().unwrap().clear();
+        for right in [Right::Read, Right::Write, Right::Admin] {
+            stranger.prove(Subject::Mailbox(id, right), &key).await;
+        }
+        let window = Read { mailbox: id, after: Seq::START, count: 1 };
+        for body in [
+            append(id, envelope(1)),
+            RequestBody::Read(window.clone()),
+            RequestBody::Subscribe(window),
+            RequestBody::Ack(Ack { mailbox: id, upto: Seq::new(1), also: Vec::new() }),
+            RequestBody::Close(Close { mailbox: id }),
+        ] {
+            assert_eq!(stranger.ask(body).await, ResponseBody::Refused(Refusal::NotAllowed));
+        }
+        work.push(std::mem::take(&mut *noting.asked.lock().unwrap()));
+    }
+    assert_eq!(work[0], ["mailbox"; 3], "one look for each proof, none for what was not proved");
+    assert_eq!(work[0], work[1]);
+    relay.stop().await;
+}

@@ -1,0 +1,138 @@
+//! What an operator does to a relay, seen by the people who use it: it begins, changes its key, comes back from a backup,
+//! runs full.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use lapwing_tests::scenario::{Folder, Pair, Person, Relay, relay::free_port, wait::timed};
+
+/// As the operator's page promises.
+const THREE_MINUTES: Duration = Duration::from_secs(180);
+
+/// The commands of the page's first section, as they are written there.
+fn three_commands() -> Vec<String> {
+    let page = include_str!("../../docs/relay-operation.md");
+    let (_, section) = page.split_once("\n## Three minutes\n").expect("the section");
+    let (_, block) = section.split_once("```text\n").expect("the commands");
+    let (block, _) = block.split_once("```").expect("their end");
+    block.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn three_commands_and_three_minutes_lead_from_nothing_to_an_invitation() {
+    let commands = three_commands();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let folder = Folder::new();
+    let port = free_port().to_string();
+    let (took, ticket) = timed(|| {
+        let mut relay = Relay::nowhere(&folder.join("relay"));
+        let mut access = String::new();
+        for command in &commands {
+            let mut words: Vec<&str> = command.split_whitespace().collect();
+            assert_eq!(words.remove(0), "lapwing-relay", "{command}");
+            // The page's name and port are its reader's own.
+            for word in &mut words {
+                match *word {
+                    "relay.example.org" => *word = "127.0.0.1",
+                    "443" => *word = &port,
+                    _ => {}
+                }
+            }
+            if words == ["serve"] {
+                relay.serve();
+            } else {
+                let done = relay.runs(&words).done();
+                access = done.records()[0]["access_ticket"].as_str().expect("a ticket").to_owned();
+            }
+        }
+        let ana = Person::named(&folder, "ana");
+        ana.init().done();
+        ana.runs(&["relay", "add", &access]).done();
+        ana.runs(&["invite", "bo"]).done().text("ticket", "ticket")
+    });
+    assert!(ticket.starts_with("lapwing"), "{ticket}");
+    assert!(took < THREE_MINUTES, "{took:?}");
+}
+
+#[test]
+fn suc_01_suc_02_people_follow_a_relay_to_its_new_key_and_never_back() {
+    let Pair { mut relay, ana, bo, folder } = Pair::meet();
+    // Somebody copies the key before it is changed.
+    let stolen = fs::read(folder.join("relay").join("relay.key")).expect("the key");
+    let moved = relay.runs(&["rotate-key"]).done().text("rotated", "address");
+    assert_ne!(moved, relay.address);
+    assert_eq!(bo.runs(&["send", "ana", "to the new key"]).done().text("sent", "state"), "sent");
+    let shown = bo.runs(&["relay", "list"]).done().one("relays")["relays"][0]["address"].clone();
+    assert_eq!(shown, moved.as_str(), "people see the key that it has");
+
+    // The thief answers at the relay's address, with the key that it had.
+    let stopped = relay.stop();
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    let mut thief = Relay::init(&folder.join("thief"), relay.port);
+    fs::write(folder.join("thief").join("relay.key"), &stolen).expect("the stolen key");
+    thief.serve();
+    let lured = bo.runs(&["send", "ana", "not to the old key"]).done();
+    assert_eq!(lured.text("sent", "state"), "waiting", "{lured:?}");
+    assert_eq!(bo.runs(&["sync"]).failed(5), "wrong_relay_key");
+    assert_eq!(thief.status()["mailboxes"], 0);
+    assert_eq!(thief.stop().code, Some(0));
+
+    // Another change, while nobody is there; Ana was away during both.
+    let moved = relay.runs(&["rotate-key"]).done().text("rotated", "address");
+    relay.serve();
+    assert_eq!(bo.runs(&["sync"]).done().one("synced")["waiting"], 0);
+    let texts = ["to the new key", "not to the old key"];
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), texts);
+    // A ticket that names the new key is of the relay that is there.
+    let access = relay.runs(&["access", "issue"]).done().text("access_ticket", "access_ticket");
+    ana.runs(&["relay", "add", &access]).done();
+    let relays = ana.runs(&["relay", "list"]).done().one("relays")["relays"].clone();
+    assert_eq!((relays.as_array().map(Vec::len), &relays[0]["address"]), (Some(1), &moved.as_str().into()));
+    ana.runs(&["send", "bo", "heard"]).done();
+    assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), ["heard"]);
+}
+
+#[test]
+fn a_sender_is_told_that_a_mailbox_is_full_and_what_waits_arrives_when_it_is_read() {
+    let Pair { mut relay, ana, bo, folder } = Pair::meet();
+    relay.stop();
+    let config = folder.join("relay").join("relay.toml");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    let small = text.replace("mailbox_size = \"64 MiB\"", "mailbox_size = \"64 KiB\"");
+    assert_ne!(small, text);
+    fs::write(&config, small).expect("the configuration");
+    relay.serve();
+    // Of the largest size: one fills the mailbox.
+    let long = |letter: &str| letter.repeat(16_000);
+    assert_eq!(bo.runs(&["send", "ana", &long("a")]).done().text("sent", "state"), "sent");
+    let kept = bo.runs(&["send", "ana", &long("b")]).done().one("sent");
+    assert_eq!((&kept["state"], &kept["why"]), (&"waiting".into(), &"mailbox_full".into()), "{kept}");
+    let told = bo.reads(&["sync"]).done();
+    assert!(told.stderr.contains("the mailbox of ana is full"), "{told:?}");
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), [long("a")]);
+    assert_eq!(bo.runs(&["sync"]).done().one("synced")["waiting"], 0);
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo").last(), Some(&long("b")));
+}
+
+#[test]
+fn a_relay_from_a_backup_is_the_relay_that_people_know() {
+    let Pair { mut relay, ana, bo, folder } = Pair::meet();
+    bo.runs(&["send", "ana", "before"]).done();
+    let file = folder.join("backup");
+    let made = relay.runs(&["backup", file.to_str().expect("text")]).done();
+    let key = folder.put("recovery.key", made.text("backup", "recovery_key").as_bytes());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode");
+    ana.runs(&["sync"]).done();
+    bo.runs(&["send", "ana", "after"]).done();
+    // The machine is lost, and what came after the backup with it.
+    relay.kill();
+    let mut other = Relay::nowhere(&folder.join("other"));
+    let words = ["restore", file.to_str().expect("text"), "--key-file", key.to_str().expect("text")];
+    assert_eq!(other.runs(&words).done().text("restored", "address"), relay.address);
+    other.serve();
+    assert_eq!(bo.runs(&["send", "ana", "on the new machine"]).done().text("sent", "state"), "sent");
+    let read = ana.runs(&["read", "bo", "--last", "10"]).done().messages_from("bo");
+    assert_eq!(read, ["before", "on the new machine"], "nothing twice");
+    ana.runs(&["send", "bo", "good"]).done();
+    assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), ["good"]);
+    other.stop();
+}

@@ -213,8 +213,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(text: &str) -> Result<(Self, Vec<String>), ConfigError> {
-        let form =
-            |error: toml::de::Error| ConfigError::Form(error.to_string().trim_end().replace('\n', " "));
+        let form = |error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            ConfigError::Form(format!("line {line}: {}", error.message().replace('\n', " ")))
+        };
         let table: toml::Table = toml::from_str(text).map_err(form)?;
         let config: Self = toml::from_str(text).map_err(form)?;
         config.check()?;

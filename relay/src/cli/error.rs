@@ -1,6 +1,6 @@
 //! What can go wrong, what to do about it, and the exit code.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use lapwing_wire::address::AddressError;
 
@@ -92,7 +92,16 @@ impl CliError {
             Self::Place(PlaceError::TooManyKeys) => {
                 "make a new relay with `lapwing-relay init` and hand out new access tickets"
             }
-            Self::Place(_) => "check owner and mode of the folder",
+            Self::Place(PlaceError::Io { reason, .. }) => match reason.kind() {
+                ErrorKind::PermissionDenied => {
+                    "run it as the user of the relay: runuser -u lapwing-relay -- lapwing-relay ..."
+                }
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk, then try again",
+                ErrorKind::ReadOnlyFilesystem => {
+                    "the disk is mounted read-only; see the system's own log for the reason"
+                }
+                _ => "check owner and mode of the folder",
+            },
             Self::Config(_) => {
                 "correct relay.toml; `lapwing-relay init` in an empty folder writes a fresh example"
             }
@@ -116,11 +125,29 @@ impl CliError {
             Self::Store(_) | Self::DiskFailed => {
                 "check free space and the disk's health, then start the relay again: what it acknowledged is kept"
             }
-            Self::Server(ServerError::Listen(_)) => {
-                "choose a free port (network.port in relay.toml); ports below 1024 need the right to bind them"
-            }
+            Self::Server(ServerError::Listen(reason)) => match reason.kind() {
+                ErrorKind::AddrInUse => {
+                    "another program has this UDP port (`ss -ulpn` shows which): stop it, or choose another network.port"
+                }
+                ErrorKind::PermissionDenied => {
+                    "ports below 1024 need a right: use the systemd unit, or choose a network.port above"
+                }
+                ErrorKind::AddrNotAvailable => {
+                    "network.listen is no address of this machine; `::` listens on all"
+                }
+                _ => "choose another network.port or network.listen in relay.toml",
+            },
             Self::Server(_) => "check [network] in relay.toml",
-            Self::Control(_) => "the folder's path must be shorter than 90 letters and writable",
+            Self::Control(reason) => match reason.kind() {
+                ErrorKind::PermissionDenied => {
+                    "run it as the user of the relay: runuser -u lapwing-relay -- lapwing-relay ..."
+                }
+                ErrorKind::TimedOut => {
+                    "the running relay does not answer: its disk may hang; see its own messages"
+                }
+                ErrorKind::InvalidInput => "the folder's path must be shorter than 90 letters",
+                _ => "is another version of lapwing-relay running? Start it again with this one",
+            },
             Self::Metrics(_) => "choose a free port in metrics.listen of relay.toml, or leave it empty",
             Self::Refused(_) => "see the relay's own messages",
             Self::NoSuchTicket => "see `lapwing-relay access list`",

@@ -186,7 +186,7 @@ async fn a_second_relay_on_one_folder_or_port_is_refused() {
     let other = base.path().join("two");
     let port = relay.address.port().to_string();
     run_json(&other, &["init", "--host", "127.0.0.1", "--port", &port]);
-    fails(&other, &["serve"], 5, "cannot listen", "network.port");
+    fails(&other, &["serve"], 5, "cannot listen", "another program has this UDP port");
     relay.kill();
 }
 

@@ -273,3 +273,20 @@ async fn stopping_answers_what_was_asked() {
     stop.await.unwrap();
     assert!(answered >= 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_socket_serves_both_families_of_addresses() {
+    let all = ServerOptions { listen: "[::]:0".parse().unwrap(), ..local() };
+    let relay = Relay::in_memory(Limits::default(), all).await;
+    let port = relay.address.port();
+    let mut reached = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
+    // A machine without IPv6 has IPv4 only, and the relay listens there.
+    if relay.address.is_ipv6() {
+        reached.push(std::net::SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port));
+    }
+    for address in reached {
+        let mut client = Client::connect(address, &relay.server.key()).await.unwrap();
+        client.prove_access(&relay.access).await;
+    }
+    relay.stop().await;
+}

@@ -125,7 +125,7 @@ impl Client {
         tls.enable_sni = false;
         tls.resumption = Resumption::disabled();
         let quic = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
-        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let local: SocketAddr = if address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }.parse().unwrap();
         let mut endpoint = Endpoint::client(local).map_err(|error| error.to_string())?;
         let mut config = ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::new(transport));

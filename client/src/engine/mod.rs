@@ -69,7 +69,7 @@ pub use expiry::next_due;
 pub use fault::Fault;
 pub use inbox::is_acknowledged;
 pub use outgoing::{OpStep, Proof, request_of};
-pub use relays::{connected_relays, default_relay, heirs};
+pub use relays::{connected_relays, default_relay, heirs, held_up};
 
 use crate::store::Unit;
 

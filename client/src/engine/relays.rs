@@ -1,17 +1,19 @@
 //! The relays of a compartment.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lapwing_wire::{
     address::{AccessTicket, RelayAddress, RelayKey},
     capability::{Access, SecretKey},
-    frame::{MailboxKind, Seq},
+    frame::{MailboxKind, Refusal, Seq},
     ids::{MailboxId, RunningHash},
 };
 use serde_bytes::ByteBuf;
 
 use super::{Cx, Effect, Fault, outgoing, plan};
-use crate::store::{HeirRow, MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit};
+use crate::store::{
+    ChatRow, HeirRow, MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit,
+};
 
 /// Adds a relay, or takes a new access ticket or address for one that is there. A mailbox of its own shows that the
 /// compartment lives there (design 5.2: a tripwire only uses relays on which the cover has a live mailbox).
@@ -198,4 +200,20 @@ pub fn connected_relays(unit: &Unit<'_>) -> Result<Vec<RelayAddress>, Fault> {
         .for_each(|(_, row)| add(row.relay));
     unit.scan::<OpRow>(&[])?.into_iter().for_each(|(_, row)| add(row.relay));
     Ok(all)
+}
+
+/// Chats for which something waits that a relay was offered and did not take, and what it said.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn held_up(unit: &Unit<'_>) -> Result<BTreeMap<String, Refusal>, Fault> {
+    let mut found = BTreeMap::new();
+    for (_, row) in unit.scan::<OpRow>(&[])? {
+        if let (OpKind::Append { chat, .. }, Some(refusal)) = (&row.kind, row.refused)
+            && let Some(named) = unit.get::<ChatRow>(chat)?
+        {
+            found.entry(named.name).or_insert(refusal);
+        }
+    }
+    Ok(found)
 }

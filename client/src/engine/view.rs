@@ -18,9 +18,8 @@ use super::{Fault, bodies, contact, drafts, expiry, files, group, relays, renewa
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
-        DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, PlanAction,
-        PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit,
-        Writer,
+        DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow,
+        PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };
@@ -570,22 +569,6 @@ pub fn sinks(unit: &Unit<'_>) -> Result<Vec<crate::store::Sink>, Fault> {
 /// [`Fault::Store`].
 pub fn waiting(unit: &Unit<'_>) -> Result<Vec<(RelayAddress, Option<Refusal>)>, Fault> {
     Ok(unit.scan::<OpRow>(&[])?.into_iter().map(|(_, row)| (row.relay, row.refused)).collect())
-}
-
-/// Chats for which something waits that a relay was offered and did not take, and what it said.
-///
-/// # Errors
-/// [`Fault::Store`].
-pub fn held_up(unit: &Unit<'_>) -> Result<BTreeMap<String, Refusal>, Fault> {
-    let mut found = BTreeMap::new();
-    for (_, row) in unit.scan::<OpRow>(&[])? {
-        if let (OpKind::Append { chat, .. }, Some(refusal)) = (&row.kind, row.refused)
-            && let Some(named) = unit.get::<ChatRow>(chat)?
-        {
-            found.entry(named.name).or_insert(refusal);
-        }
-    }
-    Ok(found)
 }
 
 /// Invitations to groups that wait for an answer of ours.

@@ -17,7 +17,7 @@ use crate::{
     clock::{self, Zone},
     driver::{Compartment, Next, Report},
     engine::{
-        Command, Effect, Reply,
+        self, Command, Effect, Reply,
         view::{self, MessageView, Span, WriterView},
     },
     error::{Error, Retry},
@@ -103,7 +103,7 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     shell.settle(&mut client).await;
     let shown = client.read(number, |unit| view::messages(unit, &chat, Span::One(order)))?;
     let waiting = client.read(number, |unit| view::chat(unit, &args.chat))?.waiting;
-    let refusal = client.read(number, view::held_up)?.get(&args.chat).copied();
+    let refusal = client.read(number, engine::held_up)?.get(&args.chat).copied();
     client.close().await;
     let state = shown.first().map_or(MessageState::Waiting, |message| message.state);
     let why = refusal.filter(|_| state == MessageState::Waiting).and_then(why);
@@ -359,7 +359,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
         // Messages, and what else waits: a mailbox to be made, a member's removal.
         let messages: usize = client.read(number, view::chats)?.iter().map(|chat| chat.waiting).sum();
         waiting += messages.max(client.read(number, view::waiting)?.len());
-        for (chat, refusal) in client.read(number, view::held_up)? {
+        for (chat, refusal) in client.read(number, engine::held_up)? {
             if let Some(why) = why(refusal) {
                 shell.output.talk(format_args!("What waits for {chat}: {}.", reason(why, &chat)));
             }

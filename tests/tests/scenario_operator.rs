@@ -45,8 +45,8 @@ fn three_commands_and_three_minutes_lead_from_nothing_to_an_invitation() {
             }
         }
         let ana = Person::named(&folder, "ana");
-        ana.init().done();
-        ana.runs(&["relay", "add", &access]).done();
+        let _ = ana.init().done();
+        let _ = ana.runs(&["relay", "add", &access]).done();
         ana.runs(&["invite", "bo"]).done().text("ticket", "ticket")
     });
     assert!(ticket.starts_with("lapwing"), "{ticket}");
@@ -84,17 +84,17 @@ fn suc_01_suc_02_people_follow_a_relay_to_its_new_key_and_never_back() {
     assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), texts);
     // A ticket that names the new key is of the relay that is there.
     let access = relay.runs(&["access", "issue"]).done().text("access_ticket", "access_ticket");
-    ana.runs(&["relay", "add", &access]).done();
+    let _ = ana.runs(&["relay", "add", &access]).done();
     let relays = ana.runs(&["relay", "list"]).done().one("relays")["relays"].clone();
     assert_eq!((relays.as_array().map(Vec::len), &relays[0]["address"]), (Some(1), &moved.as_str().into()));
-    ana.runs(&["send", "bo", "heard"]).done();
+    let _ = ana.runs(&["send", "bo", "heard"]).done();
     assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), ["heard"]);
 }
 
 #[test]
 fn a_sender_is_told_that_a_mailbox_is_full_and_what_waits_arrives_when_it_is_read() {
     let Pair { mut relay, ana, bo, folder } = Pair::meet();
-    relay.stop();
+    let _ = relay.stop();
     let config = folder.join("relay").join("relay.toml");
     let text = fs::read_to_string(&config).expect("the configuration");
     let small = text.replace("mailbox_size = \"64 MiB\"", "mailbox_size = \"64 KiB\"");
@@ -116,13 +116,13 @@ fn a_sender_is_told_that_a_mailbox_is_full_and_what_waits_arrives_when_it_is_rea
 #[test]
 fn a_relay_from_a_backup_is_the_relay_that_people_know() {
     let Pair { mut relay, ana, bo, folder } = Pair::meet();
-    bo.runs(&["send", "ana", "before"]).done();
+    let _ = bo.runs(&["send", "ana", "before"]).done();
     let file = folder.join("backup");
     let made = relay.runs(&["backup", file.to_str().expect("text")]).done();
     let key = folder.put("recovery.key", made.text("backup", "recovery_key").as_bytes());
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode");
-    ana.runs(&["sync"]).done();
-    bo.runs(&["send", "ana", "after"]).done();
+    let _ = ana.runs(&["sync"]).done();
+    let _ = bo.runs(&["send", "ana", "after"]).done();
     // The machine is lost, and what came after the backup with it.
     relay.kill();
     let mut other = Relay::nowhere(&folder.join("other"));
@@ -132,7 +132,7 @@ fn a_relay_from_a_backup_is_the_relay_that_people_know() {
     assert_eq!(bo.runs(&["send", "ana", "on the new machine"]).done().text("sent", "state"), "sent");
     let read = ana.runs(&["read", "bo", "--last", "10"]).done().messages_from("bo");
     assert_eq!(read, ["before", "on the new machine"], "nothing twice");
-    ana.runs(&["send", "bo", "good"]).done();
+    let _ = ana.runs(&["send", "bo", "good"]).done();
     assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana"), ["good"]);
-    other.stop();
+    let _ = other.stop();
 }

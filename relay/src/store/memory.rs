@@ -49,7 +49,7 @@ impl MemoryStore {
         let maps = self.maps();
         let mut cache = Cache::default();
         let mut batch = Batch::new(&*maps, &mut cache);
-        rules::stage(&mut batch, change, false).unwrap();
+        rules::stage(&mut batch, change, Pressure::None).unwrap();
         batch.into_staged()
     }
 

@@ -12,7 +12,7 @@ use lapwing_wire::{
     frame::*,
     ids::BlobHash,
     succession::leads,
-    tripwire::{ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
+    tripwire::{Causes, ListKey, Meaning, OpenRecord, SealedList, StatusKey, Token, TokenRecord},
 };
 use nix::sys::signal::Signal;
 
@@ -109,7 +109,8 @@ async fn arm(client: &mut Client, ticket: &AccessTicket) -> Token {
     let token_list = SealedList::seal(&[], &id, &list_key, &mut rng).unwrap();
     assert_eq!(client.prove(Subject::Tripwire(owner.public()), &owner).await, ResponseBody::Done);
     let access = Some(ticket.secret().public());
-    let arm = Arm { owner: owner.public(), access, serial: 1, records, token_list };
+    let arm =
+        Arm { owner: owner.public(), access, serial: 1, records, token_list, causes: Causes::default() };
     assert_eq!(client.ask(RequestBody::Arm(arm)).await, ResponseBody::Done);
     token
 }

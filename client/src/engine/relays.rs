@@ -155,6 +155,41 @@ pub(super) fn current(unit: &Unit<'_>, relay: &RelayAddress) -> Result<RelayAddr
     Ok(heir.unwrap_or_else(|| relay.clone()))
 }
 
+/// A relay of a compartment.
+#[derive(Debug)]
+pub struct RelayView {
+    /// Where it is, with the key under which it is known here.
+    pub address: RelayAddress,
+    /// The same with the key that it has now: what people see.
+    pub shown: RelayAddress,
+    /// What it said to the access ticket.
+    pub refused: Option<Refusal>,
+    /// Operations that wait for it.
+    pub waiting: usize,
+    /// It contradicted itself in some mailbox.
+    pub inconsistent: bool,
+}
+
+/// The relays.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn list(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
+    let ops = unit.scan::<OpRow>(&[])?;
+    let mailboxes = unit.scan::<MailboxRow>(&[])?;
+    let view = |row: RelayRow| {
+        let key = *row.address.key();
+        Ok(RelayView {
+            shown: current(unit, &row.address)?,
+            waiting: ops.iter().filter(|(_, op)| *op.relay.key() == key).count(),
+            inconsistent: mailboxes.iter().any(|(_, m)| *m.relay.key() == key && m.inconsistent),
+            address: row.address,
+            refused: row.refused,
+        })
+    };
+    unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| view(row)).collect()
+}
+
 /// The key under which a relay is known here.
 fn named(unit: &Unit<'_>, key: &RelayKey) -> Result<RelayKey, Fault> {
     let known = unit.scan::<RelayRow>(&[])?;

@@ -13,31 +13,19 @@ use lapwing_protocol::{
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use serde::de::IgnoredAny;
 
-pub use super::files::FileView;
-use super::{Fault, bodies, contact, drafts, expiry, files, group, relays, renewal, trust};
+use super::{Fault, bodies, contact, drafts, expiry, files, group, renewal, trust};
+pub use super::{
+    files::FileView,
+    relays::{RelayView, list as relays},
+};
 use crate::{
     store::{
         AlertRow, ChatId, ChatKind, ChatRow, ContactRow, ContactStanding, ContactState, DeadlineRow,
         DraftRow, InvitationRow, MailboxRow, MessageRow, MessageState, OpRow, Order, PlanAction, PlanRow,
-        PlanState, Purpose, RecordsRow, RelayRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
+        PlanState, Purpose, RecordsRow, SettingsRow, TimerRow, TrustRow, TrustSide, Unit, Writer,
     },
     untrusted::Untrusted,
 };
-
-/// A relay of a compartment.
-#[derive(Debug)]
-pub struct RelayView {
-    /// Where it is, with the key under which it is known here.
-    pub address: RelayAddress,
-    /// The same with the key that it has now: what people see.
-    pub shown: RelayAddress,
-    /// What it said to the access ticket.
-    pub refused: Option<Refusal>,
-    /// Operations that wait for it.
-    pub waiting: usize,
-    /// It contradicted itself in some mailbox.
-    pub inconsistent: bool,
-}
 
 /// A chat in a list.
 #[derive(Debug)]
@@ -226,26 +214,6 @@ pub fn leaving(unit: &Unit<'_>) -> Result<bool, Fault> {
 /// [`Fault::Store`].
 pub fn records(unit: &Unit<'_>) -> Result<RecordsRow, Fault> {
     Ok(unit.get::<RecordsRow>(&())?.unwrap_or_default())
-}
-
-/// The relays.
-///
-/// # Errors
-/// [`Fault::Store`].
-pub fn relays(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
-    let ops = unit.scan::<OpRow>(&[])?;
-    let mailboxes = unit.scan::<MailboxRow>(&[])?;
-    let view = |row: RelayRow| {
-        let key = *row.address.key();
-        Ok(RelayView {
-            shown: relays::current(unit, &row.address)?,
-            waiting: ops.iter().filter(|(_, op)| *op.relay.key() == key).count(),
-            inconsistent: mailboxes.iter().any(|(_, m)| *m.relay.key() == key && m.inconsistent),
-            address: row.address,
-            refused: row.refused,
-        })
-    };
-    unit.scan::<RelayRow>(&[])?.into_iter().map(|(_, row)| view(row)).collect()
 }
 
 /// The chats, in the order of their names.

@@ -61,11 +61,13 @@ fn several_images_tell_which_regions_were_written_to_and_a_cover_in_use_looks_li
         touched
     };
     assert_eq!((regions(&ordinary).len(), regions(&cover).len(), regions(&looking).len()), (1, 1, 0));
-    let shape = |changes: &[Change]| {
-        let parts = changes.iter().flat_map(|change| change.regions).filter(|region| region.changed());
-        parts.map(|region| (region.allocation, region.keys, region.superblocks)).collect::<Vec<_>>()
-    };
-    assert_eq!(shape(&ordinary), shape(&cover));
+    // How many units of the key table are written depends on where chance puts a key.
+    let parts =
+        ordinary.iter().chain(&cover).flat_map(|change| change.regions).filter(|region| region.changed());
+    for region in parts {
+        assert_eq!((region.allocation, region.superblocks), (0, 2), "{region:?}");
+        assert!((2..=4).contains(&region.keys) && (4..=60).contains(&region.units), "{region:?}");
+    }
     // Not hidden: that something lies where the cover has nothing.
     assert_ne!(regions(&hidden), regions(&cover));
 }

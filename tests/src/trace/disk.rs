@@ -1,7 +1,7 @@
 //! What a power cut would have left of the files of one folder: replayed from what a program did to them.
 //!
 //! The model: a file's bytes are certain from its next sync on; of each later sector there are the old bytes, the new
-//! ones, or garbage. Names (files that are made, linked, renamed, removed) are certain from the next sync of the folder
+//! ones, or garbage, and the file has one of the lengths that it had since. Names (files that are made, linked, renamed, removed) are certain from the next sync of the folder
 //! on; of later changes an arbitrary first part has happened, as a journal keeps them in order.
 
 use std::{
@@ -51,12 +51,24 @@ pub fn power_cut(
 struct Inode {
     before: Vec<u8>,
     calls: Vec<testing::Call>,
-    length: u64,
+    /// Its lengths since it was last synced; the last one counts.
+    lengths: Vec<u64>,
 }
 
 impl Inode {
     fn new(before: Vec<u8>) -> Self {
-        Self { length: before.len() as u64, before, calls: Vec::new() }
+        Self { lengths: vec![before.len() as u64], before, calls: Vec::new() }
+    }
+
+    fn length(&self) -> u64 {
+        self.lengths.last().copied().unwrap_or_default()
+    }
+
+    fn fails(&self, rng: &mut impl RngCore) -> Vec<u8> {
+        let mut bytes = testing::power_cut(&self.before, &self.calls, self.calls.len(), rng);
+        let chosen = usize::try_from(rng.next_u64() % self.lengths.len() as u64).expect("an index");
+        bytes.resize(usize::try_from(self.lengths[chosen]).expect("a length"), 0);
+        bytes
     }
 }
 
@@ -125,10 +137,8 @@ impl Disk {
             "ftruncate" | "fallocate" => {
                 let (Some(length), Some(inode)) = (call.length, self.opened.get(path)) else { return };
                 let inode = &mut self.inodes[*inode];
-                if length > inode.length {
-                    inode.length = length;
-                    // Made longer: it ends in a zero then.
-                    inode.calls.push(testing::Call::Write { offset: length - 1, bytes: vec![0] });
+                if length > inode.length() {
+                    inode.lengths.push(length);
                 }
             }
             _ => {}
@@ -146,10 +156,16 @@ impl Disk {
         let inode = &mut self.inodes[*inode];
         inode.calls.push(match write.offset {
             Some(offset) => {
-                inode.length = inode.length.max(offset + write.bytes.len() as u64);
+                let end = offset + write.bytes.len() as u64;
+                if end > inode.length() {
+                    inode.lengths.push(end);
+                }
                 testing::Call::Write { offset, bytes: write.bytes.clone() }
             }
-            None => testing::Call::Sync,
+            None => {
+                inode.lengths = vec![inode.length()];
+                testing::Call::Sync
+            }
         });
     }
 
@@ -160,10 +176,7 @@ impl Disk {
         let left = inodes.iter().enumerate().filter_map(|(number, inode)| {
             let mine = names.iter().filter(|(_, inode)| **inode == number);
             let names: Vec<PathBuf> = mine.map(|(name, _)| name.clone()).collect();
-            (!names.is_empty()).then(|| {
-                let bytes = testing::power_cut(&inode.before, &inode.calls, inode.calls.len(), rng);
-                File { names, bytes }
-            })
+            (!names.is_empty()).then(|| File { names, bytes: inode.fails(rng) })
         });
         left.collect()
     }

@@ -1,7 +1,5 @@
 //! A command that erases, killed at whatever call that changes a file: before, or finished by the next command.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::path::Path;
 
 use lapwing_tests::trace::{

@@ -1,7 +1,5 @@
 //! A command that makes or replaces a file, killed at whatever call that changes one, names and folders included.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::{fs, path::Path};
 
 use lapwing_tests::{

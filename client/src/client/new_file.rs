@@ -130,6 +130,7 @@ fn own_path(file: &File) -> PathBuf {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files as somebody else left them")]
 mod tests {
     use std::io::Write;
 

@@ -22,7 +22,7 @@
 
 pub mod blocks;
 pub mod canary;
-#[expect(clippy::expect_used, clippy::panic, reason = "a desk that cannot be sat at is a failed test")]
+#[expect(clippy::expect_used, reason = "a desk that cannot be sat at is a failed test")]
 pub mod desk;
 pub mod payload;
 pub mod reader;

@@ -37,8 +37,12 @@ impl FileName {
             let is_mark = c.general_category_group() == GeneralCategoryGroup::Mark;
             marks = if is_mark { marks + 1 } else { 0 };
             // A mark needs a letter in front of it, and a second space says nothing.
-            let is_loose = is_mark && (marks > MAX_MARKS || !name.ends_with(is_written));
-            if !is_loose && !(c == ' ' && name.ends_with(' ')) {
+            let is_kept = match c {
+                ' ' => !name.ends_with(' '),
+                _ if is_mark => marks <= MAX_MARKS && name.ends_with(is_written),
+                _ => true,
+            };
+            if is_kept {
                 name.push(c);
             }
         }

@@ -178,9 +178,7 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     let left_out: Vec<u64> = prepared.iter().map(|file| file.prepared.left_out).collect();
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
-    if let Err(error) = client.read(number, |unit| view::chat(unit, &args.chat)) {
-        return Err(error);
-    }
+    client.read(number, |unit| view::chat(unit, &args.chat))?;
     let writable = client.read(number, |unit| files::require_writable(unit, &args.chat));
     if writable.is_err_and(|error| error.retry() == Retry::Later) {
         // What is missing may lie at the relay already: the group's history, the other side's answer.

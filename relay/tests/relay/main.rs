@@ -5,6 +5,7 @@
 
 mod anchor;
 mod anchor_crash;
+mod blob;
 mod causes;
 mod commands;
 mod crash;

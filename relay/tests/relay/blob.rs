@@ -1,0 +1,170 @@
+//! Blobs: gone on with after a kill, charged, bounded, and gone when their time is over.
+
+use std::time::Duration;
+
+use lapwing_relay::{limits::Limits, store::Ticket};
+use lapwing_wire::{
+    address::AccessTicket,
+    capability::{Access, SecretKey},
+    frame::{BlobGet, BlobPut, Refusal, RequestBody, ResponseBody},
+    ids::BlobHash,
+    time::Timestamp,
+};
+use serde_bytes::ByteBuf;
+
+use crate::support::{
+    Client, NOW, Relay, local,
+    process::{Process, run_json},
+};
+
+const PART: usize = 64 << 10;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn bytes(parts: usize, salt: u8) -> Vec<u8> {
+    (0..parts * PART).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1] ^ salt).collect()
+}
+
+/// A blob and who pays for it.
+struct Putting<'a> {
+    blob: &'a [u8],
+    access: &'a SecretKey<Access>,
+}
+
+impl Putting<'_> {
+    fn put(&self, part: usize) -> RequestBody {
+        let offset = part * PART;
+        RequestBody::BlobPut(BlobPut {
+            hash: BlobHash::of(self.blob),
+            total: self.blob.len().try_into().unwrap(),
+            offset: offset.try_into().unwrap(),
+            bytes: ByteBuf::from(&self.blob[offset..offset + PART]),
+            access: Some(self.access.public()),
+        })
+    }
+
+    fn get(&self, part: usize) -> RequestBody {
+        let offset = u64::try_from(part * PART).unwrap();
+        RequestBody::BlobGet(BlobGet { hash: BlobHash::of(self.blob), offset })
+    }
+
+    fn parts(&self) -> usize {
+        self.blob.len() / PART
+    }
+
+    async fn put_from(&self, client: &mut Client, first: usize) {
+        for part in first..self.parts() {
+            let answer = client.ask(self.put(part)).await;
+            assert_eq!(answer, ResponseBody::BlobProgress(((part + 1) * PART).try_into().unwrap()));
+        }
+    }
+
+    async fn is_whole(&self, client: &mut Client) -> bool {
+        for part in 0..self.parts() {
+            match client.ask(self.get(part)).await {
+                ResponseBody::BlobPart(got) => {
+                    assert_eq!(got.bytes.as_slice(), &self.blob[part * PART..(part + 1) * PART]);
+                }
+                ResponseBody::Refused(Refusal::NotAllowed) => return false,
+                other => panic!("{other:?}"),
+            }
+        }
+        true
+    }
+}
+
+/// What was acknowledged of a blob is there after each kill, also where nothing was missing but the look at its hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_goes_on_where_its_relay_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let _ = run_json(dir.path(), &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let mut relay = Process::start(dir.path());
+    let issued = run_json(dir.path(), &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let blob = bytes(12, 1);
+    let putting = Putting { blob: &blob, access: ticket.secret() };
+    let mut acknowledged = 0;
+    for round in 0..4 {
+        let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+        client.prove_access(ticket.secret()).await;
+        // Asked by the first part: it is there, and the answer says how much is.
+        let ResponseBody::BlobProgress(there) = client.ask(putting.put(0)).await else { panic!("progress") };
+        let there = usize::try_from(there).unwrap() / PART;
+        assert!(
+            there >= acknowledged,
+            "round {round}: {there} parts of {acknowledged} that were acknowledged"
+        );
+        for part in there..(there + 3).min(putting.parts() - 1) {
+            client.ask(putting.put(part)).await;
+            acknowledged = part + 1;
+        }
+        // One more is under way.
+        let _ = client.send(putting.put(acknowledged)).await;
+        relay.kill();
+        relay = Process::start(dir.path());
+    }
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    client.prove_access(ticket.secret()).await;
+    let ResponseBody::BlobProgress(there) = client.ask(putting.put(0)).await else { panic!("progress") };
+    putting.put_from(&mut client, usize::try_from(there).unwrap() / PART).await;
+    assert!(putting.is_whole(&mut client).await);
+    relay.kill();
+}
+
+/// A blob is charged whole with its first part, to the ticket that was proved, and given back when it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_charged_to_its_ticket_and_given_back_when_it_goes() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let access: SecretKey<Access> = SecretKey::from_seed([9; 32]);
+    let room = u64::try_from(5 * PART).unwrap();
+    relay.service.issue_access(Ticket::new(access.public(), room, 10, None), NOW).await.unwrap();
+    let mut client = relay.client().await;
+    client.prove_access(&access).await;
+    let (first, second) = (bytes(3, 1), bytes(3, 2));
+    let first = Putting { blob: &first, access: &access };
+    let second = Putting { blob: &second, access: &access };
+    assert_eq!(client.ask(first.put(0)).await, ResponseBody::BlobProgress(PART.try_into().unwrap()));
+    let refused = ResponseBody::Refused(Refusal::NoAccess);
+    assert_eq!(client.ask(second.put(0)).await, refused, "the rest of the first one has its room");
+    first.put_from(&mut client, 1).await;
+    assert_eq!(client.ask(second.put(0)).await, refused);
+    // Who shows no ticket, or another's, stores nothing.
+    let mut stranger = relay.client().await;
+    assert_eq!(stranger.ask(second.put(0)).await, refused);
+    pass(&relay, 0..=32).await;
+    assert!(!first.is_whole(&mut client).await);
+    assert_eq!(client.ask(second.put(0)).await, ResponseBody::BlobProgress(PART.try_into().unwrap()));
+    relay.stop().await;
+}
+
+/// These days since the beginning, each with its sweep: a relay believes no clock that jumps over many.
+async fn pass(relay: &Relay, days: std::ops::RangeInclusive<u32>) {
+    for day in days {
+        let after = u64::try_from((day * DAY).as_millis()).unwrap();
+        relay.service.sweep(Timestamp::from_millis(NOW.as_millis() + after)).await.unwrap();
+    }
+}
+
+/// An unfinished blob goes after a day or two, a whole one after the retention, each by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_go_when_their_time_is_over_and_unfinished_ones_sooner() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut client = relay.client().await;
+    client.prove_access(&relay.access).await;
+    let (whole, half) = (bytes(2, 1), bytes(2, 2));
+    let whole = Putting { blob: &whole, access: &relay.access };
+    let half = Putting { blob: &half, access: &relay.access };
+    whole.put_from(&mut client, 0).await;
+    client.ask(half.put(0)).await;
+    pass(&relay, 0..=0).await;
+    let progress = |parts: usize| ResponseBody::BlobProgress((parts * PART).try_into().unwrap());
+    assert_eq!(client.ask(half.put(0)).await, progress(1), "it is there still");
+    pass(&relay, 1..=3).await;
+    // A part behind the first is a gap in a blob that is not there.
+    assert_eq!(client.ask(half.put(1)).await, ResponseBody::Refused(Refusal::Conflict));
+    assert!(whole.is_whole(&mut client).await);
+    pass(&relay, 4..=29).await;
+    assert!(whole.is_whole(&mut client).await);
+    pass(&relay, 30..=32).await;
+    assert!(!whole.is_whole(&mut client).await);
+    relay.stop().await;
+}

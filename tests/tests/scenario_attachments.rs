@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 const PLACE: &[u8] = b"GPS 53.9045 N 27.5615 E, Ann's phone";
 
 /// A JPEG that a decoder can walk, with the place in its EXIF, as a comment, and behind its end.
+#[expect(clippy::expect_used, reason = "a picture of this test is short")]
 fn photograph() -> Vec<u8> {
     let segment = |marker: u8, contents: &[u8]| {
         let length = u16::try_from(contents.len() + 2).expect("a short segment");
@@ -38,6 +39,7 @@ fn text(path: &Path) -> String {
 }
 
 /// The last message of a chat.
+#[expect(clippy::expect_used, reason = "a test fails where there is none")]
 fn last(person: &Person, chat: &str) -> Value {
     person.runs(&["read", chat, "--last", "1"]).done().of("message").pop().expect("a message")
 }

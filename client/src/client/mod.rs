@@ -172,6 +172,8 @@ impl Client {
         client.present_tokens().await;
         client.clear_leftovers(path);
         client.open_volumes()?;
+        // Only volumes know which relays have changed their keys.
+        client.driver.learn_heirs(&client.compartments);
         client.name_compartments()?;
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();

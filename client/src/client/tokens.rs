@@ -78,7 +78,6 @@ impl Client {
     /// A token that no relay answered stays where every vault keeps its own: in the payload. This process presents it
     /// again while it runs, and so does every unlock.
     pub(super) async fn present_tokens(&mut self) {
-        self.driver.learn_heirs(&self.compartments);
         self.due = self.relays.pairs().to_vec();
         self.tell().await;
     }

@@ -185,9 +185,16 @@ impl Driver {
         sweep(compartment, now, &mut *self.rng)
     }
 
-    /// Learns from compartments which relays have changed their keys, before anything is sent to one.
-    pub fn learn_heirs(&self, compartments: &[Compartment]) {
+    /// Learns from compartments which relays have changed their keys. A link that was made before this was known, and
+    /// whose other end did not show the key that the relay has now, is given up: SUC-02.
+    pub fn learn_heirs(&mut self, compartments: &[Compartment]) {
         self.heirs.learn(compartments);
+        for (relay, heir) in self.heirs.all() {
+            let shown = self.lines.get(&relay).map(|line| line.link.heir());
+            if shown.is_some_and(|shown| shown != Some(heir)) {
+                let _ = self.lines.remove(&relay);
+            }
+        }
     }
 
     /// Whether there is a link to this relay.

@@ -3,6 +3,8 @@
 //! Every command of the program is typed in the same story: in a vault with one passphrase, and in covers of vaults that
 //! hold more. What is seen must be equal, byte for byte, apart from what is drawn at random.
 
+#![expect(clippy::expect_used, reason = "a test fails where there is none")]
+
 use lapwing::{
     cli::prompt::Answer,
     engine::{Command, group::GroupCommand},

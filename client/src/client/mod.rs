@@ -172,8 +172,7 @@ impl Client {
         client.present_tokens().await;
         client.clear_leftovers(path);
         client.open_volumes()?;
-        // Only volumes know which relays have changed their keys.
-        client.driver.learn_heirs(&client.compartments);
+        client.distrust_earlier_keys();
         client.name_compartments()?;
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();
@@ -279,6 +278,7 @@ impl Client {
         self.settle_compartments()?;
         self.settle_plans()?;
         self.adopt_relays()?;
+        self.adopt_heirs()?;
         self.finish_deletions()?;
         remembered.and(moved)
     }
@@ -393,6 +393,8 @@ impl Client {
         if let Err(fault) = refreshed {
             report.faults.push(fault);
         }
+        // What fails is tried again by the next unlock.
+        let _ = self.adopt_heirs();
         self.retry_tokens().await;
         report
     }

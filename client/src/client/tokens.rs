@@ -22,6 +22,9 @@ const MAX_FIELD: usize = lapwing_vault::APPLICATION_MAX;
 pub struct PayloadRelays {
     #[serde(rename = "r")]
     relays: Vec<(RelayAddress, Token)>,
+    /// SUC-02: the keys that relays have now, by the keys under which they are named above.
+    #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
+    heirs: Vec<(RelayKey, RelayKey)>,
 }
 
 impl PayloadRelays {
@@ -57,6 +60,23 @@ impl PayloadRelays {
         }
     }
 
+    /// Takes what relays have changed their keys to. Answers whether that was new; what does not fit is left out, and followed again
+    /// at each unlock.
+    fn inherit(&mut self, heirs: &[(RelayKey, RelayKey)]) -> bool {
+        let of_ours = heirs.iter().filter(|(relay, _)| self.token(relay).is_some());
+        let mut next: Vec<_> = of_ours.copied().collect();
+        next.sort_unstable();
+        if next == self.heirs {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.heirs, next);
+        let fits = self.encode().len() <= MAX_FIELD;
+        if !fits {
+            self.heirs = before;
+        }
+        fits
+    }
+
     fn pairs(&self) -> &[(RelayAddress, Token)] {
         &self.relays
     }
@@ -67,6 +87,7 @@ pub(super) async fn present_held(world: &World, field: &HeldField) {
     let Ok(relays) = PayloadRelays::decode(field.expose()) else { return };
     let mut driver =
         Driver::new(Arc::clone(&world.transport), Arc::clone(&world.clock), Box::new(generator()));
+    driver.learn_heirs(&relays.heirs);
     let _ = driver.present(relays.pairs(), TOKEN_WAIT).await;
     driver.close().await;
 }
@@ -78,8 +99,27 @@ impl Client {
     /// A token that no relay answered stays where every vault keeps its own: in the payload. This process presents it
     /// again while it runs, and so does every unlock.
     pub(super) async fn present_tokens(&mut self) {
+        self.driver.learn_heirs(&self.relays.heirs);
         self.due = self.relays.pairs().to_vec();
         self.tell().await;
+    }
+
+    /// SUC-02: who was told under a key that a compartment knows to be an earlier one was somebody else: told again.
+    pub(super) fn distrust_earlier_keys(&mut self) {
+        let stale = self.driver.learn_heirs_from(&self.compartments);
+        self.answers.retain(|(relay, _)| !stale.contains(relay));
+        let again = self.relays.pairs().iter().filter(|(relay, _)| stale.contains(relay.key()));
+        self.due.extend(again.cloned());
+    }
+
+    /// SUC-02: what was followed is in the payload before its tokens leave again.
+    pub(super) fn adopt_heirs(&mut self) -> Result<(), Error> {
+        if !self.relays.inherit(&self.driver.heirs()) {
+            return Ok(());
+        }
+        let field = self.relays.encode();
+        self.session.set_application(&field, &mut generator()).map_err(|error| fault::change(&error))?;
+        self.adopt_for_entries()
     }
 
     /// Tells the relays that have not answered yet, where there is a connection by now.
@@ -140,6 +180,7 @@ impl Client {
     /// Payloads of other passphrases that this session made get a token for each relay of what they show, now: otherwise
     /// their next unlock would add it, with one header write more than others.
     fn adopt_for_entries(&mut self) -> Result<(), Error> {
+        let heirs = self.driver.heirs();
         let mut rows = Vec::new();
         for (number, (id, _)) in self.volumes.iter().enumerate() {
             rows.push((*id, self.relay_rows(number)?));
@@ -150,7 +191,8 @@ impl Client {
             for row in rows.iter().filter(|(id, _)| volumes.contains(id)).flat_map(|(_, rows)| rows) {
                 relays.add(row.address.clone(), Token::generate(&mut generator()));
             }
-            (relays.pairs().len() > before).then(|| (volumes, relays.encode()))
+            let followed = relays.inherit(&heirs);
+            (followed || relays.pairs().len() > before).then(|| (volumes, relays.encode()))
         })
     }
 

@@ -275,7 +275,7 @@ impl Driver {
         if let Some(line) = self.lines.get(relay.key()) {
             return Ok(Arc::clone(line));
         }
-        let line = Arc::new(Line::new(self.transport.connect(relay).await?));
+        let line = Arc::new(Line::new(self.heirs.connect(&self.transport, relay).await?));
         self.lines.insert(*relay.key(), Arc::clone(&line));
         Ok(line)
     }

@@ -1,10 +1,11 @@
 //! SUC-02: relays that have changed their keys are dialled under the keys that they have now, and under no earlier one.
 //!
 //! A vault knows a relay by the key that it had when it was added. What is followed is written into each compartment that
-//! uses the relay, and is read from there before anything is sent.
+//! uses the relay and into the payload, which is read before tokens leave. A link that was made before a compartment told of
+//! a newer key is given up unless the relay had shown that.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,21 +18,47 @@ use crate::{
     store::Unit,
 };
 
-/// The keys that relays have now, by the keys under which they are known.
+/// Who relays are now.
 #[derive(Default)]
-pub(super) struct Heirs(Mutex<BTreeMap<RelayKey, RelayKey>>);
+pub(super) struct Heirs(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// The keys that relays have now, by the keys under which they are known.
+    now: BTreeMap<RelayKey, RelayKey>,
+    /// The keys that relays showed when they were last connected to.
+    shown: BTreeMap<RelayKey, RelayKey>,
+    /// Relays that were followed in this session.
+    followed: BTreeSet<RelayKey>,
+}
 
 impl Heirs {
-    /// Takes what compartments have recorded. One that cannot be read is told of later, by whoever reads it for its own sake.
-    pub(super) fn learn(&self, compartments: &[Compartment]) {
-        for compartment in compartments {
-            let Ok(recorded) = engine::heirs(&Unit::new(&*compartment.base)) else { continue };
-            let mut known = self.locked();
-            for (relay, heir) in recorded {
-                let relay = RelayKey::from_bytes(relay);
-                known.entry(relay).or_insert(heir);
+    /// Takes what a payload or compartments have recorded: they are read before and after anything was sent. What was
+    /// followed in this session is newer.
+    pub(super) fn learn(&self, recorded: &[(RelayKey, RelayKey)]) {
+        let mut state = self.locked();
+        for (relay, heir) in recorded {
+            if !state.followed.contains(relay) {
+                state.now.insert(*relay, *heir);
             }
         }
+    }
+
+    /// Takes what compartments have recorded. One that cannot be read is told of by whoever reads it for its own sake.
+    pub(super) fn learn_from(&self, compartments: &[Compartment]) {
+        for compartment in compartments {
+            let Ok(recorded) = engine::heirs(&Unit::new(&*compartment.base)) else { continue };
+            let recorded: Vec<_> =
+                recorded.into_iter().map(|(relay, heir)| (RelayKey::from_bytes(relay), heir)).collect();
+            self.learn(&recorded);
+        }
+    }
+
+    /// Whether the relay showed the key that it has when it was connected to.
+    pub(super) fn is_current(&self, relay: &RelayKey) -> bool {
+        let state = self.locked();
+        let now = state.now.get(relay).unwrap_or(relay);
+        state.shown.get(relay).is_none_or(|shown| shown == now)
     }
 
     /// Connects to a relay under the key that it has, and remembers which that is.
@@ -40,21 +67,26 @@ impl Heirs {
         transport: &Arc<dyn Transport>,
         relay: &RelayAddress,
     ) -> Result<Arc<dyn Link>, ConnectError> {
-        let heir = self.locked().get(relay.key()).copied();
+        let heir = self.locked().now.get(relay.key()).copied();
         let dialled = heir.and_then(|heir| RelayAddress::new(heir, relay.host(), relay.port()).ok());
-        let link = transport.connect(dialled.as_ref().unwrap_or(relay)).await?;
+        let dialled = dialled.as_ref().unwrap_or(relay);
+        let link = transport.connect(dialled).await?;
+        let mut state = self.locked();
+        state.shown.insert(*relay.key(), link.heir().unwrap_or(*dialled.key()));
         if let Some(heir) = link.heir() {
-            self.locked().insert(*relay.key(), heir);
+            state.now.insert(*relay.key(), heir);
+            state.followed.insert(*relay.key());
         }
+        drop(state);
         Ok(link)
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<(RelayKey, RelayKey)> {
-        self.locked().iter().map(|(relay, heir)| (*relay, *heir)).collect()
+        self.locked().now.iter().map(|(relay, heir)| (*relay, *heir)).collect()
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<RelayKey, RelayKey>> {
+    fn locked(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -185,16 +185,28 @@ impl Driver {
         sweep(compartment, now, &mut *self.rng)
     }
 
-    /// Learns from compartments which relays have changed their keys. A link that was made before this was known, and
-    /// whose other end did not show the key that the relay has now, is given up: SUC-02.
-    pub fn learn_heirs(&mut self, compartments: &[Compartment]) {
-        self.heirs.learn(compartments);
-        for (relay, heir) in self.heirs.all() {
-            let shown = self.lines.get(&relay).map(|line| line.link.heir());
-            if shown.is_some_and(|shown| shown != Some(heir)) {
-                let _ = self.lines.remove(&relay);
+    /// Takes from a payload which relays have changed their keys, before anything is sent.
+    pub fn learn_heirs(&self, recorded: &[(RelayKey, RelayKey)]) {
+        self.heirs.learn(recorded);
+    }
+
+    /// SUC-02: takes the same from compartments, and gives up links to whoever showed an earlier key. Answers which relays these were
+    /// taken for.
+    pub fn learn_heirs_from(&mut self, compartments: &[Compartment]) -> Vec<RelayKey> {
+        self.heirs.learn_from(compartments);
+        let stale: Vec<_> =
+            self.lines.keys().filter(|relay| !self.heirs.is_current(relay)).copied().collect();
+        for relay in &stale {
+            if let Some(line) = self.lines.remove(relay) {
+                line.link.close();
             }
         }
+        stale
+    }
+
+    /// The relays that have changed their keys: the key under which each is known, and the one that it has.
+    pub fn heirs(&self) -> Vec<(RelayKey, RelayKey)> {
+        self.heirs.all()
     }
 
     /// Whether there is a link to this relay.

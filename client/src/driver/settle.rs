@@ -57,9 +57,9 @@ impl Driver {
     }
 
     async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
+        self.learn_heirs_from(compartments);
         let Self { transport, clock, rng, lines, heirs } = self;
         let heirs = &*heirs;
-        heirs.learn(compartments);
         let shared = Shared {
             compartments,
             clock: &*clock,

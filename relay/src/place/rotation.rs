@@ -127,6 +127,7 @@ impl Place {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests leave files as somebody else would")]
 mod tests {
     use lapwing_wire::succession::leads;
 

@@ -88,6 +88,7 @@ fn overwrite(path: &Path, rng: &mut impl CryptoRng) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests leave files as somebody else would")]
 mod tests {
     use super::*;
     use crate::key::RelaySecret;

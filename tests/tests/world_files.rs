@@ -1,6 +1,6 @@
 //! Files in the World: they arrive whole, once, whatever is cut off, and nothing but what was sent.
 
-#![expect(clippy::unwrap_used, reason = "scenario tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "scenario tests")]
 
 use std::{
     path::{Path, PathBuf},

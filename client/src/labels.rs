@@ -12,3 +12,5 @@ pub(crate) const ALERT_RECORD: &[u8] = b"lapwing/1 alert record";
 pub(crate) const BACKUP_KEY: &[u8] = b"lapwing/1 backup key";
 /// Associated data of a backup's segments.
 pub(crate) const BACKUP_SEGMENT: &[u8] = b"lapwing/1 backup segment";
+/// Tells the other end of a moving where it is open.
+pub(crate) const MOVE_END: &[u8] = b"lapwing/1 end of a moving";

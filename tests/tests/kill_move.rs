@@ -13,6 +13,9 @@ use lapwing_tests::{
 
 const PASSPHRASE: &str = "heron orbit velvet candle of bo";
 
+/// Opens the source alone.
+const SOURCE_ALONE: &str = "otter pebble lantern quilt";
+
 /// Places of the command in a run of all tests; `LAPWING_EVERY_CALL=1` tries all.
 const PLACES: usize = 10;
 
@@ -70,6 +73,8 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         vault.says(&["sync"]);
         ana.says(&["sync"]);
     }
+    let add = ["passphrase", "add", "--name", "part", "--show", "main", "--new-passphrase-fd", "0"];
+    vault.subject.does(&add, &format!("{SOURCE_ALONE}\n"));
     vault.says(&["send", "ana", "from the first"]);
     ana.says(&["send", "bo", "to the first"]);
     vault.says(&["--offline", "send", "ana", "this one waits"]);
@@ -82,7 +87,8 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         before: Some(before),
         words: &["--offline", "chat", "move", "ana", "work"],
         more: "",
-        probes: &[(PASSPHRASE, list), (PASSPHRASE, read)],
+        // Who opens the source first finds one place or the other, and nobody after him finds anything else.
+        probes: &[(SOURCE_ALONE, list), (PASSPHRASE, list), (PASSPHRASE, read)],
         beside: None,
         power: true,
         leaves: Leaves::Nothing,
@@ -96,8 +102,10 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
     );
     assert!(ended.0 > 0 && ended.1 > 0 && killed > 3, "{ended:?}");
     let place = |compartment: &str| vec![(compartment.to_owned(), "ana".to_owned())];
-    assert_eq!(chats(&states.0[0].1), place("main"));
-    assert_eq!(chats(&states.1[0].1), place("work"));
+    assert_eq!((chats(&states.0[0].1), chats(&states.0[1].1)), (place("main"), place("main")));
+    assert_eq!((chats(&states.1[0].1), chats(&states.1[1].1)), (vec![], place("work")));
+    // What ana sent lies at the relay. Who opens the source alone takes it only where the chat is.
+    let _ = probe(&vault.subject.typing(SOURCE_ALONE), &["sync"], "");
     // What was killed most often goes on, both ways.
     assert_eq!(
         probe(&vault.subject, &["chat", "move", "ana", "work"], "").0.map(|code| code != 70),

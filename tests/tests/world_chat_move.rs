@@ -17,7 +17,8 @@ use lapwing::{
         view::{self, ChatState},
     },
     store::{
-        ArrivalRow, ContactRow, DepartureRow, MailboxRow, MemoryBase, OpRow, Purpose, RenewalRow, StoreError,
+        ArrivalRow, ContactRow, DepartureRow, MailboxRow, MemoryBase, MessageRow, OpRow, Purpose, RenewalRow,
+        StagedRow,
     },
 };
 use lapwing_protocol::timer::Lifetime;
@@ -60,6 +61,7 @@ fn assert_clean(vault: &Vault, traces: &[Vec<u8>], what: &str) {
     for person in [&vault.main, &vault.other] {
         assert!(person.rows::<ArrivalRow>().is_empty(), "{what}");
         assert!(person.rows::<DepartureRow>().is_empty(), "{what}");
+        assert!(person.rows::<StagedRow>().is_empty(), "{what}");
         assert_in_order(person, what);
     }
     for trace in traces {
@@ -199,7 +201,7 @@ async fn mov_04_what_others_count_on_stays() {
     calm(&mut [&mut vault.main, &mut bob]).await;
     // No room there: what was begun goes again.
     vault.other.base().set_full(true);
-    assert!(matches!(refused(&mut vault, "bob"), Fault::Store(StoreError::Full) | Fault::NoRoomThere));
+    assert!(matches!(refused(&mut vault, "bob"), Fault::NoRoomThere));
     vault.other.base().set_full(false);
     vault.restart();
     assert_eq!(vault.places(), (1, 0));
@@ -304,22 +306,122 @@ async fn mov_02_a_crash_at_any_commit_of_any_end_leaves_the_chat_in_one_place() 
     let (mut vault, mut bob) = moved(&mut world, |_, _| {}).await;
     let commits = [vault.main.commits(), vault.other.commits(), bob.commits()];
     assert_moved(&mut vault, &mut bob, "undisturbed").await;
-    // The move itself is done after the first of these; what follows is like any renewal.
-    for (who, most) in [6, 9, 5].into_iter().enumerate() {
+    // The move itself is done after the first of these; what follows is like any renewal. A commit that is not kept is as if
+    // the process had died after the one before.
+    for (who, most) in [5, 11, 5].into_iter().enumerate() {
         assert!(commits[who] > most);
         for at in 1..=most {
-            for kept in [false, true] {
-                let mut world = World::new(71_000 + at);
-                let (mut vault, mut bob) = moved(&mut world, |vault, bob| {
-                    let person = [&mut vault.main, &mut vault.other, bob].into_iter().nth(who).unwrap();
-                    person.base().crash_at(Crash { at, kept });
-                })
-                .await;
-                let what = format!("end {who} at commit {at}, kept: {kept}");
-                assert_moved(&mut vault, &mut bob, &what).await;
-            }
+            let mut world = World::new(71_000 + at);
+            let (mut vault, mut bob) = moved(&mut world, |vault, bob| {
+                let person = [&mut vault.main, &mut vault.other, bob].into_iter().nth(who).unwrap();
+                person.base().crash_at(Crash { at, kept: false });
+            })
+            .await;
+            let what = format!("end {who} at commit {at}");
+            assert_moved(&mut vault, &mut bob, &what).await;
         }
     }
+}
+
+/// A process that knows one end only: it unlocks, takes what came, and ends.
+async fn alone(person: &mut Person) {
+    person.restart();
+    let (driver, compartment) = person.driver();
+    driver.sweep(&compartment).unwrap();
+    driver.finish_moves(std::slice::from_ref(&compartment)).unwrap();
+    person.settle().await;
+    person.restart();
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_01_mov_09_whoever_opens_one_end_after_a_kill_forks_nothing_and_loses_nothing() {
+    let mut all = [0, 0];
+    for (who, source_first) in [(0, true), (1, true), (1, false)] {
+        for at in 1.. {
+            let what = format!("end {who} died after commit {at}, source first: {source_first}");
+            let mut world = World::new(73_000 + at);
+            let (mut vault, mut bob) = friends(&mut world).await;
+            bob.say("alice", "on its way");
+            bob.sync().await;
+            vault.main.say("bob", "not sent yet");
+            vault.main.restart();
+            vault.other.restart();
+            let dying = if who == 0 { &vault.main } else { &vault.other };
+            dying.base().crash_at(Crash { at, kept: true });
+            let killed = vault.move_chat("bob").is_err();
+            let dead = [&vault.main, &vault.other].into_iter().any(|person| person.base().is_dead());
+            if !killed && !dead {
+                break;
+            }
+            all[who] = all[who].max(at);
+            for (end, text) in [(source_first, "between"), (!source_first, "and again")] {
+                alone(if end { &mut vault.main } else { &mut vault.other }).await;
+                let (here, there) = vault.places();
+                assert!(here + there <= 1, "{what}: in two places");
+                bob.say("alice", text);
+                bob.settle().await;
+            }
+            vault.restart();
+            let (here, there) = vault.places();
+            assert_eq!(here + there, 1, "{what}");
+            if here == 1 {
+                assert!(vault.other.rows::<MessageRow>().is_empty(), "{what}: undone");
+                vault.main.settle().await;
+                vault.move_chat("bob").unwrap();
+            }
+            calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
+            assert_eq!(vault.places(), (0, 1), "{what}");
+            assert_clean(&vault, &[b"bob".to_vec()], &what);
+            let mut heard = vault.other.heard("bob");
+            heard.sort();
+            assert_eq!(heard, ["and again", "before too", "between", "on its way"], "{what}");
+            assert_eq!(bob.heard("alice"), ["before", "not sent yet"], "{what}");
+            talk(&mut vault.other, &mut bob, "after all").await;
+        }
+    }
+    // Begun, messages, what waits, the rest; shown, another identity, what waits, forgotten.
+    assert!(all[0] >= 2 && all[1] >= 8, "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_02_what_was_not_decided_goes_although_the_chat_was_deleted_at_the_source_meanwhile() {
+    let mut world = World::new(747);
+    let (mut vault, mut bob) = friends(&mut world).await;
+    vault.main.restart();
+    vault.main.base().crash_at(Crash { at: 1, kept: false });
+    vault.move_chat("bob").unwrap_err();
+    alone(&mut vault.main).await;
+    vault.main.must(Command::Delete { chat: "bob".into(), leave: false });
+    // The target cannot know yet, and shows nothing of it.
+    alone(&mut vault.other).await;
+    assert_eq!(vault.places(), (0, 0));
+    assert!(!vault.other.rows::<MessageRow>().is_empty());
+    vault.restart();
+    assert!(vault.other.rows::<MessageRow>().is_empty());
+    assert_clean(&vault, &[b"bob".to_vec()], "deleted");
+    calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_09_a_target_without_room_shows_the_chat_when_there_is_some_and_its_name_may_be_taken() {
+    let mut world = World::new(748);
+    let (mut vault, mut bob) = friends(&mut world).await;
+    vault.main.say("bob", "not sent yet");
+    vault.main.restart();
+    vault.main.base().crash_at(Crash { at: 1, kept: true });
+    vault.move_chat("bob").unwrap_err();
+    vault.main.restart();
+    vault.other.restart();
+    vault.other.invite("bob");
+    vault.other.base().set_full(true);
+    assert!(matches!(vault.unlock(), Err(Fault::ArrivalWaits)));
+    assert_eq!(vault.places(), (0, 1), "the other bob");
+    vault.other.base().set_full(false);
+    vault.unlock().unwrap();
+    assert_eq!(vault.places(), (0, 2));
+    calm(&mut [&mut vault.other, &mut bob]).await;
+    assert_eq!(bob.heard("alice"), ["before", "not sent yet"]);
+    talk(&mut vault.other, &mut bob, "with a number").await;
 }
 
 #[tokio::test(start_paused = true)]

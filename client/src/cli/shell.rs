@@ -68,6 +68,9 @@ impl Shell {
                 "a compartment of this vault cannot be opened any more: it was overwritten or damaged; the others are whole",
             );
         }
+        if let Some(fault) = client.unfinished_move() {
+            self.output.warn(format_args!("{fault}; {}", fault.hint()));
+        }
         for (name, percent) in client.crowded() {
             self.output.warn(format_args!(
                 "{name} is {percent} % full: delete what is not needed, or: lapwing grow"

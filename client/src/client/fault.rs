@@ -108,7 +108,7 @@ pub(super) fn volume(error: VolumeError) -> Error {
     match error {
         VolumeError::Full | VolumeError::KeyTableFull => Error::refused(
             message,
-            "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER",
+            "what is there can still be read; for more room: lapwing grow --size SIZE",
         ),
         _ => Error::refused(message, "nothing was changed; run: lapwing doctor"),
     }

@@ -38,7 +38,7 @@ use crate::{
     cli::prompt::TypedPassphrase,
     driver::{Clock, Compartment, Driver, Next, Report},
     engine::{
-        Command, Effect, Reply,
+        Command, Effect, Fault, Reply,
         search::{self, Hit, Query},
         view,
     },
@@ -95,6 +95,8 @@ pub struct Client {
     /// Answers that came before the volumes were open.
     answers: Vec<(RelayKey, Status)>,
     damaged: usize,
+    /// Why a chat that was moved is not in its place yet.
+    unfinished_move: Option<Fault>,
 }
 
 enum UnlockFailure {
@@ -177,6 +179,8 @@ impl Client {
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();
         client.take_answers();
+        // Before anything is sent or taken. What fails is told, and tried again; nothing is at work at two ends (MOV-01).
+        client.finish_moves();
         // What fails here is tried again by the next command.
         let _ = client.reconcile();
         Ok(client)
@@ -219,6 +223,7 @@ impl Client {
             due: Vec::new(),
             answers: Vec::new(),
             damaged: 0,
+            unfinished_move: None,
         })
     }
 
@@ -248,6 +253,12 @@ impl Client {
         self.damaged
     }
 
+    /// Why a chat that was moved is not in its place yet, if one is not.
+    #[must_use]
+    pub const fn unfinished_move(&self) -> Option<&Fault> {
+        self.unfinished_move.as_ref()
+    }
+
     fn open_volume(&mut self, id: VolumeId) -> Result<(), Error> {
         let volume = self.session.open_volume(id, &mut generator()).map_err(fault::volume)?;
         self.hold(id, volume);
@@ -256,7 +267,11 @@ impl Client {
 
     fn hold(&mut self, id: VolumeId, volume: Volume) {
         let base = Arc::new(VolumeBase::new(volume));
-        self.compartments.push(Compartment { name: String::new(), base: Arc::clone(&base) as _ });
+        self.compartments.push(Compartment {
+            name: String::new(),
+            place: *id.as_bytes(),
+            base: Arc::clone(&base) as _,
+        });
         self.volumes.push((id, base));
     }
 
@@ -271,8 +286,6 @@ impl Client {
 
     /// What an earlier command left half done is finished or undone.
     fn reconcile(&mut self) -> Result<(), Error> {
-        // Before anything is sent or taken: a chat has one place.
-        let moved = self.finish_moves();
         // First: what follows may take records away. A full compartment must not keep the rest from being done.
         let remembered = self.remember_records();
         self.settle_compartments()?;
@@ -280,7 +293,7 @@ impl Client {
         self.adopt_relays()?;
         self.adopt_heirs()?;
         self.finish_deletions()?;
-        remembered.and(moved)
+        remembered
     }
 
     /// The compartments, in the order of the payload.
@@ -388,6 +401,9 @@ impl Client {
 
     /// Sends what waits and takes what came, for at most `budget`.
     pub async fn settle(&mut self, budget: Duration) -> Report {
+        if self.unfinished_move.is_some() {
+            self.finish_moves();
+        }
         let refreshed = self.refresh_plans();
         let mut report = self.driver.settle(&self.compartments, budget).await;
         if let Err(fault) = refreshed {

@@ -25,8 +25,8 @@ impl Client {
         self.refresh_plans().map_err(|fault| refused_by_engine(&fault))
     }
 
-    /// Finishes what a killed command left of a moving.
-    pub(super) fn finish_moves(&mut self) -> Result<(), Error> {
-        self.driver.finish_moves(&self.compartments).map_err(|fault| refused_by_engine(&fault))
+    /// MOV-09: finishes what a killed command left of a moving, or remembers why that failed.
+    pub(super) fn finish_moves(&mut self) {
+        self.unfinished_move = self.driver.finish_moves(&self.compartments).err();
     }
 }

@@ -65,6 +65,8 @@ const TOKEN_RETRY: Duration = Duration::from_millis(300);
 pub struct Compartment {
     /// Its name, as its owner chose it.
     pub name: String,
+    /// What names it for ever, to the owner alone: the id of its volume.
+    pub place: [u8; 16],
     /// Its records.
     pub base: Arc<dyn Base + Send + Sync>,
 }

@@ -14,12 +14,15 @@ use crate::{
     store::{ArrivalRow, ChatId, MoveId, StoreError, Unit},
 };
 
+/// Commits of one kind in a row: far more than any chat needs.
+const MAX_STEPS: usize = 1_000_000;
+
 impl Driver {
     /// Moves a chat with all that belongs to it, under `name` there, or its own. Nothing leaves yet.
     ///
     /// # Errors
-    /// Why it cannot be moved, or that there is no room: then nothing was changed. Where a file fails in the middle, the
-    /// next unlock finishes or undoes it.
+    /// Why it cannot be moved, or that there is no room: then nothing was changed. [`Fault::ArrivalWaits`] and what the
+    /// files say: the next unlock finishes or undoes it.
     pub fn move_chat(
         &mut self,
         from: &Compartment,
@@ -34,62 +37,80 @@ impl Driver {
         let mut id: MoveId = [0; 16];
         self.rng().fill_bytes(&mut id);
         let name = name.unwrap_or(&own).to_owned();
-        let step = MoveStep::Begin { id, from: chat, name: name.clone(), is_open };
-        let MoveReply::Chat(arriving) = self.step(to, step)? else {
+        let source = moving::end(&id, &from.place);
+        let step = MoveStep::Begin { id, from: chat, source, name: name.clone(), is_open };
+        let MoveReply::Chat(arriving) = self.step(to, step).map_err(no_room_there)? else {
             return Err(Fault::Inconsistent("another reply was expected"));
         };
         if let Err(fault) = self.carry_over(from, to, chat, arriving, name) {
             // What fails here is done by the next unlock.
-            let _ = self.step(to, MoveStep::Undo { chat: arriving });
-            return Err(match fault {
-                Fault::Store(StoreError::Full) => Fault::NoRoomThere,
-                other => other,
-            });
+            let _ = self.undo(to, arriving);
+            return Err(no_room_there(fault));
         }
-        self.let_go(from, to, &Arrival { id, from: chat, chat: arriving })
+        // MOV-01. Of a commit that failed nobody knows on which side of it the disk is: the next unlock sees.
+        let target = moving::end(&id, &to.place);
+        self.step(from, MoveStep::Depart { chat, id, target })?;
+        self.take_up(to, arriving)?;
+        self.step(from, MoveStep::Departed { id }).map(|_| ())
     }
 
-    /// MOV-01, MOV-02: finishes or undoes what was cut off. A moving whose other end is not open is left as it is.
+    /// MOV-01, MOV-02, MOV-09: finishes or undoes what was cut off, as far as the open compartments tell what became of it.
     ///
     /// # Errors
-    /// [`Fault`]: it is tried again by the next unlock.
+    /// The first [`Fault`]; the others were done. It is tried again by the next unlock.
     pub fn finish_moves(&mut self, compartments: &[Compartment]) -> Result<(), Fault> {
-        let mut open: Vec<MoveId> = Vec::new();
+        let mut outcome = Ok(());
         for to in compartments {
-            for (chat, ArrivalRow { id, from, whole }) in moving::arrivals(&Unit::new(&*to.base))? {
-                let arrival = Arrival { id, from, chat };
-                if !whole {
-                    self.step(to, MoveStep::Undo { chat })?;
-                } else if !self.finish(compartments, to, &arrival)? {
-                    open.push(id);
+            match moving::arrivals(&Unit::new(&*to.base)) {
+                Ok(arrivals) => {
+                    for (chat, arrival) in arrivals {
+                        outcome = outcome.and(self.finish_arrival(compartments, to, chat, &arrival));
+                    }
                 }
+                Err(fault) => outcome = outcome.and(Err(fault)),
             }
         }
         for from in compartments {
-            for id in moving::departures(&Unit::new(&*from.base))? {
-                if !open.contains(&id) {
-                    self.step(from, MoveStep::Departed { id })?;
-                }
+            outcome = outcome.and(self.finish_departures(compartments, from));
+        }
+        outcome
+    }
+
+    fn finish_arrival(
+        &mut self,
+        compartments: &[Compartment],
+        to: &Compartment,
+        chat: ChatId,
+        arrival: &ArrivalRow,
+    ) -> Result<(), Fault> {
+        if arrival.live {
+            return self.take_up(to, chat);
+        }
+        for from in compartments {
+            let unit = Unit::new(&*from.base);
+            if moving::departures(&unit)?.iter().any(|(id, _)| *id == arrival.id) {
+                return self.take_up(to, chat);
+            }
+            // The source is open and knows of no departure: it was not decided, whatever became of the chat since.
+            if moving::end(&arrival.id, &from.place) == arrival.source
+                || moving::is_here(&unit, &arrival.from)?
+            {
+                return self.undo(to, chat);
             }
         }
         Ok(())
     }
 
-    /// Whether the other end was found.
-    fn finish(
-        &mut self,
-        compartments: &[Compartment],
-        to: &Compartment,
-        arrival: &Arrival,
-    ) -> Result<bool, Fault> {
-        for from in compartments {
-            let unit = Unit::new(&*from.base);
-            if moving::is_here(&unit, &arrival.from)? || moving::departures(&unit)?.contains(&arrival.id) {
-                self.let_go(from, to, arrival)?;
-                return Ok(true);
+    /// A departure is forgotten when its target is open and nothing is on its way there any more.
+    fn finish_departures(&mut self, compartments: &[Compartment], from: &Compartment) -> Result<(), Fault> {
+        for (id, departure) in moving::departures(&Unit::new(&*from.base))? {
+            let target = compartments.iter().find(|to| moving::end(&id, &to.place) == departure.target);
+            let Some(to) = target else { continue };
+            if !moving::arrivals(&Unit::new(&*to.base))?.iter().any(|(_, arrival)| arrival.id == id) {
+                self.step(from, MoveStep::Departed { id })?;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     fn carry_over(
@@ -110,19 +131,39 @@ impl Driver {
             };
             places.extend(more);
         }
+        for operations in moving::operations(&Unit::new(&*from.base), chat, &places)? {
+            self.step(to, MoveStep::Hold { chat: arriving, operations })?;
+        }
         let rest = Box::new(moving::rest(&Unit::new(&*from.base), chat)?);
-        self.step(to, MoveStep::End { chat: arriving, name, rest, places }).map(|_| ())
+        self.step(to, MoveStep::Stage { chat: arriving, name, rest, places }).map(|_| ())
     }
 
-    /// The source lets go of what the target has. Each step is harmless where it was done before.
-    fn let_go(&mut self, from: &Compartment, to: &Compartment, arrival: &Arrival) -> Result<(), Fault> {
-        let Arrival { id, from: chat, chat: arrived } = *arrival;
-        if moving::is_here(&Unit::new(&*from.base), &chat)? {
-            self.step(from, MoveStep::Depart { chat, id })?;
+    /// The source has let go of it: the target uses what it has. Each step is harmless where it was done before.
+    fn take_up(&mut self, to: &Compartment, chat: ChatId) -> Result<(), Fault> {
+        let taken = self
+            .step(to, MoveStep::Live { chat })
+            .and_then(|_| self.repeat(to, || MoveStep::Use { chat, carrying: false }))
+            .and_then(|()| self.step(to, MoveStep::Succeed { chat }))
+            .and_then(|_| self.repeat(to, || MoveStep::Use { chat, carrying: true }))
+            .and_then(|()| self.step(to, MoveStep::Arrived { chat }));
+        match taken {
+            Ok(_) => Ok(()),
+            Err(Fault::Store(StoreError::Full)) => Err(Fault::ArrivalWaits),
+            Err(fault) => Err(fault),
         }
-        self.step(to, MoveStep::Arrived { chat: arrived })?;
-        self.step(from, MoveStep::Departed { id })?;
-        Ok(())
+    }
+
+    fn undo(&mut self, to: &Compartment, chat: ChatId) -> Result<(), Fault> {
+        self.repeat(to, || MoveStep::Undo { chat })
+    }
+
+    fn repeat(&mut self, compartment: &Compartment, step: impl Fn() -> MoveStep) -> Result<(), Fault> {
+        for _ in 0..MAX_STEPS {
+            if !matches!(self.step(compartment, step())?, MoveReply::More) {
+                return Ok(());
+            }
+        }
+        Err(Fault::Inconsistent("a chat on its way has no end"))
     }
 
     fn step(&mut self, compartment: &Compartment, step: MoveStep) -> Result<MoveReply, Fault> {
@@ -133,9 +174,9 @@ impl Driver {
     }
 }
 
-/// A chat that came: which moving, its id there and here.
-struct Arrival {
-    id: MoveId,
-    from: ChatId,
-    chat: ChatId,
+fn no_room_there(fault: Fault) -> Fault {
+    match fault {
+        Fault::Store(StoreError::Full) => Fault::NoRoomThere,
+        other => other,
+    }
 }

@@ -50,7 +50,7 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const MAX_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Longest name of a chat, in characters.
-const MAX_NAME: usize = 64;
+pub(super) const MAX_NAME: usize = 64;
 
 /// A name as it may be stored: trimmed, printable, 1 to 64 characters.
 pub(super) fn checked_name(name: &str) -> Result<String, Fault> {

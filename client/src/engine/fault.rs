@@ -112,6 +112,9 @@ pub enum Fault {
     /// The target is full.
     #[error("there is not enough room in that compartment")]
     NoRoomThere,
+    /// It was decided, and there is no room to use it yet.
+    #[error("a chat that was moved cannot be shown yet: there is not enough room in its compartment")]
+    ArrivalWaits,
     /// The text is empty.
     #[error("there is nothing to send")]
     EmptyText,
@@ -219,6 +222,9 @@ impl Fault {
             Self::NameTakenThere => "choose another one: lapwing chat move CHAT COMPARTMENT --name NAME",
             Self::NoRelayThere => "add one first: lapwing relay add - --compartment NAME",
             Self::NoRoomThere => "nothing was moved; for more room: lapwing grow --size SIZE",
+            Self::ArrivalWaits => {
+                "nothing is lost; delete what is not needed there, or: lapwing grow --size SIZE"
+            }
             Self::EmptyText => "give the text as an argument, or on standard input with -",
             Self::TextTooLong => "send it in parts",
             Self::NoTrust => "see: lapwing trust list",
@@ -237,7 +243,7 @@ impl Fault {
             Self::OwnerLeaves => "to end the group for everybody: lapwing group leave GROUP --end",
             Self::Group(_) => "see: lapwing group info GROUP",
             Self::Store(StoreError::Full) => {
-                "what is there can still be read; for more room make a larger vault: lapwing init --size SIZE --vault OTHER"
+                "what is there can still be read; for more room: lapwing grow --size SIZE"
             }
             Self::Store(_) => "run: lapwing doctor",
             Self::Session(_) => "run: lapwing doctor; if it stays, make a new contact with a fresh ticket",

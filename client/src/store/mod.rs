@@ -27,7 +27,7 @@ pub use rows::{
     Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow,
     Sink, TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
-pub use rows::{ArrivalRow, DepartureRow, MoveId};
+pub use rows::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow};
 pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FileRow, UploadRow};
 pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};

@@ -40,6 +40,14 @@ impl VolumeBase {
         self.volume.close()
     }
 
+    fn bytes_of(&self, keys: &[Vec<u8>]) -> Result<usize, StoreError> {
+        let mut bytes = 0;
+        for key in keys {
+            bytes += self.get(key)?.map_or(0, |value| value.len());
+        }
+        Ok(bytes)
+    }
+
     /// The volume, for what concerns space and erasure.
     #[must_use]
     pub const fn volume(&self) -> &Volume {
@@ -55,7 +63,7 @@ fn of_volume(error: VolumeError) -> StoreError {
 }
 
 fn of_redb(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Vault(error.into().to_string())
+    of_volume(VolumeError::from(error.into()))
 }
 
 /// Messages of one chat from which on they are put as a run.
@@ -177,9 +185,16 @@ impl Base for VolumeBase {
         let is_message = |key: &Vec<u8>| key.first() == Some(&MessageRow::TABLE);
         let more = puts.iter().filter(|(key, _)| is_message(key)).count();
         let fewer = removes.iter().filter(|key| is_message(key)).count();
-        let small = puts.iter().map(|(_, value)| value.len()).sum::<usize>() <= SMALL_COMMIT && more <= fewer;
+        let put = puts.iter().map(|(_, value)| value.len()).sum::<usize>();
         let write = match self.volume.begin_write() {
-            Err(VolumeError::Full) if small => self.volume.begin_cleanup(),
+            // What takes the place of other records needs no more room than those had.
+            Err(VolumeError::Full)
+                if more <= fewer
+                    && (put <= SMALL_COMMIT
+                        || put <= SMALL_COMMIT.saturating_add(self.bytes_of(&removes)?)) =>
+            {
+                self.volume.begin_cleanup()
+            }
             other => other,
         };
         let write = write.map_err(of_volume)?;
@@ -283,6 +298,42 @@ mod tests {
         let stats = redb::ReadableTableMetadata::stats(&read.open_table(RECORDS).unwrap()).unwrap();
         // One after the other they would fill 57 of a hundred bytes.
         assert!(stats.leaf_pages() * 4096 * 75 < bytes * 100, "{} pages, {bytes} bytes", stats.leaf_pages());
+    }
+
+    #[test]
+    fn what_does_not_fit_says_so_and_changes_nothing() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let (_backend, _session, base) = volume(&mut rng);
+        base.commit([(key(1, 1), Some(Zeroizing::new(vec![1])))].into_iter().collect()).unwrap();
+        let before = all(&base);
+        let messages = (2..400).map(|order| (key(1, order), Some(Zeroizing::new(vec![7; 16 << 10]))));
+        assert!(matches!(base.commit(messages.collect()), Err(StoreError::Full)));
+        assert_eq!(all(&base), before);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_other_records_fits_where_nothing_else_does() {
+        let mut rng = ChaCha20Rng::seed_from_u64(4);
+        let (_backend, _session, base) = volume(&mut rng);
+        let value = |len: usize| Some(Zeroizing::new(vec![5; len]));
+        let other = |number: u8| vec![0x35, number];
+        base.commit([(other(0), value(60 << 10))].into_iter().collect()).unwrap();
+        let mut order = 0;
+        let full = loop {
+            order += 1;
+            match base.commit([(key(1, order), value(8 << 10))].into_iter().collect()) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, StoreError::Full));
+        let big = [(other(1), value(60 << 10))];
+        assert!(matches!(base.commit(big.iter().cloned().collect()), Err(StoreError::Full)));
+        base.commit([(other(0), None)].into_iter().chain(big).collect()).unwrap();
+        assert_eq!(
+            (base.get(&other(0)).unwrap(), base.get(&other(1)).unwrap().map(|v| v.len())),
+            (None, Some(60 << 10))
+        );
     }
 
     #[test]

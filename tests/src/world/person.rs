@@ -152,7 +152,9 @@ impl Person {
 
     fn compartment(&self) -> Compartment {
         let base: Arc<dyn Base + Send + Sync> = Arc::<CrashBase>::clone(&self.base);
-        Compartment { name: "main".to_owned(), base }
+        let mut place = [0; 16];
+        place.iter_mut().zip(self.name.bytes()).for_each(|(to, byte)| *to = byte);
+        Compartment { name: "main".to_owned(), place, base }
     }
 
     /// Looks at the records.

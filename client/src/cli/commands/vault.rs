@@ -88,7 +88,8 @@ impl Record for Status {
         let mut table =
             Table::new(&["compartment", "relays", "chats", "unread", "waiting", "alerts", "used"]);
         for one in &self.compartments {
-            let percent = one.used_bytes.saturating_mul(100) / one.limit_bytes.max(1);
+            // What keeps a full compartment usable lives beyond the limit.
+            let percent = (one.used_bytes.saturating_mul(100) / one.limit_bytes.max(1)).min(100);
             table.row([
                 one.name.clone(),
                 one.relays.to_string(),

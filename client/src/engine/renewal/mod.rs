@@ -49,7 +49,7 @@ pub(super) use refusal::refused;
 pub(super) use succession::{sealed_as_of, succeed, succeeded};
 pub(super) use tickets::{enrol, received};
 pub use view::{RenewalView, carried, renewals};
-pub(super) use view::{is_waiting, waiting};
+pub(super) use view::{is_waiting, names_successor, waiting};
 
 use super::{
     Cx, Fault, conversation, files,
@@ -258,7 +258,7 @@ fn drop_waiting(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<Vec<Order>, Fau
     Ok(orders)
 }
 
-fn encrypt_anew(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order) -> Result<(), Fault> {
+pub(super) fn encrypt_anew(cx: &mut Cx<'_, '_, '_>, chat: ChatId, order: Order) -> Result<(), Fault> {
     let Some(message) = cx.unit.get::<MessageRow>(&(chat, order))? else { return Ok(()) };
     // ATT-07: it leaves when its relay has all of the file.
     if cx.unit.get::<UploadRow>(&(chat, order))?.is_some() {

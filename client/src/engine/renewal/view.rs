@@ -47,6 +47,12 @@ pub(in super::super) fn is_waiting(unit: &Unit<'_>, chat: &ChatId) -> Result<boo
     Ok(unit.get::<RenewalRow>(chat)?.is_some_and(|row| row.waiting.is_some()))
 }
 
+/// Whether the peer is being told of another identity of ours and has not answered yet.
+pub(in super::super) fn names_successor(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
+    let waiting = unit.get::<RenewalRow>(chat)?.and_then(|row| row.waiting);
+    Ok(waiting.is_some_and(|waiting| waiting.first.is_some()))
+}
+
 /// The chats of which [`is_waiting`] says yes.
 pub(in super::super) fn waiting(unit: &Unit<'_>) -> Result<BTreeSet<ChatId>, Fault> {
     #[derive(Deserialize)]

@@ -38,7 +38,7 @@ pub(crate) use chats::{ContactStanding, SealedText};
 pub use erasure::{BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow};
 pub use files::{FileRow, UploadRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
-pub use moves::{ArrivalRow, DepartureRow, MoveId};
+pub use moves::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow};
 pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
 pub use renewals::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 

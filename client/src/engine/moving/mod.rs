@@ -2,38 +2,50 @@
 //!
 //! ```text
 //! source                                    target
-//!                                           arrival begun                      nothing of it is shown
+//!                                           arrival begun                      nothing of it is shown, sent or taken
 //! read, not changed                         messages, under keys made here
-//!                                           the chat itself, arrival whole     from here on it is the target's
-//! deleted, departure noted
+//!                                           all the rest, staged
+//! deleted, departure noted                                                     from here on it is the target's
+//!                                           what was staged is used, page by page
 //!                                           arrival forgotten
 //! departure forgotten
 //! ```
 //!
-//! Rules (docs/protocol-client.md): MOV-01 one commit of the target decides; before it the chat is the source's, after it
-//! the target's, and whoever opens both next goes on from there before anything else. MOV-02 what came of a moving that was
-//! not decided is erased at the target. MOV-03 nothing is sealed with what the source had: texts lie under keys, numbers
-//! and a chat id that the target makes. MOV-04 nobody's safety and no group is left behind. MOV-05 to MOV-08 are in
-//! `renewal::succession`: the peer gets another identity.
+//! Rules (docs/protocol-client.md): MOV-01 one commit of the source decides; before it the chat is the source's, after it
+//! the target's, and no session is ever at work at both. MOV-02 what came of a moving that was not decided is erased at the
+//! target as soon as the source is open too. MOV-03 nothing is sealed with what the source had: texts lie under keys,
+//! numbers and a chat id that the target makes. MOV-04 nobody's safety and no group is left behind. MOV-05 to MOV-08 are in
+//! `renewal::succession`: the peer gets another identity. MOV-09 what was decided is finished by whoever opens both ends,
+//! and each end forgets the moving only when it has seen the other one done.
+
+mod arriving;
 
 use std::collections::BTreeMap;
 
-use lapwing_wire::ids::MailboxId;
+use lapwing_wire::ids::{MailboxId, labelled_hash};
 use zeroize::Zeroizing;
 
 use super::{
-    Cx, Fault, bodies, contact, conversation, drafts, erasing, expiry,
+    Cx, Fault, contact, conversation, drafts, erasing,
     files::{self, MovedFile},
-    relays, renewal,
 };
-use crate::store::{
-    AlertRow, ArrivalRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, DeadlineRow,
-    DepartureRow, DraftRow, ErasingRow, GroupRow, InvitationRow, MailboxRow, MailboxState, MessageRow,
-    MoveId, NameRow, OpKind, OpRow, Order, Purpose, RenewalRow, TakenTicketRow, TimerRow, Unit, UploadRow,
+use crate::{
+    labels::MOVE_END,
+    store::{
+        AlertRow, ArrivalRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DeadlineRow, DepartureRow,
+        DraftRow, GroupRow, InvitationRow, MailboxRow, MailboxState, MessageRow, MoveEnd, MoveId, OpId,
+        OpKind, OpRow, Order, Purpose, RenewalRow, TakenTicketRow, TimerRow, Unit, UploadRow,
+    },
 };
 
 /// Messages carried in one commit: with the longest texts two megabytes.
 const PAGE: usize = 128;
+
+/// Bytes of waiting envelopes that are staged in one commit.
+const STAGE: usize = 256 << 10;
+
+/// Staged records that are removed, or messages that are counted, at once.
+const STEP: usize = 500;
 
 /// One step of a moving, at either end.
 pub enum MoveStep {
@@ -43,6 +55,8 @@ pub enum MoveStep {
         id: MoveId,
         /// The chat's id at the source.
         from: ChatId,
+        /// The source.
+        source: MoveEnd,
         /// Its name here.
         name: String,
         /// Its peer is to be told of a new mailbox, which needs a relay.
@@ -55,8 +69,15 @@ pub enum MoveStep {
         /// In their order.
         messages: Vec<MovedMessage>,
     },
-    /// Target: all the rest. From here on the chat is this compartment's.
-    End {
+    /// Target: what waits for relays.
+    Hold {
+        /// The chat's id here.
+        chat: ChatId,
+        /// What waits, by its number at the source.
+        operations: Vec<(OpId, OpRow)>,
+    },
+    /// Target: all the rest. It is not used yet.
+    Stage {
         /// The chat's id here.
         chat: ChatId,
         /// Its name here.
@@ -66,24 +87,43 @@ pub enum MoveStep {
         /// What the messages are called here, by what the source calls them.
         places: BTreeMap<Order, Order>,
     },
-    /// Target: nothing of it is to stay.
+    /// Target: a part of it goes, and nothing is to stay.
     Undo {
         /// The chat's id here.
         chat: ChatId,
     },
-    /// Source: it is the target's now, and goes here.
+    /// Source: from here on it is the target's.
     Depart {
         /// The chat's id here.
         chat: ChatId,
         /// Which moving.
         id: MoveId,
+        /// The target.
+        target: MoveEnd,
     },
-    /// Target: the source does not have it any more.
+    /// Target: the source has let go of it.
+    Live {
+        /// The chat's id here.
+        chat: ChatId,
+    },
+    /// Target: a part of what waits for relays is put to use; before the peer is told of another identity, or after.
+    Use {
+        /// The chat's id here.
+        chat: ChatId,
+        /// What carries messages of a person.
+        carrying: bool,
+    },
+    /// Target: another identity begins, if it can begin now.
+    Succeed {
+        /// The chat's id here.
+        chat: ChatId,
+    },
+    /// Target: all of it is in use.
     Arrived {
         /// The chat's id here.
         chat: ChatId,
     },
-    /// Source: the target knows that.
+    /// Source: the target has it.
     Departed {
         /// Which moving.
         id: MoveId,
@@ -94,6 +134,8 @@ pub enum MoveStep {
 pub enum MoveReply {
     /// It is done.
     Done,
+    /// There is more of it.
+    More,
     /// The id of a chat that is coming.
     Chat(ChatId),
     /// What messages are called here, by what the source calls them.
@@ -117,7 +159,6 @@ pub struct MovedChat {
     timer: Option<TimerRow>,
     draft: Option<(Zeroizing<String>, DraftRow)>,
     mailboxes: Vec<(MailboxId, MailboxRow)>,
-    operations: Vec<OpRow>,
     tickets: Vec<(MailboxId, TakenTicketRow)>,
     alerts: Vec<([u8; 16], AlertRow)>,
 }
@@ -207,7 +248,6 @@ pub fn messages(
 /// # Errors
 /// [`Fault::Store`]; [`Fault::UnknownChat`].
 pub fn rest(unit: &Unit<'_>, chat: ChatId) -> Result<MovedChat, Fault> {
-    let operations = unit.scan::<OpRow>(&[])?.into_iter().map(|(_, row)| row);
     let tickets = unit.scan::<TakenTicketRow>(&[])?.into_iter();
     let alerts = unit.scan::<AlertRow>(&[])?.into_iter();
     let draft = match unit.get::<DraftRow>(&chat)? {
@@ -221,15 +261,56 @@ pub fn rest(unit: &Unit<'_>, chat: ChatId) -> Result<MovedChat, Fault> {
         timer: unit.get::<TimerRow>(&chat)?,
         draft,
         mailboxes: mailboxes(unit, &chat)?,
-        operations: operations
-            .filter(|row| matches!(&row.kind, OpKind::Append { chat: of, .. } if *of == chat))
-            .collect(),
         tickets: tickets.filter(|(_, row)| row.chat == chat).collect(),
         alerts: alerts.filter(|(_, row)| row.chat == chat).collect(),
     })
 }
 
-/// Chats that came here or are coming, by their ids here.
+/// What of a chat waits for relays, in parts of one commit each. `places`: what its messages are called at the target.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn operations(
+    unit: &Unit<'_>,
+    chat: ChatId,
+    places: &BTreeMap<Order, Order>,
+) -> Result<Vec<Vec<(OpId, OpRow)>>, Fault> {
+    let mut parts: Vec<Vec<(OpId, OpRow)>> = Vec::new();
+    let mut len = usize::MAX;
+    for (op, mut row) in unit.scan::<OpRow>(&[])? {
+        let OpKind::Append { chat: of, order, envelope, .. } = &mut row.kind else { continue };
+        if *of != chat {
+            continue;
+        }
+        if let Some(before) = order {
+            match places.get(before) {
+                Some(place) => *order = Some(*place),
+                // What it carries was erased meanwhile.
+                None => continue,
+            }
+        }
+        len = len.saturating_add(envelope.len());
+        if len > STAGE {
+            len = envelope.len();
+            parts.push(Vec::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push((op, row));
+        }
+    }
+    Ok(parts)
+}
+
+/// What stands for a compartment in one moving. Only who has `place`, which names the compartment, can tell.
+#[must_use]
+pub fn end(id: &MoveId, place: &[u8; 16]) -> MoveEnd {
+    let hash = labelled_hash(MOVE_END, &[id, place]);
+    let mut end = [0; 16];
+    end.copy_from_slice(&hash[..16]);
+    end
+}
+
+/// Chats that are coming, by their ids here.
 ///
 /// # Errors
 /// [`Fault::Store`].
@@ -237,12 +318,12 @@ pub fn arrivals(unit: &Unit<'_>) -> Result<Vec<(ChatId, ArrivalRow)>, Fault> {
     Ok(unit.scan::<ArrivalRow>(&[])?)
 }
 
-/// Movings of which a chat has left this compartment.
+/// Movings in which a chat has left this compartment.
 ///
 /// # Errors
 /// [`Fault::Store`].
-pub fn departures(unit: &Unit<'_>) -> Result<Vec<MoveId>, Fault> {
-    Ok(unit.scan::<DepartureRow>(&[])?.into_iter().map(|(id, DepartureRow {})| id).collect())
+pub fn departures(unit: &Unit<'_>) -> Result<Vec<(MoveId, DepartureRow)>, Fault> {
+    Ok(unit.scan::<DepartureRow>(&[])?)
 }
 
 /// Whether a chat with this id is here.
@@ -254,20 +335,26 @@ pub fn is_here(unit: &Unit<'_>, chat: &ChatId) -> Result<bool, Fault> {
 }
 
 pub(super) fn run(cx: &mut Cx<'_, '_, '_>, step: MoveStep) -> Result<MoveReply, Fault> {
+    let more = |more: bool| if more { MoveReply::More } else { MoveReply::Done };
+    let done = |()| MoveReply::Done;
     match step {
-        MoveStep::Begin { id, from, name, is_open } => {
-            begin(cx, id, from, &name, is_open).map(MoveReply::Chat)
+        MoveStep::Begin { id, from, source, name, is_open } => {
+            let arrival = ArrivalRow { id, from, source, live: false };
+            arriving::begin(cx, &arrival, &name, is_open).map(MoveReply::Chat)
         }
-        MoveStep::Take { chat, messages } => take(cx, chat, messages).map(MoveReply::Places),
-        MoveStep::End { chat, name, rest, places } => {
-            end(cx, chat, &name, *rest, &places).map(|()| MoveReply::Done)
-        }
-        MoveStep::Undo { chat } => undo(cx, chat).map(|()| MoveReply::Done),
-        MoveStep::Depart { chat, id } => {
-            erasing::departed(cx, &chat)?;
-            cx.unit.put(&id, &DepartureRow {});
+        MoveStep::Take { chat, messages } => arriving::take(cx, chat, messages).map(MoveReply::Places),
+        MoveStep::Hold { chat, operations } => {
+            arriving::hold(cx, chat, operations);
             Ok(MoveReply::Done)
         }
+        MoveStep::Stage { chat, name, rest, places } => {
+            arriving::stage(cx, chat, &name, *rest, &places).map(done)
+        }
+        MoveStep::Undo { chat } => arriving::undo(cx, chat).map(more),
+        MoveStep::Depart { chat, id, target } => depart(cx, &chat, &id, target).map(done),
+        MoveStep::Live { chat } => arriving::live(cx, chat).map(done),
+        MoveStep::Use { chat, carrying } => arriving::put_to_use(cx, chat, carrying).map(more),
+        MoveStep::Succeed { chat } => arriving::succeed(cx, chat).map(done),
         MoveStep::Arrived { chat } => {
             cx.unit.delete::<ArrivalRow>(&chat);
             Ok(MoveReply::Done)
@@ -279,128 +366,9 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, step: MoveStep) -> Result<MoveReply, 
     }
 }
 
-fn begin(
-    cx: &mut Cx<'_, '_, '_>,
-    id: MoveId,
-    from: ChatId,
-    name: &str,
-    is_open: bool,
-) -> Result<ChatId, Fault> {
-    let name = contact::checked_name(name)?;
-    if cx.unit.get::<NameRow>(&name)?.is_some() {
-        return Err(Fault::NameTakenThere);
-    }
-    if is_open {
-        relays::default_relay(cx.unit, None).map_err(|fault| match fault {
-            Fault::NoRelay => Fault::NoRelayThere,
-            other => other,
-        })?;
-    }
-    let chat = ChatId::from_bytes(cx.random());
-    cx.unit.put(&chat, &ArrivalRow { id, from, whole: false });
-    Ok(chat)
-}
-
-/// MOV-03. The key of a text is that of the day on which it came, as everywhere.
-fn seal_as_of(
-    cx: &mut Cx<'_, '_, '_>,
-    chat: ChatId,
-    order: Order,
-    text: &str,
-    stored: lapwing_wire::time::Timestamp,
-) -> Result<bodies::Sealed, Fault> {
-    let now = std::mem::replace(&mut cx.now, stored);
-    let sealed = bodies::seal(cx, chat, order, text);
-    cx.now = now;
-    sealed
-}
-
-fn take(
-    cx: &mut Cx<'_, '_, '_>,
-    chat: ChatId,
-    messages: Vec<MovedMessage>,
-) -> Result<Vec<(Order, Order)>, Fault> {
-    let mut places = Vec::with_capacity(messages.len());
-    for MovedMessage { order: before, row, text, file, deadline } in messages {
-        let order = cx.unit.next(Counter::Order)?;
-        let sealed = seal_as_of(cx, chat, order, &text, row.stored)?;
-        cx.unit.put(&(chat, order), &MessageRow { key: sealed.key, body: sealed.body, ..row });
-        if let Some(file) = file {
-            files::moved_here(cx, (chat, order), &file)?;
-        }
-        if let Some(deadline) = deadline {
-            expiry::carried_over(cx, (chat, order), deadline)?;
-        }
-        places.push((before, order));
-    }
-    Ok(places)
-}
-
 /// MOV-01: the commit that decides.
-fn end(
-    cx: &mut Cx<'_, '_, '_>,
-    chat: ChatId,
-    name: &str,
-    rest: MovedChat,
-    places: &BTreeMap<Order, Order>,
-) -> Result<(), Fault> {
-    let MovedChat { shown, contact, renewal, timer, draft, mailboxes, operations, tickets, alerts } = rest;
-    let name = contact::checked_name(name)?;
-    let mut arrival = cx.unit.get::<ArrivalRow>(&chat)?.ok_or(Fault::UnknownChat)?;
-    arrival.whole = true;
-    cx.unit.put(&chat, &arrival);
-    cx.unit.put(&name, &NameRow { chat });
-    let read_to = places.range(..=shown.read_to).next_back().map_or(0, |(_, order)| *order);
-    let succeeds = contact.state == ContactState::Established && contact.session.is_some();
-    cx.unit.put(&chat, &ChatRow { name, read_to, ..shown });
-    cx.unit.put(&chat, &contact);
-    if let Some(timer) = timer {
-        cx.unit.put(&chat, &timer);
-    }
-    if let Some((text, row)) = draft {
-        let number = cx.unit.next(Counter::Order)?;
-        let sealed = seal_as_of(cx, chat, number, &text, row.stored)?;
-        cx.unit.put(&chat, &DraftRow { number, key: sealed.key, body: sealed.body, ..row });
-    }
-    for (mailbox, row) in mailboxes {
-        let purpose = match row.purpose {
-            Purpose::Ticket(_) => Purpose::Ticket(chat),
-            _ => Purpose::Direct(chat),
-        };
-        cx.unit.put(&mailbox, &MailboxRow { purpose, ..row });
-    }
-    for row in operations {
-        let OpKind::Append { mailbox, write, key, envelope, chat: _, order: before } = row.kind else {
-            continue;
-        };
-        let order = before.and_then(|order| places.get(&order).copied());
-        // What it carries was erased meanwhile.
-        if before.is_some() && order.is_none() {
-            continue;
-        }
-        let op = cx.unit.next(Counter::Op)?;
-        let kind = OpKind::Append { mailbox, write, key, envelope, chat, order };
-        cx.unit.put(&op, &OpRow { kind, refused: None, ..row });
-    }
-    for (mailbox, row) in tickets {
-        cx.unit.put(&mailbox, &TakenTicketRow { chat, ..row });
-    }
-    for (id, row) in alerts {
-        cx.unit.put(&id, &AlertRow { chat, ..row });
-    }
-    renewal::arrived(cx, chat, renewal.unwrap_or_default(), succeeds);
-    renewal::succeed(cx, chat)?;
-    Ok(())
-}
-
-/// MOV-02
-fn undo(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
-    if cx.unit.get::<ArrivalRow>(&chat)?.is_none_or(|arrival| arrival.whole) {
-        return Ok(());
-    }
-    bodies::release_all(cx, &chat)?;
-    cx.unit.put(&chat, &ErasingRow { upto: Order::MAX, before: None, after: 0, whole: true });
-    cx.unit.delete::<ArrivalRow>(&chat);
-    cx.tell(super::Effect::Erased);
+fn depart(cx: &mut Cx<'_, '_, '_>, chat: &ChatId, id: &MoveId, target: MoveEnd) -> Result<(), Fault> {
+    erasing::departed(cx, chat)?;
+    cx.unit.put(id, &DepartureRow { target });
     Ok(())
 }

@@ -16,17 +16,14 @@ use lapwing::{
         Command, Effect, Fault, renewal,
         view::{self, ChatState},
     },
-    store::{
-        ArrivalRow, ContactRow, DepartureRow, MailboxRow, MemoryBase, MessageRow, OpRow, Purpose, RenewalRow,
-        StagedRow,
-    },
+    store::{ContactRow, MailboxRow, MemoryBase, OpRow, Purpose, RenewalRow},
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
     Crash, Fate, Faults, Person, RelayNumber, World, calm,
     company::{group, number, talk},
     introduce,
-    records::{assert_in_order, holds, mark_read, raw, texts},
+    records::{mark_read, raw, texts},
     vault::{Vault, friends},
 };
 
@@ -53,20 +50,6 @@ fn inbox(person: &Person, chat: &str) -> lapwing_wire::ids::MailboxId {
 
 fn has_note(person: &Person, chat: &str, words: &str) -> usize {
     person.notes(chat).iter().filter(|note| note.contains(words)).count()
-}
-
-/// Nothing of a move is left to be done, and the source has nothing of the chat: no record names it, none has a text, a key,
-/// or a mailbox of it.
-fn assert_clean(vault: &Vault, traces: &[Vec<u8>], what: &str) {
-    for person in [&vault.main, &vault.other] {
-        assert!(person.rows::<ArrivalRow>().is_empty(), "{what}");
-        assert!(person.rows::<DepartureRow>().is_empty(), "{what}");
-        assert!(person.rows::<StagedRow>().is_empty(), "{what}");
-        assert_in_order(person, what);
-    }
-    for trace in traces {
-        assert!(!holds(&vault.main, trace), "{what}: the source still has {trace:x?}");
-    }
 }
 
 /// What only this chat's records have.
@@ -104,7 +87,7 @@ async fn mov_01_a_moved_chat_goes_on_with_all_that_belongs_to_it() {
 
     vault.move_chat("bob").unwrap();
     assert_eq!(vault.places(), (0, 1));
-    assert_clean(&vault, &traces, "moved");
+    vault.assert_clean(&traces, "moved");
     assert_eq!(vault.other.lines("bob"), lines);
     let after = vault.other.chat("bob");
     assert_eq!(
@@ -286,7 +269,7 @@ async fn moved(world: &mut World, meddle: impl FnOnce(&mut Vault, &mut Person)) 
 async fn assert_moved(vault: &mut Vault, bob: &mut Person, what: &str) {
     calm(&mut [&mut vault.main, &mut vault.other, &mut *bob]).await;
     assert_eq!(vault.places(), (0, 1), "{what}");
-    assert_clean(vault, &[b"bob".to_vec()], what);
+    vault.assert_clean(&[b"bob".to_vec()], what);
     assert_eq!(vault.other.chat("bob").state, ChatState::Open, "{what}");
     let mut heard = bob.heard("alice");
     heard.sort();
@@ -321,107 +304,6 @@ async fn mov_02_a_crash_at_any_commit_of_any_end_leaves_the_chat_in_one_place() 
             assert_moved(&mut vault, &mut bob, &what).await;
         }
     }
-}
-
-/// A process that knows one end only: it unlocks, takes what came, and ends.
-async fn alone(person: &mut Person) {
-    person.restart();
-    let (driver, compartment) = person.driver();
-    driver.sweep(&compartment).unwrap();
-    driver.finish_moves(std::slice::from_ref(&compartment)).unwrap();
-    person.settle().await;
-    person.restart();
-}
-
-#[tokio::test(start_paused = true)]
-async fn mov_01_mov_09_whoever_opens_one_end_after_a_kill_forks_nothing_and_loses_nothing() {
-    let mut all = [0, 0];
-    for (who, source_first) in [(0, true), (1, true), (1, false)] {
-        for at in 1.. {
-            let what = format!("end {who} died after commit {at}, source first: {source_first}");
-            let mut world = World::new(73_000 + at);
-            let (mut vault, mut bob) = friends(&mut world).await;
-            bob.say("alice", "on its way");
-            bob.sync().await;
-            vault.main.say("bob", "not sent yet");
-            vault.main.restart();
-            vault.other.restart();
-            let dying = if who == 0 { &vault.main } else { &vault.other };
-            dying.base().crash_at(Crash { at, kept: true });
-            let killed = vault.move_chat("bob").is_err();
-            let dead = [&vault.main, &vault.other].into_iter().any(|person| person.base().is_dead());
-            if !killed && !dead {
-                break;
-            }
-            all[who] = all[who].max(at);
-            for (end, text) in [(source_first, "between"), (!source_first, "and again")] {
-                alone(if end { &mut vault.main } else { &mut vault.other }).await;
-                let (here, there) = vault.places();
-                assert!(here + there <= 1, "{what}: in two places");
-                bob.say("alice", text);
-                bob.settle().await;
-            }
-            vault.restart();
-            let (here, there) = vault.places();
-            assert_eq!(here + there, 1, "{what}");
-            if here == 1 {
-                assert!(vault.other.rows::<MessageRow>().is_empty(), "{what}: undone");
-                vault.main.settle().await;
-                vault.move_chat("bob").unwrap();
-            }
-            calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
-            assert_eq!(vault.places(), (0, 1), "{what}");
-            assert_clean(&vault, &[b"bob".to_vec()], &what);
-            let mut heard = vault.other.heard("bob");
-            heard.sort();
-            assert_eq!(heard, ["and again", "before too", "between", "on its way"], "{what}");
-            assert_eq!(bob.heard("alice"), ["before", "not sent yet"], "{what}");
-            talk(&mut vault.other, &mut bob, "after all").await;
-        }
-    }
-    // Begun, messages, what waits, the rest; shown, another identity, what waits, forgotten.
-    assert!(all[0] >= 2 && all[1] >= 8, "{all:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn mov_02_what_was_not_decided_goes_although_the_chat_was_deleted_at_the_source_meanwhile() {
-    let mut world = World::new(747);
-    let (mut vault, mut bob) = friends(&mut world).await;
-    vault.main.restart();
-    vault.main.base().crash_at(Crash { at: 1, kept: false });
-    vault.move_chat("bob").unwrap_err();
-    alone(&mut vault.main).await;
-    vault.main.must(Command::Delete { chat: "bob".into(), leave: false });
-    // The target cannot know yet, and shows nothing of it.
-    alone(&mut vault.other).await;
-    assert_eq!(vault.places(), (0, 0));
-    assert!(!vault.other.rows::<MessageRow>().is_empty());
-    vault.restart();
-    assert!(vault.other.rows::<MessageRow>().is_empty());
-    assert_clean(&vault, &[b"bob".to_vec()], "deleted");
-    calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn mov_09_a_target_without_room_shows_the_chat_when_there_is_some_and_its_name_may_be_taken() {
-    let mut world = World::new(748);
-    let (mut vault, mut bob) = friends(&mut world).await;
-    vault.main.say("bob", "not sent yet");
-    vault.main.restart();
-    vault.main.base().crash_at(Crash { at: 1, kept: true });
-    vault.move_chat("bob").unwrap_err();
-    vault.main.restart();
-    vault.other.restart();
-    vault.other.invite("bob");
-    vault.other.base().set_full(true);
-    assert!(matches!(vault.unlock(), Err(Fault::ArrivalWaits)));
-    assert_eq!(vault.places(), (0, 1), "the other bob");
-    vault.other.base().set_full(false);
-    vault.unlock().unwrap();
-    assert_eq!(vault.places(), (0, 2));
-    calm(&mut [&mut vault.other, &mut bob]).await;
-    assert_eq!(bob.heard("alice"), ["before", "not sent yet"]);
-    talk(&mut vault.other, &mut bob, "with a number").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -691,7 +573,7 @@ async fn a_long_chat_is_moved_whole_and_what_is_cut_off_is_erased() {
     }
     vault.move_chat("bob").unwrap();
     assert_eq!(vault.other.lines("bob"), before);
-    assert_clean(&vault, &[b"bob".to_vec()], "long");
+    vault.assert_clean(&[b"bob".to_vec()], "long");
     assert!(vault.other.rows::<OpRow>().len() > 300);
     calm(&mut [&mut vault.main, &mut vault.other, &mut bob, &mut carol]).await;
     assert_eq!(bob.heard("alice").len(), 301);

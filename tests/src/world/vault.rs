@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use lapwing::{
     engine::{Command, Fault, view},
-    store::MemoryBase,
+    store::{ArrivalRow, DepartureRow, MemoryBase, StagedRow},
 };
 
-use super::{Person, RelayNumber, World, calm};
+use super::{
+    Person, RelayNumber, World, calm,
+    records::{assert_in_order, holds},
+};
 
 /// Two compartments of one vault, each with a driver of its own for what comes and goes.
 pub struct Vault {
@@ -60,6 +63,23 @@ impl Vault {
             person.restart();
         }
         self.unlock().expect("what was left can be finished");
+    }
+
+    /// Nothing of a move is left to be done, and the source has nothing of the chat: no record names it, none has a text, a
+    /// key, or a mailbox of it.
+    ///
+    /// # Panics
+    /// Something is left.
+    pub fn assert_clean(&self, traces: &[Vec<u8>], what: &str) {
+        for person in [&self.main, &self.other] {
+            assert!(person.rows::<ArrivalRow>().is_empty(), "{what}");
+            assert!(person.rows::<DepartureRow>().is_empty(), "{what}");
+            assert!(person.rows::<StagedRow>().is_empty(), "{what}");
+            assert_in_order(person, what);
+        }
+        for trace in traces {
+            assert!(!holds(&self.main, trace), "{what}: the source still has {trace:x?}");
+        }
     }
 
     /// In how many chats bob is, in either.

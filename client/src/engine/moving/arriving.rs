@@ -86,7 +86,7 @@ pub(super) fn hold(cx: &mut Cx<'_, '_, '_>, chat: ChatId, operations: Vec<(OpId,
         *of = chat;
         let number = op.saturating_add(1) | if order.is_some() { CARRYING } else { 0 };
         row.refused = None;
-        cx.unit.put(&(chat, number), &StagedRow::Op(Box::new(row)));
+        cx.unit.put(&(chat, number), &StagedRow { op: Some(Box::new(row)), chat: None });
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn stage(
             .map(|(id, row)| (ByteBuf::from(id.to_vec()), AlertRow { chat, ..row }))
             .collect(),
     };
-    cx.unit.put(&(chat, CHAT), &StagedRow::Chat(Box::new(staged)));
+    cx.unit.put(&(chat, CHAT), &StagedRow { chat: Some(Box::new(staged)), op: None });
     Ok(())
 }
 
@@ -138,7 +138,7 @@ pub(super) fn live(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
     if arrival.live {
         return Ok(());
     }
-    let Some(StagedRow::Chat(staged)) = cx.unit.get::<StagedRow>(&(chat, CHAT))? else {
+    let Some(staged) = cx.unit.get::<StagedRow>(&(chat, CHAT))?.and_then(|row| row.chat) else {
         return Err(Fault::Inconsistent("a chat that came is not whole"));
     };
     cx.unit.delete::<StagedRow>(&(chat, CHAT));
@@ -210,12 +210,11 @@ pub(super) fn put_to_use(cx: &mut Cx<'_, '_, '_>, chat: ChatId, carrying: bool) 
     let (mut used, mut last) = (0, (chat, after));
     loop {
         let next = cx.unit.range::<StagedRow>(chat.as_bytes(), Some(&last), 1, false)?;
-        let Some((place @ (_, number), StagedRow::Op(row))) = next.into_iter().next() else {
-            return Ok(false);
-        };
+        let Some((place @ (_, number), row)) = next.into_iter().next() else { return Ok(false) };
         if number > end {
             return Ok(false);
         }
+        let row = row.op.ok_or(Fault::Inconsistent("something else was staged"))?;
         let OpKind::Append { envelope, order, .. } = &row.kind else {
             return Err(Fault::Inconsistent("something else was staged"));
         };

@@ -42,13 +42,12 @@ row!(0x34, DepartureRow, MoveId, |k| k.to_vec(), |b| b.try_into().ok());
 
 /// What is here of a chat that is coming, beside its messages, and is not used yet: under number 0 the chat, under others
 /// what waits for relays, in its order.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StagedRow {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct StagedRow {
     /// The chat itself.
-    Chat(Box<StagedChat>),
+    pub chat: Option<Box<StagedChat>>,
     /// What waits for a relay.
-    Op(Box<OpRow>),
+    pub op: Option<Box<OpRow>>,
 }
 row!(
     0x35,

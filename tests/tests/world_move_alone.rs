@@ -40,6 +40,8 @@ async fn mov_01_mov_09_whoever_opens_one_end_after_a_kill_forks_nothing_and_lose
                 break;
             }
             all[who] = all[who].max(at);
+            vault.main.restart();
+            vault.other.restart();
             for (end, text) in [(source_first, "between"), (!source_first, "and again")] {
                 alone(if end { &mut vault.main } else { &mut vault.other }).await;
                 let (here, there) = vault.places();

@@ -61,9 +61,11 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
     let folder = Folder::new();
     let relay = Relay::start(&folder.join("relay"));
     let (vault, ana) = (Vault::with(&relay), Vault::with(&relay));
-    vault.says(&["compartment", "create", "work"]);
-    vault.says(&["relay", "add", &relay.access, "--compartment", "work"]);
-    let made = vault.says(&["--json", "invite", "ana"]);
+    for compartment in ["home", "work"] {
+        vault.says(&["compartment", "create", compartment]);
+        vault.says(&["relay", "add", &relay.access, "--compartment", compartment]);
+    }
+    let made = vault.says(&["--json", "invite", "ana", "--compartment", "home"]);
     let ticket = made.lines().find_map(|line| {
         let record: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(record["ticket"].as_str()?.to_owned())
@@ -73,7 +75,7 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         vault.says(&["sync"]);
         ana.says(&["sync"]);
     }
-    let add = ["passphrase", "add", "--name", "part", "--show", "main", "--new-passphrase-fd", "0"];
+    let add = ["passphrase", "add", "--name", "part", "--show", "home", "--new-passphrase-fd", "0"];
     vault.subject.does(&add, &format!("{SOURCE_ALONE}\n"));
     vault.says(&["send", "ana", "from the first"]);
     ana.says(&["send", "bo", "to the first"]);
@@ -102,7 +104,7 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
     );
     assert!(ended.0 > 0 && ended.1 > 0 && killed > 3, "{ended:?}");
     let place = |compartment: &str| vec![(compartment.to_owned(), "ana".to_owned())];
-    assert_eq!((chats(&states.0[0].1), chats(&states.0[1].1)), (place("main"), place("main")));
+    assert_eq!((chats(&states.0[0].1), chats(&states.0[1].1)), (place("home"), place("home")));
     assert_eq!((chats(&states.1[0].1), chats(&states.1[1].1)), (vec![], place("work")));
     // What ana sent lies at the relay. Who opens the source alone takes it only where the chat is.
     let _ = probe(&vault.subject.typing(SOURCE_ALONE), &["sync"], "");

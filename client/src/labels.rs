@@ -4,6 +4,8 @@
 pub(crate) const MESSAGE_BODY: &[u8] = b"lapwing/1 message body";
 /// Seals what names and opens the file of a message.
 pub(crate) const MESSAGE_FILE: &[u8] = b"lapwing/1 file of a message";
+/// Names the mark of a message that was erased, in case it is sent again.
+pub(crate) const ERASED_MESSAGE: &[u8] = b"lapwing/1 erased message";
 /// Tells whether a plan has to be armed anew.
 pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";
 /// Names the record of an alert that came.

@@ -160,7 +160,7 @@ impl Owner {
 
     /// What locking does.
     fn scrub(&self) {
-        self.base.base.volume().scrub().unwrap();
+        self.base.base.scrub().unwrap();
     }
 
     /// Units, and copies of the key table, that hold these bytes.

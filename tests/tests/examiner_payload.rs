@@ -26,7 +26,7 @@ use lapwing_tests::{
 };
 use lapwing_vault::{
     Container, MemoryBackend, Passphrase,
-    redb::{ReadableTable, TableDefinition},
+    redb::{ReadableTable, TableDefinition, TableHandle},
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
@@ -81,7 +81,6 @@ fn seen(subject: &Subject, passphrase: &str) -> Seen {
 }
 
 fn rows(image: Vec<u8>, passphrase: &str) -> Rows {
-    const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let locked = Container::open(MemoryBackend::with_image(image)).unwrap();
     let session = locked.unlock(&Passphrase::new(passphrase), CHEAP, &mut rng, Duration::ZERO).unwrap();
@@ -89,11 +88,13 @@ fn rows(image: Vec<u8>, passphrase: &str) -> Rows {
     assert_eq!(volumes.len(), 1);
     let volume = session.open_volume(volumes[0], &mut rng).unwrap();
     let read = volume.begin_read().unwrap();
-    let table = read.open_table(RECORDS).unwrap();
     let mut rows = Rows::new();
-    for row in table.iter().unwrap() {
-        let (key, value) = row.unwrap();
-        rows.entry((key.value()[0], key.value().len())).or_default().push(value.value().len());
+    for table in read.list_tables().unwrap() {
+        let definition = TableDefinition::<&[u8], &[u8]>::new(table.name());
+        for row in read.open_table(definition).unwrap().iter().unwrap() {
+            let (key, value) = row.unwrap();
+            rows.entry((key.value()[0], key.value().len())).or_default().push(value.value().len());
+        }
     }
     rows.values_mut().for_each(|lengths| lengths.sort_unstable());
     rows

@@ -16,7 +16,7 @@ pub(super) fn create(error: CreateError) -> Error {
         }
         CreateError::InTheWay => Error::refused(
             message,
-            "if no other command restores to this path, move that file away; nothing was changed",
+            "what was ended while it made a vault here leaves such a file: see what it is and remove it; nothing was changed",
         ),
         CreateError::DiskFull => {
             Error::refused(message, "free some space or choose a smaller --size; nothing was left behind")
@@ -35,9 +35,10 @@ pub(super) fn grow(error: GrowError) -> Error {
             Error::usage(message, "a vault only grows; see its size with: ls -l, and give a larger --size")
         }
         GrowError::DiskFull => Error::refused(message, "free some space; the vault is as it was"),
-        GrowError::Exists => {
-            Error::refused(message, "move the file that ends in .growing away; the vault is as it was")
-        }
+        GrowError::Exists => Error::refused(
+            message,
+            "a file that ends in .growing or .outgrown is not this vault's: move it away; the vault is as it was",
+        ),
         GrowError::SessionEnded => Error::refused(message, "unlock again; the vault is as it was"),
         GrowError::Damaged => Error::refused(
             message,

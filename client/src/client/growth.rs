@@ -6,7 +6,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use lapwing_vault::{ContainerSize, GrowError, Replacement};
+use lapwing_vault::{ContainerSize, CreateError, GrowError, Replacement};
 
 use super::{Client, fault, generator};
 use crate::error::Error;
@@ -64,7 +64,10 @@ impl Client {
             base.close().map_err(fault::volume)?;
         }
         let files = Replacement::of(path);
-        let backend = files.create().map_err(fault::create)?;
+        let backend = files.create().map_err(|error| match error {
+            CreateError::Exists => fault::grow(GrowError::Exists),
+            other => fault::create(other),
+        })?;
         session.copy_into(backend, size, &mut generator(), progress).map_err(fault::grow)?;
         if let Err(error) = files.put() {
             let as_it_was = files.has_copy();

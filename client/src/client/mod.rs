@@ -19,8 +19,8 @@ mod unfinished;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use lapwing_vault::{
-    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Replacement, Session, UnlockError,
-    Volume, VolumeError, VolumeId, lock_memory,
+    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Placement, Replacement, Session,
+    UnlockError, Volume, VolumeError, VolumeId, lock_memory,
 };
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
@@ -125,8 +125,11 @@ impl Client {
         passphrase: &TypedPassphrase,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
-        let backend = FileBackend::create(path).map_err(fault::create)?;
-        Self::create_in(world, backend, size, passphrase, progress).inspect_err(|_| remove_partial(path))
+        let files = Placement::of(path);
+        let backend = files.create().map_err(fault::create)?;
+        Self::create_in(world, backend, size, passphrase, progress)
+            .and_then(|client| files.put().map_err(fault::create).map(|()| client))
+            .inspect_err(|_| files.discard())
     }
 
     /// Makes a vault in an empty file.
@@ -234,9 +237,12 @@ impl Client {
         for id in ids {
             match self.session.open_volume(id, &mut generator()) {
                 Ok(volume) => self.hold(id, volume),
-                // Made or deleted by a command that was killed in the middle.
+                // Made or deleted by a command that was killed in the middle. What rots is kept: a part of it may be
+                // read elsewhere, or again (VLT-48).
                 Err(VolumeError::Damaged)
-                    if found.contains(&id) && self.session.delete_volume(id, &mut generator()).is_ok() => {}
+                    if found.contains(&id)
+                        && self.session.is_remnant(id).unwrap_or(false)
+                        && self.session.delete_volume(id, &mut generator()).is_ok() => {}
                 Err(VolumeError::Damaged) => self.damaged += 1,
                 Err(error) => return Err(fault::volume(error)),
             }
@@ -433,7 +439,7 @@ impl Client {
                 if effects.is_empty() && tokio::time::Instant::now() >= scrub_at {
                     for (_, base) in volumes {
                         // Tried again the next time, at the latest when the vault is locked.
-                        let _ = base.volume().scrub();
+                        let _ = base.scrub();
                     }
                     scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
                 }
@@ -559,7 +565,7 @@ impl Client {
     /// # Errors
     /// The file cannot be written. Nothing is lost, and the next unlock makes up for it.
     pub fn scrub(&self) -> Result<(), Error> {
-        let scrubbed: Vec<_> = self.volumes.iter().map(|(_, base)| base.volume().scrub()).collect();
+        let scrubbed: Vec<_> = self.volumes.iter().map(|(_, base)| base.scrub()).collect();
         scrubbed.into_iter().collect::<Result<_, _>>().map_err(fault::volume)
     }
 
@@ -585,9 +591,4 @@ pub enum Ended {
     Asked(Report),
     /// The person said stop.
     Interrupted,
-}
-
-fn remove_partial(path: &Path) {
-    // Only what this call made: `create` refuses an existing path before it writes.
-    let _ = std::fs::remove_file(path);
 }

@@ -9,8 +9,8 @@
 //! ERA-02 the name of a key is never used again, so a destruction that comes late hits nothing that is alive. The name is
 //! the hash of the number of the first body, which no later commit gets again; a unit of work that was dropped leaves its
 //! key to the next one.
-//! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which stays; what erases them then
-//! is the scrubbing of the volume alone.
+//! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which dies with the last of all of
+//! them; what erases them until then is the scrubbing of the volume alone.
 
 use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
 use lapwing_wire::{ids::labelled_hash, time::Timestamp};
@@ -20,10 +20,13 @@ use zeroize::Zeroizing;
 use super::{Cx, Fault};
 use crate::{
     labels::{MESSAGE_BODY as LABEL, MESSAGE_FILE as FILE_LABEL},
-    store::{BodyKeyName, BodyKeyRow, ChatId, DoomedKeyRow, Order, StoreError, Unit},
+    store::{BodyKeyName, BodyKeyRow, ChatId, DoomedKeyRow, Order, SpareKeyRow, StoreError, Unit},
 };
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Tells the name of the key of all chats from that of a day.
+const SPARE: &[u8] = b"spare";
 
 /// A sealed text, and the name of its key.
 pub(super) struct Sealed {
@@ -39,12 +42,6 @@ fn name_of(parts: &[&[u8]]) -> BodyKeyName {
     let mut name = [0; 16];
     name.copy_from_slice(&labelled_hash(LABEL, parts)[..16]);
     name
-}
-
-/// Name of the key for bodies of all chats, where the table has no room for another key. It is made with the first
-/// message, while there is room.
-fn spare_key_name() -> BodyKeyName {
-    name_of(&[])
 }
 
 /// What a body is bound to: label, chat, number.
@@ -65,20 +62,43 @@ fn key_of_today(
     chat: ChatId,
     number: Order,
 ) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
-    let spare = spare_key_name();
-    let spare_key = cx.unit.make_body_key(&spare)?;
     let place = (chat, day_of(cx.now));
-    let mut row = cx
-        .unit
-        .get::<BodyKeyRow>(&place)?
-        .unwrap_or_else(|| BodyKeyRow { name: name_of(&[&number.to_be_bytes()]), bodies: 0 });
-    let key = match cx.unit.make_body_key(&row.name) {
-        Ok(key) => key,
-        Err(StoreError::Full) => return Ok((spare, spare_key)),
+    let known = cx.unit.get::<BodyKeyRow>(&place)?;
+    if known.is_none() {
+        keep_spare(cx, number)?;
+    }
+    let mut row = known.unwrap_or_else(|| BodyKeyRow { name: name_of(&[&number.to_be_bytes()]), bodies: 0 });
+    match cx.unit.make_body_key(&row.name) {
+        Ok(key) => {
+            row.bodies = row.bodies.saturating_add(1);
+            cx.unit.put(&place, &row);
+            Ok((row.name, key))
+        }
+        Err(StoreError::Full) => spare_key(cx),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sees that there is a key for the day on which the table has no room. It is made before that of the day.
+fn keep_spare(cx: &mut Cx<'_, '_, '_>, number: Order) -> Result<(), Fault> {
+    if cx.unit.get::<SpareKeyRow>(&())?.is_some() {
+        return Ok(());
+    }
+    let name = name_of(&[&number.to_be_bytes(), SPARE]);
+    match cx.unit.make_body_key(&name) {
+        Ok(_) => cx.unit.put(&(), &SpareKeyRow { name, bodies: 0 }),
+        // The last one died, and something else has taken its room: today's key is there, or nothing can be stored.
+        Err(StoreError::Full) => {}
         Err(error) => return Err(error.into()),
-    };
+    }
+    Ok(())
+}
+
+fn spare_key(cx: &mut Cx<'_, '_, '_>) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
+    let mut row = cx.unit.get::<SpareKeyRow>(&())?.ok_or(StoreError::Full)?;
+    let key = cx.unit.make_body_key(&row.name)?;
     row.bodies = row.bodies.saturating_add(1);
-    cx.unit.put(&place, &row);
+    cx.unit.put(&(), &row);
     Ok((row.name, key))
 }
 
@@ -216,13 +236,27 @@ pub(super) fn release(
 ) -> Result<(), Fault> {
     let place = (chat, day_of(stored));
     let Some(mut row) = cx.unit.get::<BodyKeyRow>(&place)?.filter(|row| row.name == *key) else {
-        return Ok(());
+        return release_spare(cx, key);
     };
     row.bodies = row.bodies.saturating_sub(1);
     if row.bodies == 0 {
         doom(cx, &place, &row);
     } else {
         cx.unit.put(&place, &row);
+    }
+    Ok(())
+}
+
+fn release_spare(cx: &mut Cx<'_, '_, '_>, key: &BodyKeyName) -> Result<(), Fault> {
+    let Some(mut row) = cx.unit.get::<SpareKeyRow>(&())?.filter(|row| row.name == *key) else {
+        return Ok(());
+    };
+    row.bodies = row.bodies.saturating_sub(1);
+    if row.bodies == 0 {
+        cx.unit.delete::<SpareKeyRow>(&());
+        cx.unit.put(&row.name, &DoomedKeyRow {});
+    } else {
+        cx.unit.put(&(), &row);
     }
     Ok(())
 }

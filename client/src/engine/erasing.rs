@@ -53,6 +53,9 @@ impl Eraser {
             shown.waiting = shown.waiting.saturating_sub(u64::from(waits));
             cx.unit.put(&chat, &shown);
             self.touched.insert(chat);
+            if row.writer == Writer::Peer {
+                retention::mark_erased(cx, chat, row.id, row.stored);
+            }
         }
         Ok(())
     }
@@ -318,4 +321,190 @@ fn step(cx: &mut Cx<'_, '_, '_>, chat: ChatId, job: &mut ErasingRow) -> Result<b
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, collections::BTreeSet, ops::ControlFlow};
+
+    use lapwing_protocol::content::{Body, Content, MessageId};
+    use lapwing_wire::time::Timestamp;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use serde_bytes::ByteBuf;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{
+        engine::conversation,
+        store::{
+            Base, BodyKeyName, BodyKeyRow, Changes, DoomedKeyRow, MemoryBase, SpareKeyRow, StoreError, Unit,
+            destroy_doomed_keys,
+        },
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    /// Has room for so many keys.
+    struct Narrow {
+        base: MemoryBase,
+        keys: RefCell<BTreeSet<BodyKeyName>>,
+        room: usize,
+    }
+
+    impl Base for Narrow {
+        fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+            self.base.get(key)
+        }
+
+        fn visit(
+            &self,
+            from: &[u8],
+            to: &[u8],
+            backwards: bool,
+            see: &mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + '_),
+        ) -> Result<(), StoreError> {
+            self.base.visit(from, to, backwards, see)
+        }
+
+        fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
+            self.base.body_key(name)
+        }
+
+        fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+            let mut keys = self.keys.borrow_mut();
+            if !keys.contains(name) && keys.len() == self.room {
+                return Err(StoreError::Full);
+            }
+            keys.insert(*name);
+            self.base.make_body_key(name)
+        }
+
+        fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError> {
+            names.iter().for_each(|name| {
+                self.keys.borrow_mut().remove(name);
+            });
+            self.base.destroy_body_keys(names)
+        }
+
+        fn commit(&self, changes: Changes) -> Result<(), StoreError> {
+            self.base.commit(changes)
+        }
+    }
+
+    fn chat(number: u8) -> ChatId {
+        ChatId::from_bytes([number; 16])
+    }
+
+    fn id(number: u8) -> MessageId {
+        MessageId::from_bytes([number; 16])
+    }
+
+    fn does<T>(base: &dyn Base, act: impl FnOnce(&mut Cx<'_, '_, '_>) -> T) -> T {
+        let mut unit = Unit::new(base);
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut cx = Cx { unit: &mut unit, now: NOW, rng: &mut rng, effects: Vec::new(), group: None };
+        let done = act(&mut cx);
+        base.commit(unit.into_changes()).unwrap();
+        done
+    }
+
+    fn begin(base: &dyn Base, number: u8) {
+        let row = ChatRow {
+            name: format!("chat {number}"),
+            kind: ChatKind::Direct,
+            created: NOW,
+            blocked: false,
+            read_to: 0,
+            unread: 0,
+            waiting: 0,
+            last: None,
+        };
+        does(base, |cx| {
+            cx.unit.put(&row.name, &NameRow { chat: chat(number) });
+            cx.unit.put(&chat(number), &row);
+        });
+    }
+
+    fn comes(base: &dyn Base, to: u8, message: u8) {
+        let body = Body::Text(format!("text {message}"));
+        let content = Content { id: id(message), sent: NOW, body };
+        does(base, |cx| conversation::take(cx, chat(to), content)).unwrap();
+    }
+
+    fn orders(base: &dyn Base, of: u8) -> Vec<Order> {
+        let rows = Unit::new(base).scan::<MessageRow>(chat(of).as_bytes()).unwrap();
+        rows.into_iter().map(|((_, order), _)| order).collect()
+    }
+
+    fn erase_all(base: &dyn Base, of: u8) {
+        let all = orders(base, of);
+        does(base, |cx| messages(cx, &format!("chat {of}"), &all)).unwrap();
+        destroy_doomed_keys(base).unwrap();
+    }
+
+    #[test]
+    fn era_01_the_spare_key_dies_with_the_last_text_under_it() {
+        let base = Narrow { base: MemoryBase::default(), keys: RefCell::default(), room: 2 };
+        (1..=3).for_each(|number| begin(&base, number));
+        let spare = || Unit::new(&base).get::<SpareKeyRow>(&()).unwrap();
+        comes(&base, 1, 1);
+        let first = spare().unwrap();
+        assert_eq!(first.bodies, 0, "made while there is room, and not used");
+        // The table is full: these have no key of their own day.
+        comes(&base, 2, 2);
+        comes(&base, 3, 3);
+        comes(&base, 1, 4);
+        assert_eq!(spare().unwrap().bodies, 2);
+        assert_eq!(Unit::new(&base).scan::<BodyKeyRow>(&[]).unwrap().len(), 1);
+        erase_all(&base, 2);
+        assert_eq!(spare().unwrap().bodies, 1);
+        assert!(base.body_key(&first.name).unwrap().is_some());
+        erase_all(&base, 3);
+        assert!(spare().is_none() && base.body_key(&first.name).unwrap().is_none());
+        assert!(Unit::new(&base).scan::<DoomedKeyRow>(&[]).unwrap().is_empty());
+        assert_eq!(orders(&base, 1).len(), 2, "the others are readable");
+        // The next one has another name, and takes the room that there is.
+        comes(&base, 2, 5);
+        let next = spare().unwrap();
+        assert!(next.name != first.name && next.bodies == 1);
+        // Where a chat goes as a whole, so does what lies under the spare key.
+        does(&base, |cx| clear(cx, "chat 2", None)).unwrap();
+        while does(&base, go_on).unwrap() {}
+        destroy_doomed_keys(&base).unwrap();
+        assert!(base.body_key(&next.name).unwrap().is_none());
+    }
+
+    #[test]
+    fn rnw_08_what_was_erased_here_does_not_come_back_with_a_renewal() {
+        let base = MemoryBase::default();
+        begin(&base, 1);
+        begin(&base, 2);
+        let renewed = RenewalRow { keys: ByteBuf::new(), renewed: Some(NOW), ..RenewalRow::default() };
+        for number in [1, 2] {
+            does(&base, |cx| cx.unit.put(&chat(number), &renewed));
+        }
+        comes(&base, 1, 1);
+        comes(&base, 1, 2);
+        erase_all(&base, 1);
+        // The writer did not know that they had come.
+        comes(&base, 1, 1);
+        comes(&base, 1, 2);
+        assert!(orders(&base, 1).is_empty());
+        // What is new comes; in another chat the same id is another message.
+        comes(&base, 1, 3);
+        comes(&base, 2, 1);
+        assert_eq!((orders(&base, 1).len(), orders(&base, 2).len()), (1, 1));
+        let ids = base.range(&[], &[0xff; 64], usize::MAX, false).unwrap();
+        let holds = |id: &MessageId| {
+            ids.iter().any(|(key, value)| {
+                [key.as_slice(), value].iter().any(|part| part.windows(16).any(|w| w == id.as_bytes()))
+            })
+        };
+        assert!(!holds(&id(2)) && holds(&id(3)), "no id of what was erased stays");
+        // Deleting the chat takes the marks with it.
+        does(&base, |cx| super::chat(cx, "chat 1", false)).unwrap();
+        while does(&base, go_on).unwrap() {}
+        assert!(Unit::new(&base).scan::<SeenRow>(&[]).unwrap().is_empty());
+    }
 }

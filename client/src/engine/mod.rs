@@ -52,6 +52,7 @@ mod erasing;
 mod expiry;
 mod inbox;
 mod outgoing;
+mod overdue;
 mod relays;
 mod retention;
 mod trust;

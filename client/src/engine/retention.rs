@@ -1,18 +1,20 @@
 //! Records that have outlived their use.
 //!
 //! RET-01 what tells that a message of a group was seen lives twice as long as a log is read after it was left: no copy of
-//! the message can come later. RET-02 a ticket that was taken is remembered until it ends. RET-03 an invitation that nobody
+//! the message can come later; so does the mark of an erased message of a contact (RNW-08). RET-02 a ticket that was taken is remembered until it ends. RET-03 an invitation that nobody
 //! answered is forgotten after ninety days. RET-04 of an author's sender keys the newest stays two days after it came; the
 //! older ones opened what lay before it in the log. RET-05 when a group ends for us, sessions and keys of its members go;
 //! when a contact comes to nothing, its session.
 
 use std::time::Duration;
 
-use lapwing_wire::time::Timestamp;
+use lapwing_protocol::content::MessageId;
+use lapwing_wire::{ids::labelled_hash, time::Timestamp};
 
 use super::{Cx, Fault};
-use crate::store::{
-    AuthorRow, ChatId, ClockRow, ContactRow, InvitationRow, PeerRow, SeenRow, TakenTicketRow,
+use crate::{
+    labels::ERASED_MESSAGE,
+    store::{AuthorRow, ChatId, ClockRow, ContactRow, InvitationRow, PeerRow, SeenRow, TakenTicketRow},
 };
 
 /// RET-01
@@ -32,6 +34,26 @@ const PAGE: usize = 1000;
 pub(super) const fn day(at: Timestamp) -> Timestamp {
     const DAY_MS: u64 = 24 * 3600 * 1000;
     Timestamp::from_millis(at.as_millis() / DAY_MS * DAY_MS)
+}
+
+/// RNW-08: a message that its writer may send again is known to have been here, after it was erased, by this: a hash
+/// that only who has the message's id can make. RET-01 ends it.
+pub(super) fn mark_erased(cx: &mut Cx<'_, '_, '_>, chat: ChatId, id: MessageId, stored: Timestamp) {
+    // No renewal sends again what is older.
+    if cx.now.since(stored) < SEEN {
+        cx.unit.put(&(chat, mark_of(&chat, &id)), &SeenRow { at: day(cx.now) });
+    }
+}
+
+/// RNW-08
+pub(super) fn was_erased(cx: &Cx<'_, '_, '_>, chat: ChatId, id: &MessageId) -> Result<bool, Fault> {
+    Ok(cx.unit.get::<SeenRow>(&(chat, mark_of(&chat, id)))?.is_some())
+}
+
+fn mark_of(chat: &ChatId, id: &MessageId) -> MessageId {
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&labelled_hash(ERASED_MESSAGE, &[chat.as_bytes(), id.as_bytes()])[..16]);
+    MessageId::from_bytes(mark)
 }
 
 /// Removes what has outlived its use. `true` if there is more.
@@ -122,7 +144,7 @@ pub(super) fn forget_session(contact: &mut ContactRow) {
 
 #[cfg(test)]
 mod tests {
-    use lapwing_protocol::{content::MessageId, group::MemberId};
+    use lapwing_protocol::group::MemberId;
     use lapwing_wire::ids::MailboxId;
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng;

@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use super::{Fault, bodies, contact, drafts, expiry, files, group, renewal, trust};
 pub use super::{
     files::FileView,
+    overdue::chats_at,
     relays::{RelayView, list as relays},
 };
 use crate::{

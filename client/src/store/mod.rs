@@ -5,6 +5,7 @@
 //! | `base` | what a compartment's storage must offer: a vault volume, or memory in tests |
 //! | `unit` | reads through to the base, keeps changes until they are committed together |
 //! | `rows` | every record's shape |
+//! | `tables` | in which table of the database a record lies, and why not all in one |
 //! | `doomed` | keys that a commit has doomed |
 //! | `record` | reads the bytes of a record, fast |
 //!
@@ -15,6 +16,7 @@ mod base;
 mod doomed;
 mod record;
 mod rows;
+mod tables;
 mod unit;
 mod volume;
 
@@ -25,7 +27,7 @@ pub use rows::{
     Counter, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, GroupRow, HeirRow, InvitationRow,
     JoiningRow, KeptEpoch, MailboxRow, MailboxState, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow,
     Order, PeerRow, PlanAction, PlanRow, PlanState, Purpose, RecordsRow, RelayRow, SeenRow, SettingsRow,
-    Sink, TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
+    Sink, SpareKeyRow, TakenTicketRow, TimerRow, TripwireRecord, TrustRow, TrustSide, UnsealedRow, Writer,
 };
 pub use rows::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow};
 pub(crate) use rows::{ContactStanding, SealedText};

@@ -1,43 +1,71 @@
-//! Records of a compartment in a volume of the vault: one table of redb, body keys in the volume's key table.
+//! Records of a compartment in a volume of the vault: tables of redb, body keys in the volume's key table.
 
-use std::ops::{Bound, ControlFlow};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use lapwing_vault::{
-    KeyName, Volume, VolumeError,
-    redb::{self, TableDefinition},
+    KeyName, ReadTransaction, Volume, VolumeError, WriteTransaction,
+    redb::{self, ReadableTable as _, TableDefinition},
 };
+use lapwing_wire::codec;
 use zeroize::Zeroizing;
 
 use super::{
-    base::{Base, BodyKeyName, StoreError, Visitor},
+    base::{Base, BodyKeyName, Record, StoreError, Visitor},
     rows::MessageRow,
+    tables::{self, Place, REMOVED_FROM},
     unit::{Changes, Row},
 };
 
 /// Most bytes of a commit without messages that may go past the limit: a ratchet state and a few rows.
 const SMALL_COMMIT: usize = 32 << 10;
 
-const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
+/// Longest number in a record.
+const COUNT_LEN: usize = 9;
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+impl Place {
+    const fn definition(self) -> Definition {
+        TableDefinition::new(self.name())
+    }
+}
 
 /// A volume as the base of a compartment.
 pub struct VolumeBase {
     volume: Volume,
+    /// Bits of the tables that are known to be there.
+    there: AtomicU64,
 }
 
 impl VolumeBase {
     /// Takes over an open volume.
     #[must_use]
     pub const fn new(volume: Volume) -> Self {
-        Self { volume }
+        Self { volume, there: AtomicU64::new(0) }
     }
 
-    /// Closes the volume: see [`Volume::close`].
+    /// Writes anew what keys of removed records may be left in (REC-03), and overwrites what was deleted or replaced: see
+    /// [`Volume::scrub`].
+    ///
+    /// # Errors
+    ///
+    /// The volume's error; it can be repeated.
+    pub fn scrub(&self) -> Result<(), VolumeError> {
+        let packed = self.pack();
+        self.volume.scrub().and(packed)
+    }
+
+    /// Scrubs and closes the volume. Dropping it does the same, and cannot tell whether that worked.
     ///
     /// # Errors
     ///
     /// The volume's error.
     pub fn close(self) -> Result<(), VolumeError> {
-        self.volume.close()
+        self.scrub()
     }
 
     fn bytes_of(&self, keys: &[Vec<u8>]) -> Result<usize, StoreError> {
@@ -53,6 +81,111 @@ impl VolumeBase {
     pub const fn volume(&self) -> &Volume {
         &self.volume
     }
+
+    /// REC-03. Where there is no room for all of it, what has room is done: the note tells the next session of the rest.
+    fn pack(&self) -> Result<(), VolumeError> {
+        let read = self.volume.begin_read()?;
+        let noted = match read.open_table(Place::Shared.definition()) {
+            Ok(table) => number(table.get(REMOVED_FROM.as_slice())?)?,
+            Err(redb::TableError::TableDoesNotExist(_)) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        drop(read);
+        let places = Place::noted(noted);
+        if places.is_empty() {
+            return Ok(());
+        }
+        match self.write_anew(&places) {
+            Err(VolumeError::Full) => {}
+            done => return done,
+        }
+        for place in &places {
+            match self.write_anew(std::slice::from_ref(place)) {
+                Err(VolumeError::Full) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// REC-04: before the first record of a kind is written to its table, those that an older program left follow.
+    /// Answers what is to be written anew for that.
+    fn move_in(&self, write: &WriteTransaction, place: Place) -> Result<u64, StoreError> {
+        let Place::Own(kind, _) = place else { return Ok(0) };
+        if self.there.load(Ordering::Relaxed) & place.bit() != 0 {
+            return Ok(0);
+        }
+        let read = self.volume.begin_read().map_err(of_volume)?;
+        match read.open_table(place.definition()) {
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Ok(_) => return Ok(0),
+            Err(error) => return Err(of_redb(error)),
+        }
+        let Some(old) = table_of(&read, Place::Shared)? else { return Ok(0) };
+        let mut shared = write.open_table(Place::Shared.definition()).map_err(of_redb)?;
+        let mut own = write.open_table(place.definition()).map_err(of_redb)?;
+        let mut moved = 0;
+        for row in old.range([kind].as_slice()..[kind + 1].as_slice()).map_err(of_redb)? {
+            let (key, value) = row.map_err(of_redb)?;
+            own.insert(key.value(), value.value()).map_err(of_redb)?;
+            shared.remove(key.value()).map_err(of_redb)?;
+            moved = Place::Shared.bit();
+        }
+        Ok(moved)
+    }
+
+    /// Copies the rows that live into tables of the same names, and lets the old ones go. All of it or nothing.
+    fn write_anew(&self, places: &[Place]) -> Result<(), VolumeError> {
+        // First: nobody else commits until this one is through.
+        let write = self.volume.begin_cleanup()?;
+        let read = self.volume.begin_read()?;
+        let mut done = 0;
+        for place in places {
+            done |= place.bit();
+            let old = match read.open_table(place.definition()) {
+                Ok(old) => old,
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            write.delete_table(place.definition())?;
+            let mut new = write.open_table(place.definition())?;
+            for row in old.iter()? {
+                let (key, value) = row?;
+                new.insert(key.value(), value.value())?;
+            }
+        }
+        {
+            let mut shared = write.open_table(Place::Shared.definition())?;
+            let noted = number(shared.get(REMOVED_FROM.as_slice())?)?;
+            note(&mut shared, noted & !done)?;
+        }
+        write.commit()
+    }
+}
+
+impl Drop for VolumeBase {
+    fn drop(&mut self) {
+        // Nobody can be told. The note stays, and the next session does it.
+        let _failed = self.pack();
+    }
+}
+
+/// The number in a record; 0 if there is none.
+fn number(value: Option<redb::AccessGuard<'_, &'static [u8]>>) -> Result<u64, VolumeError> {
+    value.map_or(Ok(0), |value| codec::decode(value.value(), COUNT_LEN).map_err(|_| VolumeError::Damaged))
+}
+
+/// REC-02
+fn note(
+    shared: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    removed_from: u64,
+) -> Result<(), redb::StorageError> {
+    if removed_from == 0 {
+        shared.remove(REMOVED_FROM.as_slice())?;
+    } else {
+        shared.insert(REMOVED_FROM.as_slice(), codec::encode(&removed_from).as_slice())?;
+    }
+    Ok(())
 }
 
 fn of_volume(error: VolumeError) -> StoreError {
@@ -113,27 +246,40 @@ fn put_run(
     Ok(())
 }
 
+/// REC-04: where a kind has no table yet, what there is of it is in the one for all.
+fn table_of(read: &ReadTransaction, place: Place) -> Result<Option<ReadTable>, StoreError> {
+    match read.open_table(place.definition()) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) if place == Place::Shared => Ok(None),
+        Err(redb::TableError::TableDoesNotExist(_)) => table_of(read, Place::Shared),
+        Err(error) => Err(of_redb(error)),
+    }
+}
+
+type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 type Found<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
 
+/// Lends what was found until `see` breaks off, and tells whether it did.
 fn lend<'a>(
     mut found: impl Iterator<Item = Result<Found<'a>, redb::StorageError>>,
     see: &mut Visitor<'_>,
-) -> Result<(), StoreError> {
+) -> Result<ControlFlow<()>, StoreError> {
     let ended = found.try_for_each(|pair| match pair {
         Ok((key, value)) => see(key.value(), value.value()).map_break(Ok),
         Err(error) => ControlFlow::Break(Err(error)),
     });
-    ended.break_value().unwrap_or(Ok(())).map_err(of_redb)
+    match ended {
+        ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
+        ControlFlow::Break(Ok(())) => Ok(ControlFlow::Break(())),
+        ControlFlow::Break(Err(error)) => Err(of_redb(error)),
+    }
 }
 
 impl Base for VolumeBase {
     fn get(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let read = self.volume.begin_read().map_err(of_volume)?;
-        let table = match read.open_table(RECORDS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(of_redb(error)),
-        };
+        let Some(table) = table_of(&read, Place::of(key))? else { return Ok(None) };
         let value = table.get(key).map_err(of_redb)?;
         Ok(value.map(|value| Zeroizing::new(value.value().to_vec())))
     }
@@ -146,13 +292,18 @@ impl Base for VolumeBase {
         see: &mut Visitor<'_>,
     ) -> Result<(), StoreError> {
         let read = self.volume.begin_read().map_err(of_volume)?;
-        let table = match read.open_table(RECORDS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(of_redb(error)),
-        };
-        let found = table.range(from..to).map_err(of_redb)?;
-        if backwards { lend(found.rev(), see) } else { lend(found, see) }
+        let mut pieces = tables::pieces(from, to);
+        if backwards {
+            pieces.reverse();
+        }
+        for (place, from, to) in pieces {
+            let Some(table) = table_of(&read, place)? else { continue };
+            let found = table.range(from..to).map_err(of_redb)?;
+            if (if backwards { lend(found.rev(), see) } else { lend(found, see) })?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
@@ -198,10 +349,23 @@ impl Base for VolumeBase {
             other => other,
         };
         let write = write.map_err(of_volume)?;
-        {
-            let mut table = write.open_table(RECORDS).map_err(of_redb)?;
+        let mut by_place: BTreeMap<Place, (Vec<Vec<u8>>, Vec<Record>)> = BTreeMap::new();
+        for key in removes {
+            by_place.entry(Place::of(&key)).or_default().0.push(key);
+        }
+        for (key, value) in puts {
+            by_place.entry(Place::of(&key)).or_default().1.push((key, value));
+        }
+        let mut removed_from = 0;
+        let mut there = 0;
+        for (place, (removes, puts)) in by_place {
+            removed_from |= self.move_in(&write, place)?;
+            there |= place.bit();
+            let mut table = write.open_table(place.definition()).map_err(of_redb)?;
             for key in removes {
-                table.remove(key.as_slice()).map_err(of_redb)?;
+                if table.remove(key.as_slice()).map_err(of_redb)?.is_some() && place != Place::Shared {
+                    removed_from |= place.bit();
+                }
             }
             for run in puts.chunk_by(|(one, _), (other, _)| is_run(one, other)) {
                 if run.len() < RUN_MIN {
@@ -213,7 +377,16 @@ impl Base for VolumeBase {
                 }
             }
         }
-        write.commit().map_err(of_volume)
+        if removed_from != 0 {
+            let mut shared = write.open_table(Place::Shared.definition()).map_err(of_redb)?;
+            let noted = number(shared.get(REMOVED_FROM.as_slice()).map_err(of_redb)?).map_err(of_volume)?;
+            if noted | removed_from != noted {
+                note(&mut shared, noted | removed_from).map_err(of_redb)?;
+            }
+        }
+        write.commit().map_err(of_volume)?;
+        self.there.fetch_or(there, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -295,7 +468,8 @@ mod tests {
         }
         let bytes = all(&base).iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
         let read = base.volume.begin_read().unwrap();
-        let stats = redb::ReadableTableMetadata::stats(&read.open_table(RECORDS).unwrap()).unwrap();
+        let stats = redb::ReadableTableMetadata::stats(&read.open_table(Place::Shared.definition()).unwrap())
+            .unwrap();
         // One after the other they would fill 57 of a hundred bytes.
         assert!(stats.leaf_pages() * 4096 * 75 < bytes * 100, "{} pages, {bytes} bytes", stats.leaf_pages());
     }

@@ -26,8 +26,8 @@ pub enum CreateError {
     /// There is something already, and nothing is ever overwritten. Choose another path.
     #[error("something exists at this path already")]
     Exists,
-    /// The name under which the container is filled is taken, by something else or by an attempt that is under way.
-    #[error("a file that ends in .restoring is in the way")]
+    /// The name under which the container is filled, where the file system knows no files without one, is taken.
+    #[error("a file that ends in .unfinished is in the way")]
     InTheWay,
     /// The disk has no room for the whole container.
     #[error("the disk is full: the container's whole size is needed at once")]

@@ -17,7 +17,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{error::DerivationError, geometry::SLOT_COUNT, labels, memory::Secret};
+use crate::{error::DerivationError, geometry::SLOT_COUNT, labels, memory::Secret, work};
 
 /// Bytes of salt at the start of the salt block.
 pub(crate) const SALT_LEN: usize = 32;
@@ -66,6 +66,7 @@ impl Root {
         salt: &[u8; SALT_LEN],
         cost: Cost,
     ) -> Result<Self, DerivationError> {
+        work::derived();
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32))
             .map_err(|_| DerivationError::Cost)?;
         let mut blocks: Vec<Block> = Vec::new();

@@ -72,6 +72,7 @@ mod slot;
 mod superblock;
 mod units;
 mod volume;
+mod work;
 mod xchacha;
 
 #[doc(hidden)]

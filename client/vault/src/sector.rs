@@ -18,7 +18,7 @@ use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
 pub(crate) use crate::xchacha::{NONCE_LEN, TAG_LEN};
-use crate::{memory::Secret, xchacha::XChaCha};
+use crate::{memory::Secret, work, xchacha::XChaCha};
 
 /// What sealing adds.
 pub(crate) const SEAL_OVERHEAD: usize = NONCE_LEN + TAG_LEN;
@@ -65,6 +65,7 @@ pub(crate) fn seal_into(
     }
     let Some((nonce, rest)) = out.split_first_chunk_mut::<NONCE_LEN>() else { return false };
     let (body, tag_out) = rest.split_at_mut(plaintext.len());
+    work::sealed(plaintext.len());
     rng.fill_bytes(nonce);
     body.copy_from_slice(plaintext);
     match XChaCha::new(key.expose()).seal(nonce, &place.associated_data(), body) {
@@ -100,6 +101,7 @@ pub(crate) fn open_into(key: &Secret<32>, place: Place, sealed: &[u8], out: &mut
         Some((nonce, body, tag))
     });
     let Some((nonce, body, tag)) = parts else { return false };
+    work::opened(body.len());
     XChaCha::new(key.expose()).open(nonce, &place.associated_data(), body, tag, out)
 }
 
@@ -111,6 +113,7 @@ pub(crate) fn open(key: &Secret<32>, place: Place, sealed: &[u8]) -> Option<Zero
 
 /// Applies the tagless outer keystream to `bytes`, in place: its own inverse.
 pub(crate) fn apply_keystream(key: &Secret<32>, nonce: &[u8; NONCE_LEN], bytes: &mut [u8]) {
+    work::layered(bytes.len());
     XChaCha20::new(key.expose().into(), nonce.into()).apply_keystream(bytes);
 }
 

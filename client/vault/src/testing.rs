@@ -32,6 +32,8 @@ use crate::{
     superblock::{self, Superblock},
 };
 
+pub use crate::work::{Work, take as take_work};
+
 /// Sector size of the model: a write may be torn at multiples of it.
 pub const SECTOR: usize = 512;
 

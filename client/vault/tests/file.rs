@@ -101,19 +101,69 @@ fn creation_that_fails_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault");
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    let backend = FileBackend::create(&path).unwrap();
-    assert!(path.exists());
     let cost = Cost { memory_kib: 0, passes: 1, lanes: 1 };
-    let failed =
-        Container::create(backend, ContainerSize::MIN, &Passphrase::new("x"), cost, &mut rng, &mut |_, _| {});
-    assert!(matches!(failed, Err(CreateError::Derivation(DerivationError::Cost))));
-    assert!(!path.exists());
-    // Another file that took the place meanwhile is not ours to remove.
+    for with_a_name in [false, true] {
+        let backend = || {
+            if with_a_name { FileBackend::create_with_a_name(&path) } else { FileBackend::create(&path) }
+        };
+        let failed = Container::create(
+            backend().unwrap(),
+            ContainerSize::MIN,
+            &Passphrase::new("x"),
+            cost,
+            &mut rng,
+            &mut |_, _| {},
+        );
+        assert!(matches!(failed, Err(CreateError::Derivation(DerivationError::Cost))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        // Another file that took the place meanwhile is not ours to remove.
+        let backend = backend().unwrap();
+        if with_a_name {
+            fs::remove_file(&path).unwrap();
+        }
+        fs::write(&path, b"a letter").unwrap();
+        drop(backend);
+        assert_eq!(fs::read(&path).unwrap(), b"a letter");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// VLT-74: whatever ends the process before the container is complete leaves nothing, where the file system knows files
+/// without a name, as those of Linux do.
+#[test]
+fn vlt_74_a_file_has_no_name_until_its_container_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    let mut rng = ChaCha20Rng::seed_from_u64(14);
+    let empty = || fs::read_dir(folder.path()).unwrap().next().is_none();
+    let (mut told, mut seen) = (0, 0);
     let backend = FileBackend::create(&path).unwrap();
+    let session = Container::create(
+        backend,
+        ContainerSize::MIN,
+        &Passphrase::new("real"),
+        TINY,
+        &mut rng,
+        &mut |done, all| {
+            told += 1;
+            seen += usize::from(done < all && !empty());
+        },
+    )
+    .unwrap();
+    assert!(told > 4);
+    assert_eq!(seen, 0, "a kill would have left it");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    // It is locked: nobody else gets it before this session ends.
+    assert!(matches!(open(&path, &mut rng, Duration::ZERO), Err(UnlockError::Busy { .. })));
+    drop(session);
+    drop(open(&path, &mut rng, Duration::ZERO).unwrap());
     fs::remove_file(&path).unwrap();
-    fs::OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+    // What came to the path meanwhile is not replaced.
+    let backend = FileBackend::create(&path).unwrap();
+    fs::write(&path, b"a letter").unwrap();
+    assert!(backend.finish_creation().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists));
     drop(backend);
-    assert!(path.exists());
+    assert_eq!(fs::read(&path).unwrap(), b"a letter");
 }
 
 #[test]
@@ -180,4 +230,87 @@ fn process_can_be_hardened() {
     harden_process().unwrap();
     // Whether memory can be locked depends on the machine; it must never end the process.
     let _refused_here = lock_memory();
+}
+
+/// VLT-74: a container gets its name when it is complete, and never in the place of another file.
+#[test]
+fn vlt_74_a_container_that_is_filled_without_its_name_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("vault"), folder.path().join("vault.unfinished"));
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    let names = || fs::read_dir(folder.path()).unwrap().count();
+    let fill = |backend: FileBackend, rng: &mut ChaCha20Rng| {
+        Container::create(backend, ContainerSize::MIN, &Passphrase::new("real"), TINY, rng, &mut |_, _| {})
+            .unwrap()
+    };
+    for with_a_name in [false, true] {
+        let files = || if with_a_name { Placement::with_a_name(&path) } else { Placement::of(&path) };
+        // Not complete: nothing is at the path, and nothing stays.
+        let one = files();
+        let session = fill(one.create().unwrap(), &mut rng);
+        assert!(!path.exists());
+        assert_eq!(names(), usize::from(with_a_name));
+        drop(session);
+        one.discard();
+        assert_eq!(names(), 0);
+        // Something came to the path meanwhile.
+        let one = files();
+        let session = fill(one.create().unwrap(), &mut rng);
+        fs::write(&path, b"a letter").unwrap();
+        assert!(matches!(one.put(), Err(CreateError::Exists)));
+        assert!(matches!(files().create(), Err(CreateError::Exists)));
+        drop(session);
+        one.discard();
+        assert_eq!(fs::read(&path).unwrap(), b"a letter");
+        assert_eq!(names(), 1);
+        fs::remove_file(&path).unwrap();
+        // Complete.
+        let one = files();
+        let session = fill(one.create().unwrap(), &mut rng);
+        one.put().unwrap();
+        assert_eq!(names(), 1);
+        assert!(matches!(open(&path, &mut rng, Duration::ZERO), Err(UnlockError::Busy { .. })));
+        drop((session, one));
+        drop(open(&path, &mut rng, Duration::ZERO).unwrap());
+        fs::remove_file(&path).unwrap();
+    }
+    // Where a name is needed, what has it is left alone, whatever it is.
+    for wrong in [b"a letter".as_slice(), &[7; 8192], &[0; 8192], &[]] {
+        fs::write(&other, wrong).unwrap();
+        let one = Placement::with_a_name(&path);
+        assert!(matches!(one.create(), Err(CreateError::InTheWay)));
+        one.discard();
+        assert_eq!(fs::read(&other).unwrap(), wrong);
+        // And where none is needed it is in nobody's way.
+        let one = Placement::of(&path);
+        drop(one.create().unwrap());
+        one.discard();
+        assert_eq!(fs::read(&other).unwrap(), wrong);
+    }
+    fs::remove_file(&other).unwrap();
+    symlink("nowhere", &other).unwrap();
+    assert!(matches!(Placement::with_a_name(&path).create(), Err(CreateError::InTheWay)));
+    fs::remove_file(&other).unwrap();
+    // Another file took the name while this one was filled: it is not removed.
+    let one = Placement::with_a_name(&path);
+    let backend = one.create().unwrap();
+    fs::remove_file(&other).unwrap();
+    fs::write(&other, b"a letter").unwrap();
+    drop(backend);
+    one.discard();
+    assert_eq!(fs::read(&other).unwrap(), b"a letter");
+    fs::remove_file(&other).unwrap();
+
+    // The power failed between the two names: the next unlock removes the other one.
+    drop(create(&path, &mut rng).unwrap());
+    fs::hard_link(&path, &other).unwrap();
+    let session = open(&path, &mut rng, Duration::ZERO).unwrap();
+    assert!(session.clear_leftovers(&Replacement::of(&path), &mut rng).unwrap());
+    assert!(!other.exists() && path.exists());
+    drop(session);
+    // Another file of that name is nothing to an unlock.
+    fs::write(&other, vec![7; 8192]).unwrap();
+    let session = open(&path, &mut rng, Duration::ZERO).unwrap();
+    assert!(!session.clear_leftovers(&Replacement::of(&path), &mut rng).unwrap());
+    assert!(other.exists());
 }

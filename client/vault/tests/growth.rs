@@ -225,8 +225,8 @@ fn vlt_72_next_unlock_removes_what_a_crash_left_and_nothing_else() {
     };
     assert!(!clear(&mut rng));
 
-    // A copy that was begun, only reserved, or complete but not in its place.
-    for left in [&grown[..300_000], &[0; 8192], &[], &grown[..]] {
+    // A copy that was made, begun, or complete but not in its place.
+    for left in [&[][..], &[0; 4096][..], &grown[..4096], &grown[..300_000], &grown[..]] {
         fs::write(&growing, left).unwrap();
         assert!(clear(&mut rng));
         assert_eq!(names(), ["vault"]);
@@ -257,10 +257,20 @@ fn vlt_72_next_unlock_removes_what_a_crash_left_and_nothing_else() {
         fs::remove_file(&witness).unwrap();
     }
     // Files that are somebody else's.
-    fs::write(&outgrown, b"a letter").unwrap();
-    fs::write(&growing, vec![9; 20_000]).unwrap();
-    assert!(!clear(&mut rng));
-    assert_eq!(fs::read(&outgrown).unwrap(), b"a letter");
+    for (one, other) in [
+        (&b"a letter"[..], &[9; 20_000][..]),
+        (&[0; 4097][..], &[0; 8192][..]),
+        (&grown[1..8193], &grown[..4095]),
+    ] {
+        fs::write(&outgrown, one).unwrap();
+        fs::write(&growing, other).unwrap();
+        assert!(!clear(&mut rng));
+        assert_eq!(
+            (fs::read(&outgrown).unwrap(), fs::read(&growing).unwrap()),
+            (one.to_vec(), other.to_vec())
+        );
+        assert!(matches!(files.create(), Err(CreateError::Exists)));
+    }
     assert_eq!(names(), ["vault", "vault.growing", "vault.outgrown"]);
 }
 

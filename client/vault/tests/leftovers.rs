@@ -8,7 +8,7 @@ mod world;
 use std::path::Path;
 
 use lapwing_vault::{
-    testing::{RecordingBackend, SECTOR},
+    testing::{RecordingBackend, SECTOR, power_cut},
     *,
 };
 use rand_chacha::ChaCha20Rng;
@@ -132,4 +132,74 @@ fn vlt_71_damaged_volume_is_not_left_behind() {
     let larger = ContainerSize::new(11 << 20).unwrap();
     let refused = session.copy_into(MemoryBackend::new(), larger, &mut world.rng, &mut |_, _| {});
     assert!(matches!(refused, Err(GrowError::Damaged)), "{refused:?}");
+}
+
+/// VLT-48: what another session made and a bad sector hit is not taken for what a kill left.
+#[test]
+fn vlt_48_volume_that_rots_is_no_remnant_and_what_a_power_cut_left_is_one() {
+    let mut world = World::new(233);
+    let mut session = world.create("real");
+    let family = session.volumes()[0];
+    let private = session.create_volume(family, b"private", &mut world.rng).unwrap();
+    let spec = Spec {
+        volumes: &[family],
+        others: Others::Keep,
+        spare: &[],
+        application: b"",
+        label: b"c",
+        home: private,
+    };
+    session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    drop(session);
+    let before = world.backend.image();
+    // The one whose units are tried for a hidden place is not the private one here, with this seed.
+    let recording = RecordingBackend::with_image(before.clone());
+    let mut session = unlock(recording.clone(), "cover", &mut world.rng).unwrap();
+    recording.take_calls();
+    let unlocked = recording.image();
+    let made = session.create_volume(family, b"made inside", &mut world.rng).unwrap();
+    let calls: Vec<_> = recording.take_calls();
+    put(&session.open_volume(made, &mut world.rng).unwrap(), 1, "words");
+    drop(session);
+    let whole = recording.image();
+    let found = |image: &[u8], rng: &mut ChaCha20Rng| {
+        let session = unlock(MemoryBackend::with_image(image.to_vec()), "real", rng).unwrap();
+        assert!(!session.volumes().contains(&made));
+        session.found_volumes().contains(&made).then_some(session)
+    };
+    let session = found(&whole, &mut world.rng).expect("the owner finds it");
+    assert!(!session.is_remnant(made).unwrap());
+    // Its region is where the making wrote most. Each sector of its first units, and of its tables.
+    let region = (143_360..whole.len())
+        .find(|at| whole[*at] != unlocked[*at] && whole[*at..][..65_536] != unlocked[*at..][..65_536]);
+    let first = region.unwrap() / SECTOR;
+    let (mut rotten, mut gone) = (0, 0);
+    for sector in (first..whole.len() / SECTOR).step_by(8) {
+        let mut image = whole.clone();
+        image[sector * SECTOR + 100] ^= 1;
+        image[(sector + 8).min(whole.len() / SECTOR - 1) * SECTOR + 100] ^= 1;
+        let Some(session) = found(&image, &mut world.rng) else { continue };
+        if let Err(VolumeError::Damaged) = session.open_volume(made, &mut world.rng) {
+            assert!(!session.is_remnant(made).unwrap(), "sector {sector}");
+            rotten += 1;
+        }
+        if rotten > 4 || sector > first + 2000 {
+            break;
+        }
+    }
+    assert!(rotten > 0, "some sector closes it");
+    // Cut at any call of the making, it is not there, opens, or is a remnant.
+    for cut in (0..calls.len()).step_by(7) {
+        let image = power_cut(&unlocked, &calls, cut, &mut world.rng);
+        let Some(session) = found(&image, &mut world.rng) else { continue };
+        match session.open_volume(made, &mut world.rng) {
+            Ok(_) => {}
+            Err(VolumeError::Damaged) => {
+                assert!(session.is_remnant(made).unwrap(), "cut {cut}");
+                gone += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(gone > 0, "some cut leaves a remnant");
 }

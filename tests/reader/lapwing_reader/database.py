@@ -34,6 +34,10 @@ class Database:
                 return self._entries(self._root_of(definition))
         return iter(())
 
+    def tables(self):
+        """Names of all tables."""
+        return [key for key, _definition in self._entries(self.tables_root)]
+
     @staticmethod
     def _root_of(definition):
         kind, _length, present, root = struct.unpack_from("<BQBQ", definition)

@@ -16,7 +16,9 @@ class Compartment:
 
     def __init__(self, volume):
         self.volume = volume
-        self.rows = [(key, cbor2.loads(value)) for key, value in Database(volume).table(b"records")]
+        database = Database(volume)
+        rows = [row for table in database.tables() for row in database.table(table)]
+        self.rows = [(key, cbor2.loads(value)) for key, value in sorted(rows)]
 
     def _of(self, table):
         return [(key[1:], row) for key, row in self.rows if key[0] == table]

@@ -17,6 +17,9 @@ use super::{Call, Trace, Write};
 /// `O_CREAT` of Linux, on the processors on which the tracer runs.
 const CREATE: u64 = 0o100;
 
+/// `__O_TMPFILE` of Linux: a file without a name.
+const NAMELESS: u64 = 0o20_000_000;
+
 /// A file of a folder: all its names, of which there may be several, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -79,6 +82,8 @@ struct Disk {
     inodes: Vec<Inode>,
     /// The file that a program means when it uses a descriptor which it opened by this name.
     opened: HashMap<PathBuf, usize>,
+    /// The last file that was made without a name.
+    nameless: Option<usize>,
     /// As the running system sees them.
     names: Names,
     /// As they are on the disk for certain.
@@ -96,6 +101,7 @@ impl Disk {
         Self {
             inodes: before.iter().map(|file| Inode::new(file.bytes.clone())).collect(),
             opened: HashMap::new(),
+            nameless: None,
             certain: names.clone(),
             names,
             possible: Vec::new(),
@@ -106,6 +112,12 @@ impl Disk {
         let Some(path) = call.file().filter(|_| call.result >= 0) else { return };
         let beside = |path: &Path| path.parent() == Some(folder);
         match call.name.as_str() {
+            // The tracer gives it the path that it will have.
+            "openat" | "open" if beside(path) && call.flags.is_some_and(|flags| flags & NAMELESS != 0) => {
+                self.nameless = Some(self.inodes.len());
+                self.opened.insert(path.clone(), self.inodes.len());
+                self.inodes.push(Inode::new(Vec::new()));
+            }
             "openat" | "open" if beside(path) => {
                 if call.flags.is_some_and(|flags| flags & CREATE != 0) && !self.names.contains_key(path) {
                     self.inodes.push(Inode::new(Vec::new()));
@@ -120,8 +132,10 @@ impl Disk {
             "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
                 let Some(to) = call.second.clone().filter(|to| beside(to)) else { return };
                 let stays = call.name.starts_with("link");
+                let nameless = self.nameless.filter(|_| path.starts_with("/proc"));
                 self.renamed(|names, _| {
-                    let inode = if stays { names.get(path).copied() } else { names.remove(path) };
+                    let named = if stays { names.get(path).copied() } else { names.remove(path) };
+                    let inode = nameless.or(named);
                     if let Some(inode) = inode {
                         names.insert(to, inode);
                     }
@@ -170,7 +184,7 @@ impl Disk {
     }
 
     fn fails(self, rng: &mut impl RngCore) -> Vec<File> {
-        let Self { inodes, opened: _, names: _, certain, possible } = self;
+        let Self { inodes, opened: _, nameless: _, names: _, certain, possible } = self;
         let chosen = usize::try_from(rng.next_u64() % (possible.len() as u64 + 1)).expect("an index");
         let names = chosen.checked_sub(1).map_or(&certain, |at| &possible[at]);
         let left = inodes.iter().enumerate().filter_map(|(number, inode)| {

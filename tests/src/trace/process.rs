@@ -31,6 +31,9 @@ use super::{
     table::{self, Shape},
 };
 
+/// Flags of an opening that makes a file without a name.
+const NAMELESS: u64 = libc::O_TMPFILE.unsigned_abs() as u64;
+
 /// Longest path that a call may name: the system's own limit.
 const PATH_LIMIT: usize = 4096;
 /// Most buffers of one call: the system's own limit.
@@ -265,9 +268,13 @@ impl<'a> Tracer<'a> {
             Shape::Open { path } => {
                 call.target = self.path(arguments[path]);
                 call.flags = Some(arguments[path + 1]);
+                let nameless = arguments[path + 1] & NAMELESS == NAMELESS;
+                if nameless {
+                    call.target = self.comes_to(&call.target);
+                }
                 let writing = libc::O_CREAT | libc::O_TRUNC;
-                call.changes =
-                    arguments[path + 1] & u64::from(writing.unsigned_abs()) != 0 && is_kept(&call.target);
+                let writes = nameless || arguments[path + 1] & u64::from(writing.unsigned_abs()) != 0;
+                call.changes = writes && is_kept(&call.target);
             }
             Shape::Path { path, second } => {
                 call.target = self.path(arguments[path]);
@@ -386,6 +393,14 @@ impl<'a> Tracer<'a> {
 
     fn is_watched(&self, target: &Target) -> bool {
         matches!(target, Target::File(path) if self.plan.watch.contains(path))
+    }
+
+    /// A file that is made without a name in this folder: the one that is watched and is not there yet, if there is one.
+    fn comes_to(&self, folder: &Target) -> Target {
+        let Target::File(folder) = folder else { return folder.clone() };
+        let watched = self.plan.watch.iter();
+        let mut coming = watched.filter(|path| path.parent() == Some(folder) && !path.exists());
+        Target::File(coming.next().unwrap_or(folder).clone())
     }
 
     fn path(&self, address: u64) -> Target {

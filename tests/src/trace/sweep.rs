@@ -146,7 +146,7 @@ impl Sweep<'_> {
     /// The undisturbed command, of which everything is kept that it writes to the vault and to what may become one.
     fn watched(&self) -> Plan {
         let mut plan = self.subject.plan(self.words, self.more);
-        for ending in ["growing", "restoring"] {
+        for ending in ["growing", "unfinished"] {
             let mut name = OsString::from(&self.subject.vault);
             name.push(".");
             name.push(ending);

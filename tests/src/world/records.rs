@@ -6,7 +6,7 @@ use lapwing::{
     engine::Command,
     store::{
         Base, BodyKeyName, BodyKeyRow, ChatId, ChatRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow,
-        ErasingRow, MessageRow, MessageState, Row, Unit, Writer,
+        ErasingRow, MessageRow, MessageState, Row, SpareKeyRow, Unit, Writer,
     },
 };
 
@@ -59,6 +59,12 @@ pub fn assert_in_order(person: &Person, what: &str) {
         }
         for (chat, row) in rows::<DraftRow>(unit) {
             *under.entry((chat, row.key)).or_default() += 1;
+        }
+        if let [((), spare)] = &rows::<SpareKeyRow>(unit)[..] {
+            let of_spare: Vec<_> = under.keys().filter(|(_, key)| *key == spare.name).copied().collect();
+            let sealed: u64 = of_spare.iter().filter_map(|place| under.remove(place)).sum();
+            assert_eq!(sealed, spare.bodies, "{what}: bodies under the key of all chats");
+            assert!(base.body_key(&spare.name).expect("records").is_some(), "{what}: the key of all chats");
         }
         let keys = rows::<BodyKeyRow>(unit);
         assert_eq!(keys.len(), under.len(), "{what}: keys and what they seal");

@@ -235,7 +235,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
         if wanted.is_some_and(|wanted| wanted != number) {
             continue;
         }
-        for view in client.read(number, view::chats)? {
+        for view in client.read(number, |unit| view::chats_at(unit, now))? {
             chats.push(Chat {
                 state: state_word(&view),
                 name: view.name,

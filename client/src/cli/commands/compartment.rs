@@ -11,6 +11,7 @@ use crate::{
         table::Table,
     },
     client::Client,
+    clock,
     engine::view,
     error::Error,
 };
@@ -83,7 +84,8 @@ async fn delete(shell: &mut Shell, mut client: Client, name: &str, yes: bool) ->
     shell.settle(&mut client).await;
     client.require_deletable(number)?;
     let name = client.compartments()[number].name.clone();
-    let chats = client.read(number, view::chats)?;
+    let now = clock::now();
+    let chats = client.read(number, |unit| view::chats_at(unit, now))?;
     let unsent: usize = chats.iter().map(|chat| chat.waiting).sum();
     let unread: usize = chats.iter().map(|chat| chat.unread).sum();
     shell.output.talk(format_args!(

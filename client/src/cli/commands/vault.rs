@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     cli::{args::InitArgs, exit::Exit, output::Record, progress::Progress, shell::Shell, size, table::Table},
     client::Client,
+    clock,
     engine::{copies, renewal, view},
     error::Error,
 };
@@ -126,9 +127,10 @@ impl Record for Status {
 pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     shell.settle(&mut client).await;
+    let now = clock::now();
     let mut compartments = Vec::new();
     for (number, compartment) in client.compartments().iter().enumerate() {
-        let chats = client.read(number, view::chats)?;
+        let chats = client.read(number, |unit| view::chats_at(unit, now))?;
         let relays = client.read(number, view::relays)?;
         let alerts = client.read(number, view::alerts)?;
         let waiting = client.read(number, view::waiting)?.len();

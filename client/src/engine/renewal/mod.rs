@@ -15,7 +15,7 @@
 //! RNW-04 only the identity that is pinned may use it, and only a `renewal` begins; RNW-05 the session before is only
 //! read, for thirty days; RNW-06 a handshake with a used ticket is refused in a way that only the ticket's other end
 //! can make or read; RNW-07 while no answer has come the first message is sent again once a day; RNW-08 what waited is
-//! encrypted anew, and what comes twice is shown once.
+//! encrypted anew, and what comes twice is shown once, also if it was erased in between.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -54,6 +54,7 @@ pub(super) use view::{is_waiting, names_successor, waiting};
 use super::{
     Cx, Fault, conversation, files,
     outgoing::{self, DIRECT, local_identity, seed},
+    retention,
 };
 use crate::store::{
     ChatId, ContactRow, MailboxRow, MessageRow, MessageState, OpKind, OpRow, Order, Purpose, RenewalDueRow,
@@ -212,7 +213,7 @@ pub(super) fn open_former(
     }
 }
 
-/// RNW-08: whether this message of the peer is here already: he may not have known that it had left.
+/// RNW-08: whether this message of the peer is here already, or was until it was erased: he may not have known that it had left.
 pub(super) fn is_repeated(cx: &Cx<'_, '_, '_>, chat: ChatId, id: MessageId) -> Result<bool, Fault> {
     let recent = |renewed: Timestamp| cx.now.since(renewed) < FORMER;
     let Some(row) = cx.unit.get::<RenewalRow>(&chat)? else { return Ok(false) };
@@ -220,7 +221,8 @@ pub(super) fn is_repeated(cx: &Cx<'_, '_, '_>, chat: ChatId, id: MessageId) -> R
         return Ok(false);
     }
     let last = cx.unit.range::<MessageRow>(chat.as_bytes(), None, RECENT, true)?;
-    Ok(last.iter().any(|(_, message)| message.id == id && message.writer == Writer::Peer))
+    Ok(last.iter().any(|(_, message)| message.id == id && message.writer == Writer::Peer)
+        || retention::was_erased(cx, chat, &id)?)
 }
 
 /// RNW-08: what a person wrote and no relay has is encrypted anew for the session as it is now.

@@ -26,6 +26,18 @@ row!(
     |b| chat_and(b, number)
 );
 
+/// The key for bodies of all chats: used where the table of keys has no room for another day. Made while there is room,
+/// and destroyed like every other with the last body under it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpareKeyRow {
+    /// Its name in the table of keys; never used again after its end.
+    #[serde(with = "serde_bytes")]
+    pub name: BodyKeyName,
+    /// Bodies under it.
+    pub bodies: u64,
+}
+row!(0x28, SpareKeyRow, (), |()| vec![], |b| b.is_empty().then_some(()));
+
 /// A key that nothing needs any more. The commit that holds this row decides its end; the row goes when it is destroyed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DoomedKeyRow {}

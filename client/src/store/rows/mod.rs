@@ -35,7 +35,9 @@ pub use chats::{
     TakenTicketRow, Writer,
 };
 pub(crate) use chats::{ContactStanding, SealedText};
-pub use erasure::{BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, TimerRow};
+pub use erasure::{
+    BodyKeyRow, ClockRow, DeadlineRow, DoomedKeyRow, DraftRow, DueRow, ErasingRow, SpareKeyRow, TimerRow,
+};
 pub use files::{FileRow, UploadRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use moves::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow};

@@ -1,8 +1,10 @@
 //! A container in a file.
 //!
-//! Invariants: a file is created by this process alone (`O_EXCL`) with mode 0600 and removed again unless its
-//! creation finished; symbolic links are never followed; locks lie on the file itself, belong to the open
-//! file description and vanish with the process, so no second file ever stands beside the container.
+//! Invariants: a file is created by this process alone with mode 0600; where the file system can, it has no name until
+//! it is complete, so whatever ends the process before leaves nothing; elsewhere it is created with its name (`O_EXCL`)
+//! and removed again unless its creation finished. No other file is ever replaced or removed. Symbolic links are never
+//! followed; locks lie on the file itself, belong to the open file description and vanish with the process, so no
+//! second file ever stands beside the container.
 //!
 //! Known gaps: the locks are advisory, and a network file system may not honour them.
 
@@ -29,19 +31,41 @@ const REQUEST_LOCK: i64 = 1;
 /// A file, open for reading and writing.
 pub struct FileBackend {
     file: File,
-    /// Where the file was opened.
+    /// Where the file was opened, or will be.
     path: PathBuf,
+    /// There is an entry in the folder.
+    named: AtomicBool,
+    /// To be removed on drop, if it has a name.
     unfinished: AtomicBool,
+    /// Somebody else gives it its name.
+    named_by_others: bool,
 }
 
 impl FileBackend {
-    /// Creates an empty file of mode 0600. It is removed on drop, until the container in it is complete.
+    /// Creates an empty file of mode 0600, which is at `path` once the container in it is complete. If it is dropped
+    /// before, nothing of it stays. Where the file system knows no files without a name, it is at `path` from the start.
     ///
     /// # Errors
     ///
     /// [`CreateError::Exists`] when there is anything at `path`, a dangling link included; else the
     /// system's error.
     pub fn create(path: &Path) -> Result<Self, CreateError> {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(CreateError::Exists);
+        }
+        match Self::nameless(path)? {
+            Some(file) => Ok(file),
+            None => Self::create_with_a_name(path),
+        }
+    }
+
+    /// As [`create`](Self::create) does where the file system knows no files without a name.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(hidden)]
+    pub fn create_with_a_name(path: &Path) -> Result<Self, CreateError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -49,7 +73,63 @@ impl FileBackend {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
-        Ok(Self { file, path: path.to_owned(), unfinished: AtomicBool::new(true) })
+        Ok(Self::made(file, path, true))
+    }
+
+    /// An empty file without a name in the folder of `path`. `None` where there is no such thing.
+    pub(super) fn nameless(path: &Path) -> io::Result<Option<Self>> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let made = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
+                .open(folder_of(path));
+            let file = match made {
+                Ok(file) => file,
+                // The file system, or the system, does not know it.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS)
+                    ) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            // Without this it could not be given a name.
+            let ours = file.metadata()?;
+            let can_be_named = std::fs::metadata(way_to(&file)).is_ok_and(|found| found.ino() == ours.ino());
+            Ok(can_be_named.then(|| Self::made(file, path, false)))
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = path;
+            Ok(None)
+        }
+    }
+
+    fn made(file: File, path: &Path, named: bool) -> Self {
+        Self {
+            file,
+            path: path.to_owned(),
+            named: AtomicBool::new(named),
+            unfinished: AtomicBool::new(true),
+            named_by_others: false,
+        }
+    }
+
+    /// The caller gives the file its name, once it is complete.
+    pub(super) fn named_by_others(mut self) -> Self {
+        self.named_by_others = true;
+        self
+    }
+
+    /// The same open file.
+    pub(super) fn second_handle(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     /// Opens an existing file.
@@ -71,16 +151,18 @@ impl FileBackend {
         if !file.metadata()?.is_file() {
             return Err(OpenError::NotAFile);
         }
-        Ok(Self { file, path: path.to_owned(), unfinished: AtomicBool::new(false) })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            named: AtomicBool::new(true),
+            unfinished: AtomicBool::new(false),
+            named_by_others: false,
+        })
     }
 
+    /// A file without a name is nobody else's.
     fn is_at_its_path(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(!self.named.load(Ordering::Acquire) || is_at(&self.file, &self.path)?)
     }
 
     /// Takes or gives back the lock on one byte. `false` when somebody else has it.
@@ -162,6 +244,14 @@ impl Backend for FileBackend {
 
     fn finish_creation(&self) -> io::Result<()> {
         self.file.sync_all()?;
+        if self.named_by_others {
+            return Ok(());
+        }
+        if !self.named.load(Ordering::Acquire) {
+            // Never in the place of another file.
+            link_at(&self.file, &self.path)?;
+            self.named.store(true, Ordering::Release);
+        }
         sync_folder_of(&self.path)?;
         self.unfinished.store(false, Ordering::Release);
         Ok(())
@@ -211,15 +301,9 @@ impl Backend for FileBackend {
 
 impl Drop for FileBackend {
     fn drop(&mut self) {
-        if !self.unfinished.load(Ordering::Acquire) {
-            return;
-        }
+        let leaves = self.unfinished.load(Ordering::Acquire) && self.named.load(Ordering::Acquire);
         // Only the file that was created here is removed, not one that took its place meanwhile.
-        let ours = self.file.metadata().map(|meta| (meta.dev(), meta.ino()));
-        let there = std::fs::symlink_metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
-        if let (Ok(ours), Ok(there)) = (ours, there)
-            && ours == there
-        {
+        if leaves && is_at(&self.file, &self.path).unwrap_or(false) {
             let _already_gone = std::fs::remove_file(&self.path);
         }
     }
@@ -238,7 +322,40 @@ impl fmt::Debug for FileBackend {
 ///
 /// The system's error.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    // "" is the parent of a bare file name.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// "" is the parent of a bare file name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Whether this file is the one that the path leads to, without following a link that is there.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a file without a name its first one. Refused if there is anything at the path.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn link_at(file: &File, path: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    nix::unistd::linkat(AT_FDCWD, &way_to(file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+        .map_err(io::Error::from)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn link_at(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// How the system names an open file.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn way_to(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -1,80 +1,114 @@
 //! A container that gets its name when it is complete.
 //!
-//! ```text
-//! vault.restoring    the container that is being filled
-//! ```
+//! Invariants: nothing is at the path before all of the container is on the disk, and what is at the path is never
+//! replaced. Where the file system knows files without a name, a container that was not completed leaves nothing; where
+//! it does not, a kill leaves a file that ends in `.unfinished`, which a person has to remove: no file is removed that
+//! this process did not make.
 //!
-//! Invariants: whatever is at the path itself is never touched; nothing is at the path before all of the container is on
-//! the disk. What a kill left under the other name is removed by the next attempt, if it can be one: a regular file of
-//! whole pages that nobody has locked. It is removed and never written to: it may be a second name of a finished one.
-//!
-//! Known gaps: where the file system has no second names for a file, a crash in the change of names can leave an empty
-//! file at the path.
+//! Known gaps: where the file system has neither files without a name nor second names for a file, a crash in the change
+//! of names can leave an empty file at the path.
 
 use std::{
     ffi::OsString,
     fmt,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::OnceLock,
 };
 
-use super::{Backend, FileBackend, sync_folder_of};
-use crate::error::{CreateError, OpenError};
-
-/// Lengths of what a kill leaves are multiples of this.
-const PAGE: u64 = 4096;
+use super::{
+    FileBackend,
+    file::{is_at, link_at},
+    sync_folder_of,
+};
+use crate::error::CreateError;
 
 /// The files that take part when a container is made that must not be seen half filled.
 pub struct Placement {
     path: PathBuf,
     partial: PathBuf,
+    with_name: bool,
+    made: OnceLock<Made>,
+}
+
+/// A second handle of the file that is being filled.
+enum Made {
+    Nameless(File),
+    Partial(File),
 }
 
 impl Placement {
     /// Of a container that will be at `path`.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), partial: Self::other_name(path) }
+        let partial = Self::other_name(path);
+        Self { path: path.to_owned(), partial, with_name: false, made: OnceLock::new() }
     }
 
-    /// Creates the file under its other name, after removing what a killed attempt left there.
+    /// As it is done where the file system knows no files without a name.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_a_name(path: &Path) -> Self {
+        Self { with_name: true, ..Self::of(path) }
+    }
+
+    /// Creates the file. It has no name, or where that is not possible its other name.
     ///
     /// # Errors
     ///
-    /// [`CreateError::Exists`] if there is anything at the path, [`CreateError::InTheWay`] if the other name is taken by
-    /// something else or by an attempt that is under way, else the system's error.
+    /// [`CreateError::Exists`] if there is anything at the path, [`CreateError::InTheWay`] if the other name is needed
+    /// and taken, else the system's error.
     pub fn create(&self) -> Result<FileBackend, CreateError> {
         if self.path.symlink_metadata().is_ok() {
             return Err(CreateError::Exists);
         }
-        self.clear()?;
-        FileBackend::create(&self.partial).map_err(|error| match error {
-            CreateError::Exists => CreateError::InTheWay,
-            other => other,
-        })
+        let nameless = if self.with_name { None } else { FileBackend::nameless(&self.path)? };
+        let (backend, made) = if let Some(backend) = nameless {
+            let backend = backend.named_by_others();
+            let made = Made::Nameless(backend.second_handle()?);
+            (backend, made)
+        } else {
+            let backend = FileBackend::create_with_a_name(&self.partial).map_err(|error| match error {
+                CreateError::Exists => CreateError::InTheWay,
+                other => other,
+            })?;
+            let made = Made::Partial(backend.second_handle()?);
+            (backend, made)
+        };
+        // A second call finds the path or the other name taken, or fills a file that is never put.
+        let _ = self.made.set(made);
+        Ok(backend)
     }
 
-    /// Gives the container its name, durably. Only while it is locked.
+    /// Gives the complete container its name, durably. Only while it is locked.
     ///
     /// # Errors
     ///
     /// [`CreateError::Exists`] if something came to the path meanwhile, else the system's error. Then nothing is at the
     /// path that was not there, unless making its new name durable failed where a file has no second names.
     pub fn put(&self) -> Result<(), CreateError> {
-        match fs::hard_link(&self.partial, &self.path) {
-            Ok(()) => {
+        let linked = match self.made.get() {
+            Some(Made::Nameless(file)) => link_at(file, &self.path),
+            Some(Made::Partial(_)) => fs::hard_link(&self.partial, &self.path),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        match (linked, self.made.get()) {
+            (Ok(()), made) => {
                 sync_folder_of(&self.path).inspect_err(|_| {
                     let _ = fs::remove_file(&self.path);
                 })?;
-                // The container has its name; the other one is removed by the next unlock, if not here.
-                let _ = fs::remove_file(&self.partial);
+                if let Some(Made::Partial(_)) = made {
+                    // The container has its name; the other one is removed by the next unlock, if not here.
+                    let _ = fs::remove_file(&self.partial);
+                }
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error.into()),
-            Err(_) => Ok(self.put_without_second_name()?),
+            (Err(error), Some(Made::Partial(_))) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Ok(self.put_without_second_name()?)
+            }
+            (Err(error), _) => Err(error.into()),
         }
     }
 
@@ -87,31 +121,20 @@ impl Placement {
         sync_folder_of(&self.path)
     }
 
-    /// Removes the container that did not become complete, after it was closed: one that is locked stays.
+    /// Removes the container that did not become complete, and nothing that this placement did not make.
     pub fn discard(&self) {
-        // What fails here is removed by the next attempt.
-        let _ = self.clear();
-    }
-
-    fn clear(&self) -> Result<(), CreateError> {
-        match FileBackend::open(&self.partial) {
-            Ok(left) => {
-                // Whoever fills the file holds its lock; with the lock it is certain to be the one of this name.
-                if left.len()? % PAGE != 0 || !left.lock(Duration::ZERO)? {
-                    return Err(CreateError::InTheWay);
-                }
-                Ok(fs::remove_file(&self.partial)?)
-            }
-            Err(OpenError::NotFound) => Ok(()),
-            Err(OpenError::Io(error)) => Err(error.into()),
-            Err(_) => Err(CreateError::InTheWay),
+        if let Some(Made::Partial(file)) = self.made.get()
+            && is_at(file, &self.partial).unwrap_or(false)
+        {
+            // What fails here is told by the next attempt, which finds it in the way.
+            let _ = fs::remove_file(&self.partial);
         }
     }
 
-    /// The name under which the container at `path` was filled.
+    /// The name under which the container at `path` is filled where it must have one.
     pub(super) fn other_name(path: &Path) -> PathBuf {
         let mut name = OsString::from(path);
-        name.push(".restoring");
+        name.push(".unfinished");
         name.into()
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Invariants: the file at the vault's own path counts, always; the other two are never opened (VLT-72). What is left of
 //! them after a crash is known by its first block, which is the vault's own, and erased by the next command that unlocks
-//! the vault. Besides that only an empty file of such a name is removed.
+//! the vault. Besides that only a file of such a name is removed that holds nothing: at most one block, of zeros.
+//! Whatever else has such a name is somebody else's, and is never touched.
 //!
 //! Known gaps: where the file system has no second names for a file, a crash between the change of places and the erasing
 //! leaves the old container's bytes on the disk without a name.
@@ -47,7 +48,7 @@ impl Replacement {
         Self { path: path.to_owned(), new: beside(".growing"), old: beside(".outgrown") }
     }
 
-    /// Creates the file of the copy. It is removed again when it is dropped before it is complete.
+    /// Creates the file of the copy. Nothing of it stays when it is dropped before it is complete.
     ///
     /// # Errors
     ///
@@ -58,7 +59,8 @@ impl Replacement {
         if fs::symlink_metadata(&self.old).is_ok() {
             return Err(CreateError::Exists);
         }
-        FileBackend::create(&self.new)
+        // With its name from the start: who looks sees that something is under way, and a kill leaves what is known.
+        FileBackend::create_with_a_name(&self.new)
     }
 
     /// Whether the copy lies beside the container still: it has not taken its place.
@@ -145,14 +147,14 @@ impl Replacement {
             }
             let Ok(backend) = FileBackend::open(path) else { continue };
             match first_block(&backend)? {
-                First::Empty => all.push(Leftover { path: path.clone(), backend: None }),
+                First::Nothing => all.push(Leftover { path: path.clone(), backend: None }),
                 First::Is(block) if *block == *salt_block => {
                     all.push(Leftover { path: path.clone(), backend: Some(backend) });
                 }
                 First::Is(_) => {}
             }
         }
-        // Of a restored container that got its name when the power failed.
+        // Of a container that got its name when the power failed, where it had another before.
         let other = Placement::other_name(&self.path);
         if let (Ok(found), Ok(vault)) = (fs::symlink_metadata(&other), fs::symlink_metadata(&self.path))
             && (found.dev(), found.ino()) == (vault.dev(), vault.ino())
@@ -181,20 +183,16 @@ struct Leftover {
 
 /// How a file begins.
 enum First {
-    /// With nothing, or with zeros: nothing was written to it.
-    Empty,
+    /// With zeros, or not at all, and there is no more: it was made and not written to.
+    Nothing,
     Is(Box<[u8; SALT_BLOCK_LEN]>),
 }
 
 fn first_block(backend: &FileBackend) -> io::Result<First> {
-    if backend.len()? == 0 {
-        return Ok(First::Empty);
-    }
     let mut block = Box::new([0; SALT_BLOCK_LEN]);
-    match backend.read_at(0, block.as_mut_slice()) {
-        // Shorter than the first write of any container: somebody else's.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => block.fill(1),
-        read => read?,
-    }
-    Ok(if block.iter().all(|byte| *byte == 0) { First::Empty } else { First::Is(block) })
+    let len = backend.len()?;
+    let within = usize::try_from(len).unwrap_or(SALT_BLOCK_LEN).min(SALT_BLOCK_LEN);
+    backend.read_at(0, &mut block[..within])?;
+    let nothing = len <= SALT_BLOCK_LEN as u64 && block.iter().all(|byte| *byte == 0);
+    Ok(if nothing { First::Nothing } else { First::Is(block) })
 }

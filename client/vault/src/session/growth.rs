@@ -74,10 +74,10 @@ impl Session {
             progress(done.min(total), total);
         };
         let mut fill = FillRng::seeded(rng);
-        copy.backend.reserve(size.bytes())?;
-        // First: it tells a later command what the file is, if this one does not come to its end.
+        // First: it tells a later command what the file is, if it has a name and this one does not come to its end.
         copy.backend.write_at(0, copy.salt_block.as_slice())?;
         copy.backend.sync()?;
+        copy.backend.reserve(size.bytes())?;
         let salt = SALT_BLOCK_LEN as u64;
         let mut filled = 0;
         copy.fill(salt, size.bytes() - salt, &mut fill, &mut |now| {

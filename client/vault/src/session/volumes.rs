@@ -9,18 +9,22 @@ use super::{HeaderChange, Session, passphrases::Replaced, records::NewRecord};
 use crate::{
     allocation::{LABEL_MAX, VolumeRecord},
     error::{ChangeError, VolumeError},
-    geometry::{ALLOCATION_LEN, REGION_COUNT, RegionIndex},
+    geometry::{ALLOCATION_LEN, PAGE_LEN, REGION_COUNT, RegionIndex},
     memory::Secret,
     payload::{Grant, Payload, VolumeId, VolumeKey},
     sector::{FillRng, random_below},
+    superblock::SuperblockPair,
     volume::Volume,
 };
+
+/// Where the two slots of the database's header lie in page 0; the second byte of each tells whether there are tables.
+const DATABASE_SLOTS: [usize; 2] = [64, 192];
 
 impl Session {
     /// Volumes that this session can open although its payload does not list them: those created by other
     /// sessions from a volume that both have, and what a power cut in [`create_volume`](Self::create_volume)
-    /// or [`delete_volume`](Self::delete_volume) left. One of these that is damaged is not needed any more: it is to
-    /// be deleted (again).
+    /// or [`delete_volume`](Self::delete_volume) left. One of these that is a remnant
+    /// ([`is_remnant`](Self::is_remnant)) is not needed any more: it is to be deleted (again).
     pub fn found_volumes(&self) -> Vec<VolumeId> {
         self.regions
             .iter()
@@ -73,6 +77,20 @@ impl Session {
         let mark = self.disk.mark_open(grant.region).ok_or(VolumeError::InUse)?;
         let backend = Arc::clone(&self.disk.backend);
         Volume::open(backend, self.disk.geometry, grant.duplicate(), FillRng::seeded(rng), Box::new(mark))
+    }
+
+    /// VLT-48: whether nothing can ever be read from a volume: no superblock opens, or nothing was ever committed to its
+    /// database. So it is with what a kill left of creating or deleting one, and not where a unit rots.
+    ///
+    /// # Errors
+    ///
+    /// [`VolumeError::Unknown`], or the system's error.
+    pub fn is_remnant(&self, volume: VolumeId) -> Result<bool, VolumeError> {
+        let grant = self.grant(volume).map_err(|_| VolumeError::Unknown)?;
+        let (backend, geometry) = (&*self.disk.backend, &self.disk.geometry);
+        let capacity = (geometry.unit_count() + 1) * PAGE_LEN as u64;
+        let pair = SuperblockPair::open(backend, geometry, grant, capacity)?;
+        Ok(pair.is_none_or(|pair| DATABASE_SLOTS.iter().all(|at| pair.current.page[at + 1] == 0)))
     }
 
     /// Creates an empty volume, last in this session's payload. Its key is recorded in the units of `home`:

@@ -71,6 +71,7 @@ fn every_rule_number_is_defined_and_cited() {
         "docs/protocol-renewal.md",
         "docs/protocol-anchor.md",
         "docs/protocol-wire.md",
+        "docs/records-format.md",
         "docs/vault-format.md",
     ]
     .map(|path| tree.file(path).unwrap_or_else(|| panic!("{path} is missing")));

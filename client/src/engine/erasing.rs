@@ -393,7 +393,7 @@ mod tests {
     }
 
     fn chat(number: u8) -> ChatId {
-        ChatId::from_bytes([number; 16])
+        ChatId::from_bytes([100 + number; 16])
     }
 
     fn id(number: u8) -> MessageId {

@@ -9,8 +9,8 @@ use lapwing::{
     engine::{self, Command, Effect, Event},
     store::{
         AlertRow, AuthorRow, Base, BodyKeyRow, ChatId, ChatKind, ChatRow, ClockRow, ContactRow, ContactState,
-        DeadlineRow, DueRow, InvitationRow, MailboxRow, MessageRow, MessageState, NameRow, PeerRow, RelayRow,
-        RenewalDueRow, Row, SeenRow, TakenTicketRow, TrustRow, Unit, VolumeBase, Writer,
+        DeadlineRow, DueRow, HeirRow, InvitationRow, MailboxRow, MessageRow, MessageState, NameRow, PeerRow,
+        RelayRow, RenewalDueRow, Row, SeenRow, TakenTicketRow, TrustRow, Unit, VolumeBase, Writer,
     },
 };
 use lapwing_protocol::content::MessageId;
@@ -301,7 +301,7 @@ fn rec_04_an_older_vault_is_read_and_its_names_leave_the_table_for_all() {
 /// REC-01: what outlives its records is of kinds whose keys are numbers, and ids that were drawn here.
 #[test]
 fn rec_01_only_keys_that_name_and_date_nothing_outlive_their_records() {
-    const NAMING: [u8; 13] = [
+    const NAMING: [u8; 14] = [
         RelayRow::TABLE,
         MailboxRow::TABLE,
         TrustRow::TABLE,
@@ -312,6 +312,7 @@ fn rec_01_only_keys_that_name_and_date_nothing_outlive_their_records() {
         SeenRow::TABLE,
         NameRow::TABLE,
         TakenTicketRow::TABLE,
+        HeirRow::TABLE,
         BodyKeyRow::TABLE,
         DueRow::TABLE,
         RenewalDueRow::TABLE,

@@ -12,8 +12,8 @@
 
 use super::{
     rows::{
-        AlertRow, AuthorRow, BodyKeyRow, DueRow, InvitationRow, MailboxRow, NameRow, PeerRow, RelayRow,
-        RenewalDueRow, SeenRow, TakenTicketRow, TrustRow,
+        AlertRow, AuthorRow, BodyKeyRow, DueRow, HeirRow, InvitationRow, MailboxRow, NameRow, PeerRow,
+        RelayRow, RenewalDueRow, SeenRow, TakenTicketRow, TrustRow,
     },
     unit::Row,
 };
@@ -28,7 +28,7 @@ pub(super) enum Place {
 }
 
 /// REC-01, in order of their numbers.
-const OWN: [(u8, &str); 13] = [
+const OWN: [(u8, &str); 14] = [
     (RelayRow::TABLE, "records-02"),
     (MailboxRow::TABLE, "records-05"),
     (TrustRow::TABLE, "records-08"),
@@ -39,6 +39,7 @@ const OWN: [(u8, &str); 13] = [
     (SeenRow::TABLE, "records-12"),
     (NameRow::TABLE, "records-13"),
     (TakenTicketRow::TABLE, "records-15"),
+    (HeirRow::TABLE, "records-17"),
     (BodyKeyRow::TABLE, "records-20"),
     (DueRow::TABLE, "records-24"),
     (RenewalDueRow::TABLE, "records-31"),

@@ -10,16 +10,19 @@
 //! before a commit that comes after it (VLT-60); destroying a key is finished only when both copies of its unit are
 //! rewritten and synced (VLT-61); the disk says that the region is not scrubbed before a unit is written, and a change
 //! that a crash interrupted is completed at the next opening, before the disk says anything else (VLT-62); a unit is
-//! read when it is needed, and each name has one to be looked for first (VLT-63).
+//! read when it is needed, and each name has one to be looked for first (VLT-63); a unit of which neither copy opens
+//! keeps nobody from making keys, and is overwritten by the next destruction (VLT-64); a unit whose writing failed is read
+//! again, and both of its copies are written again (VLT-65).
 //!
 //! Known gaps: an image from before the destruction, together with the volume key, still has the key.
 
+mod state;
 #[cfg(test)]
 mod tests;
 mod unit;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -40,8 +43,9 @@ use crate::{
     units::Units,
 };
 
+use state::{Slot, State};
 pub(crate) use unit::UnitContent;
-use unit::{ENTRIES, Opened, PLAIN_LEN, Unit};
+use unit::{ENTRIES, PLAIN_LEN, Unit};
 
 /// The name of a key, chosen by the caller: a hash of chat and day, say. Any sixteen bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,28 +61,6 @@ pub struct KeyTable {
     region: RegionIndex,
     key: Secret<32>,
     state: Mutex<State>,
-}
-
-struct State {
-    units: Vec<Slot>,
-    /// Which unit has the key of a name, of all units that were read.
-    places: HashMap<KeyName, usize>,
-    /// Keys that no unit has yet.
-    prepared: BTreeMap<KeyName, Secret<32>>,
-    /// Units whose older copy must be written again: it may have a key that is destroyed.
-    unfinished: BTreeSet<usize>,
-    /// What says on the disk that the region is not scrubbed; nothing while the volume is being opened, and where a
-    /// table is on its own.
-    units_of_volume: Option<Weak<Units>>,
-    rng: FillRng,
-}
-
-/// What is known of a unit.
-enum Slot {
-    Unread,
-    /// Neither copy opens.
-    Damaged,
-    Known(Unit),
 }
 
 /// The table, which nobody else changes meanwhile.
@@ -121,7 +103,7 @@ impl KeyTable {
         Self::create_with(&[], backend, geometry, grant, rng)
     }
 
-    /// Writes a table of the same keys to another container; the caller syncs.
+    /// Writes a table of the same keys to another container, but for those in units that do not open; the caller syncs.
     pub(crate) fn copy_to(
         &self,
         backend: &dyn Backend,
@@ -130,7 +112,7 @@ impl KeyTable {
         rng: &mut dyn CryptoRng,
     ) -> Result<(), VolumeError> {
         let mut state = self.state();
-        self.read_everything(&mut state)?;
+        self.read_all(&mut state)?;
         let mut contents: Vec<UnitContent> = Vec::new();
         contents.resize_with(geometry.table_units(), UnitContent::default);
         // Where a name is looked for first depends on how many units there are.
@@ -143,17 +125,17 @@ impl KeyTable {
         Ok(Self::create_with(&contents, backend, geometry, grant, rng)?)
     }
 
-    /// Whether both hold the same keys.
+    /// Whether the other is whole and holds the same keys: all that open here.
     pub(crate) fn is_same(&self, other: &Self) -> Result<bool, VolumeError> {
         let all = |table: &Self| -> Result<Vec<Zeroizing<Vec<u8>>>, VolumeError> {
             let mut state = table.state();
-            table.read_everything(&mut state)?;
+            table.read_all(&mut state)?;
             let entries = state.known().flat_map(|unit| unit.content.entries());
             let mut entries: Vec<_> = entries.map(|entry| Zeroizing::new(entry.to_vec())).collect();
             entries.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
             Ok(entries)
         };
-        Ok(all(self)? == all(other)?)
+        Ok(all(self)? == all(other)? && other.damaged_units()? == 0)
     }
 
     /// Units with these contents, and empty ones after them.
@@ -181,16 +163,7 @@ impl KeyTable {
     /// The table of a volume; nothing is read yet.
     pub(crate) fn new(backend: Arc<dyn Backend>, geometry: Geometry, grant: &Grant, rng: FillRng) -> Self {
         let key = subkey(&grant.key.0, labels::KEY_TABLE);
-        let mut units = Vec::new();
-        units.resize_with(geometry.table_units(), || Slot::Unread);
-        let state = Mutex::new(State {
-            units,
-            places: HashMap::new(),
-            prepared: BTreeMap::new(),
-            unfinished: BTreeSet::new(),
-            units_of_volume: None,
-            rng,
-        });
+        let state = Mutex::new(State::new(geometry.table_units(), rng));
         Self { backend, geometry, region: grant.region, key, state }
     }
 
@@ -208,12 +181,12 @@ impl KeyTable {
         self.find(&mut self.state(), name)
     }
 
-    /// The key of this name; a fresh random one if there was none, on the disk before this returns.
+    /// The key of this name; a fresh random one if there was none that opens (VLT-64), on the disk before this returns.
     ///
     /// # Errors
     ///
-    /// [`VolumeError::KeyTableFull`], [`VolumeError::Damaged`] as [`get`](Self::get), or the system's error; then there
-    /// is no new key.
+    /// [`VolumeError::KeyTableFull`], or the system's error. Whether there is a key then, the next call finds out
+    /// (VLT-65).
     pub fn get_or_create(&self, name: KeyName) -> Result<Secret<32>, VolumeError> {
         let mut state = self.state();
         let key = self.find_or_draw(&mut state, name)?;
@@ -224,7 +197,7 @@ impl KeyTable {
         Ok(key)
     }
 
-    /// The key of this name; a fresh random one if there was none. It is on the disk before the next commit counts,
+    /// The key of this name; a fresh random one if there was none that opens (VLT-64). It is on the disk before the next commit counts,
     /// together with all others that were prepared until then (VLT-60), and is forgotten if none comes.
     ///
     /// # Errors
@@ -239,30 +212,54 @@ impl KeyTable {
         self.store(&mut self.state())
     }
 
-    /// Destroys the keys of these names, for certain: when this returns, no copy of them is on the disk.
-    /// Names without a key are passed over.
+    /// Destroys the keys of these names, for certain: when this returns, no copy of them is on the disk. Names without a
+    /// key are passed over.
+    ///
+    /// # Security
+    ///
+    /// VLT-64: a name may lie in a unit that does not open, where who ignores the tag still reads most of it. So each such
+    /// unit is read once more, and overwritten if it still does not open. The other keys in it are lost for good; they were
+    /// for everyone who goes by the format.
     ///
     /// # Errors
     ///
     /// The system's error. What was not finished is completed at the next opening, or by calling again.
-    /// [`VolumeError::Damaged`] as [`get`](Self::get); what could be destroyed is.
     pub fn destroy(&self, names: &[KeyName]) -> Result<(), VolumeError> {
         let mut state = self.state();
         self.read_all(&mut state)?;
         let names: BTreeSet<KeyName> = names.iter().copied().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
         state.prepared.retain(|name, _| !names.contains(name));
-        let touched: BTreeSet<usize> =
-            names.iter().filter_map(|name| state.places.get(name)).copied().collect();
-        let mut changed = BTreeMap::new();
-        for unit in touched {
-            changed.insert(unit, Some(state.unit(unit)?.content.without(&names)));
+        let mut changed: BTreeMap<usize, Option<UnitContent>> = BTreeMap::new();
+        for number in self.give_up_damaged(&mut state)? {
+            changed.insert(number, None);
+        }
+        // In each of them, wherever it was found first: a table may have been filled in another way.
+        for (number, slot) in state.units.iter().enumerate() {
+            if let Slot::Known(unit) = slot
+                && names.iter().any(|name| unit.content.contains(&name.0))
+            {
+                changed.insert(number, Some(unit.content.without(&names)));
+            }
         }
         let units: Vec<usize> = changed.keys().copied().collect();
         self.rewrite(&mut state, changed)?;
         state.unfinished.extend(units);
-        self.finish(&mut state)?;
-        // Whether one that is damaged has one of the names, nobody can say.
-        if names.iter().any(|name| !state.places.contains_key(name)) { state.check() } else { Ok(()) }
+        self.finish(&mut state)
+    }
+
+    /// Units of which neither copy opens. Who asks for a key that may lie there gets no answer, until the next
+    /// destruction overwrites them (VLT-64).
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn damaged_units(&self) -> Result<usize, VolumeError> {
+        let mut state = self.state();
+        self.read_all(&mut state)?;
+        Ok(state.damaged().count())
     }
 
     /// Keys in the table.
@@ -291,7 +288,7 @@ impl KeyTable {
     }
 
     /// VLT-63: first where the name belongs, then everywhere.
-    fn find(&self, state: &mut State, name: KeyName) -> Result<Option<Secret<32>>, VolumeError> {
+    fn look_for(&self, state: &mut State, name: KeyName) -> Result<Option<Secret<32>>, VolumeError> {
         if let Some(prepared) = state.prepared.get(&name) {
             return Ok(Some(Secret::filled(|out| *out = *prepared.expose())));
         }
@@ -299,16 +296,27 @@ impl KeyTable {
             self.read_unit(state, place_of(&self.key, &name.0, state.units.len()))?;
         }
         if !state.places.contains_key(&name) {
-            self.read_everything(state)?;
+            self.read_all(state)?;
         }
         Ok(state.key(name))
     }
 
+    /// As [`Self::look_for`]. Whether a unit that is damaged has the name, nobody can say.
+    fn find(&self, state: &mut State, name: KeyName) -> Result<Option<Secret<32>>, VolumeError> {
+        let key = self.look_for(state, name)?;
+        if key.is_none() {
+            state.check()?;
+        }
+        Ok(key)
+    }
+
+    /// VLT-64: a key that does not open is none.
     fn find_or_draw(&self, state: &mut State, name: KeyName) -> Result<Secret<32>, VolumeError> {
-        if let Some(key) = self.find(state, name)? {
+        if let Some(key) = self.look_for(state, name)? {
             return Ok(key);
         }
-        if state.places.len() + state.prepared.len() >= self.capacity() {
+        let room = (state.units.len() - state.damaged().count()) * ENTRIES;
+        if state.places.len() + state.prepared.len() >= room {
             return Err(VolumeError::KeyTableFull);
         }
         let key = Secret::filled(|out| rand_core::RngCore::fill_bytes(&mut state.rng, out));
@@ -321,9 +329,15 @@ impl KeyTable {
         if state.prepared.is_empty() {
             return Ok(());
         }
+        // VLT-65: what an error left unread.
+        self.read_all(state)?;
         let mut changed: BTreeMap<usize, Option<UnitContent>> = BTreeMap::new();
         let count = state.units.len();
         for (name, key) in &state.prepared {
+            // A try that failed has written it all the same.
+            if state.key(*name).is_some_and(|known| known.expose() == key.expose()) {
+                continue;
+            }
             let len = |unit: usize| match changed.get(&unit) {
                 Some(Some(content)) => content.len(),
                 _ => state.unit(unit).map_or(ENTRIES, |unit| unit.content.len()),
@@ -341,7 +355,7 @@ impl KeyTable {
     }
 
     /// VLT-61: writes the older copies of these units with their new contents (or what the newer ones have), and syncs.
-    /// On an error the table in memory still has what is on the disk.
+    /// VLT-65: after an error they are unread, and doubtful.
     fn rewrite(
         &self,
         state: &mut State,
@@ -354,7 +368,28 @@ impl KeyTable {
         if let Some(units) = &state.units_of_volume {
             units.upgrade().ok_or(VolumeError::Damaged)?.say_unscrubbed()?;
         }
-        for (number, content) in &changed {
+        if let Err(error) = self.write_older_copies(state, &changed) {
+            changed.keys().for_each(|number| state.doubt(*number));
+            return Err(error);
+        }
+        for (number, content) in changed {
+            if state.doubtful.remove(&number) {
+                // Of what the disk has in the other copy nobody knows anything either.
+                state.unfinished.insert(number);
+            } else {
+                state.unfinished.remove(&number);
+            }
+            state.replace(number, content);
+        }
+        Ok(())
+    }
+
+    fn write_older_copies(
+        &self,
+        state: &mut State,
+        changed: &BTreeMap<usize, Option<UnitContent>>,
+    ) -> Result<(), VolumeError> {
+        for (number, content) in changed {
             let Some(Slot::Known(known)) = state.units.get(*number) else { return Err(VolumeError::Damaged) };
             let copy = 1 - known.newest_copy;
             let plaintext = content.as_ref().unwrap_or(&known.content).encode(known.generation.next());
@@ -362,18 +397,49 @@ impl KeyTable {
             let stored = sector::seal(&self.key, place, &plaintext, &mut state.rng);
             self.backend.write_at(self.geometry.table_unit(self.region, *number, copy), &stored)?;
         }
-        self.backend.sync()?;
-        for (number, content) in changed {
-            state.unfinished.remove(&number);
-            state.replace(number, content);
-        }
-        Ok(())
+        Ok(self.backend.sync()?)
     }
 
-    /// VLT-61: the other copies of units in which something was destroyed.
+    /// VLT-61, VLT-65: the other copies of units in which something was destroyed, and both of those whose writing failed.
     fn finish(&self, state: &mut State) -> Result<(), VolumeError> {
-        let units = state.unfinished.iter().map(|unit| (*unit, None)).collect();
-        self.rewrite(state, units)
+        loop {
+            let waiting: BTreeSet<usize> = state.unfinished.union(&state.doubtful).copied().collect();
+            for number in &waiting {
+                self.read_slot(state, *number)?;
+                // One that does not open is damaged like any other (VLT-64).
+                if matches!(state.units.get(*number), Some(Slot::Damaged)) {
+                    state.unfinished.remove(number);
+                    state.doubtful.remove(number);
+                }
+            }
+            let units: BTreeMap<usize, Option<UnitContent>> =
+                state.unfinished.union(&state.doubtful).map(|number| (*number, None)).collect();
+            if units.is_empty() {
+                return Ok(());
+            }
+            // Each round takes one copy of each off what is left to do.
+            self.rewrite(state, units)?;
+        }
+    }
+
+    /// VLT-64: units that do not open when they are read once more are empty from now on. Both of their copies are still to
+    /// be written.
+    fn give_up_damaged(&self, state: &mut State) -> Result<Vec<usize>, VolumeError> {
+        let mut given_up: Vec<usize> = state.damaged().collect();
+        for number in &given_up {
+            state.forget(*number);
+            self.read_slot(state, *number)?;
+        }
+        given_up.retain(|number| matches!(state.units.get(*number), Some(Slot::Damaged)));
+        for number in &given_up {
+            let generation = Generation::random(&mut state.rng);
+            let empty = Unit { generation, newest_copy: 1, content: UnitContent::default() };
+            if let Some(slot) = state.units.get_mut(*number) {
+                *slot = Slot::Known(empty);
+            }
+            state.doubtful.insert(*number);
+        }
+        Ok(given_up)
     }
 
     /// Every unit, none of which may be damaged.
@@ -385,7 +451,7 @@ impl KeyTable {
     fn read_all(&self, state: &mut State) -> Result<(), VolumeError> {
         let unread: Vec<usize> =
             (0..state.units.len()).filter(|unit| matches!(state.units[*unit], Slot::Unread)).collect();
-        let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return self.finish(state) };
         let mut stored = vec![0; (last + 1 - first) * 2 * TABLE_UNIT_LEN];
         self.backend.read_at(self.geometry.table_unit(self.region, *first, 0), &mut stored)?;
         let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
@@ -397,6 +463,12 @@ impl KeyTable {
     }
 
     fn read_unit(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
+        self.read_slot(state, unit)?;
+        self.finish(state)
+    }
+
+    /// Reads a unit, unless it was read, and leaves it as it is.
+    fn read_slot(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
         if !matches!(state.units.get(unit), Some(Slot::Unread)) {
             return Ok(());
         }
@@ -404,71 +476,11 @@ impl KeyTable {
         self.backend.read_at(self.geometry.table_unit(self.region, unit, 0), &mut stored)?;
         let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
         state.learn(unit, Unit::open(&self.key, unit, &stored, &mut plaintext));
-        self.finish(state)
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn known(&self) -> impl Iterator<Item = &Unit> {
-        self.units.iter().filter_map(|slot| match slot {
-            Slot::Known(unit) => Some(unit),
-            Slot::Unread | Slot::Damaged => None,
-        })
-    }
-
-    fn unit(&self, unit: usize) -> Result<&Unit, VolumeError> {
-        match self.units.get(unit) {
-            Some(Slot::Known(unit)) => Ok(unit),
-            _ => Err(VolumeError::Damaged),
-        }
-    }
-
-    fn check(&self) -> Result<(), VolumeError> {
-        let damaged = self.units.iter().any(|slot| matches!(slot, Slot::Damaged));
-        if damaged { Err(VolumeError::Damaged) } else { Ok(()) }
-    }
-
-    fn key(&self, name: KeyName) -> Option<Secret<32>> {
-        self.unit(*self.places.get(&name)?).ok()?.content.key(name)
-    }
-
-    /// Takes in what a unit holds.
-    fn learn(&mut self, number: usize, opened: Opened) {
-        let slot = match opened {
-            Opened::Damaged => Slot::Damaged,
-            Opened::Whole(unit, complete) => {
-                if !complete {
-                    self.unfinished.insert(number);
-                }
-                let names = unit.content.names().filter_map(|name| name.try_into().ok());
-                self.places.extend(names.map(|name| (KeyName(name), number)));
-                Slot::Known(unit)
-            }
-        };
-        if let Some(place) = self.units.get_mut(number) {
-            *place = slot;
-        }
-    }
-
-    /// The older copy of a unit is the newer one now.
-    fn replace(&mut self, number: usize, content: Option<UnitContent>) {
-        let Self { units, places, .. } = self;
-        let Some(Slot::Known(known)) = units.get_mut(number) else { return };
-        known.generation = known.generation.next();
-        known.newest_copy = 1 - known.newest_copy;
-        let Some(content) = content else { return };
-        for name in known.content.names().filter(|name| !content.contains(name)) {
-            if let Ok(name) = name.try_into() {
-                places.remove(&KeyName(name));
-            }
-        }
-        let names = content.names().filter_map(|name| name.try_into().ok());
-        places.extend(names.map(|name| (KeyName(name), number)));
-        known.content = content;
     }
 }
 

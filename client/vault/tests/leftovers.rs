@@ -106,30 +106,40 @@ fn vlt_57_rotten_page_after_a_kill_closes_no_more_than_its_volume() {
     assert!(opened > 10 && damaged > 5, "{opened} opened, {damaged} damaged");
 }
 
-/// What cannot be opened cannot be carried over, and would be erased with the old container.
+/// What cannot be opened cannot be carried over, and would be erased with the old container: a volume whose records are
+/// damaged is refused, one of whose keys some do not open is carried over without them.
 #[test]
 fn vlt_71_damaged_volume_is_not_left_behind() {
     let (mut world, private) = made(232);
-    let image = world.backend.image();
     let session = world.unlock("real").unwrap();
     let volume = session.open_volume(private, &mut world.rng).unwrap();
-    // Where this volume lies is found by what a change of its table of keys writes.
     volume.keys().get_or_create(KeyName([9; 16])).unwrap();
-    let changed = world.backend.image();
-    drop(volume);
+    volume.close().unwrap();
+    let units = testing::key_unit_offsets(&session, private);
     drop(session);
-    let first = (143_360..changed.len()).find(|at| changed[*at] != image[*at]).unwrap();
-    let mut rotten = changed.clone();
-    let unit = first / 4096 * 4096;
-    for at in [unit - 4096, unit, unit + 4096] {
-        rotten[at + 50] ^= 1;
-    }
+    let image = world.backend.image();
+    let mut rotten = image.clone();
+    let unit = usize::try_from(units[0]).unwrap();
+    [unit + 50, unit + 4096 + 50].into_iter().for_each(|at| rotten[at] ^= 1);
     let session = unlock(MemoryBackend::with_image(rotten), "real", &mut world.rng).unwrap();
     // Its keys are read when they are asked for.
     let volume = session.open_volume(private, &mut world.rng).unwrap();
     assert!(matches!(volume.keys().len(), Err(VolumeError::Damaged)));
+    assert_eq!(volume.keys().damaged_units().unwrap(), 1);
     drop(volume);
+    // VLT-64: keys that open for nobody keep nothing from growing; what opens is carried over.
     let larger = ContainerSize::new(11 << 20).unwrap();
+    let copy = MemoryBackend::new();
+    session.copy_into(copy.another_handle(), larger, &mut world.rng, &mut |_, _| {}).unwrap();
+    let grown = unlock(copy, "real", &mut world.rng).unwrap();
+    let volume = grown.open_volume(private, &mut world.rng).unwrap();
+    assert_eq!(volume.keys().damaged_units().unwrap(), 0);
+    drop((volume, grown, session));
+    // Its records do.
+    let mut rotten = image;
+    let records = usize::try_from(units[units.len() - 1]).unwrap() + 2 * 4096;
+    (0..64).for_each(|unit| rotten[records + unit * 4608 + 50] ^= 1);
+    let session = unlock(MemoryBackend::with_image(rotten), "real", &mut world.rng).unwrap();
     let refused = session.copy_into(MemoryBackend::new(), larger, &mut world.rng, &mut |_, _| {});
     assert!(matches!(refused, Err(GrowError::Damaged)), "{refused:?}");
 }

@@ -123,8 +123,10 @@ impl Session {
         Ok(erase_all_but_salt(&*self.disk.backend, rng)?)
     }
 
-    /// What this session can open, closed and scrubbed. Nothing of it may be damaged: what cannot be carried over would
-    /// be erased with the old container.
+    /// What this session can open, closed and scrubbed. No volume may be damaged: what cannot be carried over would be
+    /// erased with the old container. Keys in units that do not open are no more to anybody who goes by the format
+    /// (VLT-64): they must not keep the rest from growing. The caller tells people of them before
+    /// ([`KeyTable::damaged_units`]).
     fn volumes_to_copy(&self, rng: &mut dyn CryptoRng) -> Result<Vec<Grant>, GrowError> {
         if self.payload.volumes.iter().any(|grant| self.region_of(grant.key.id()).is_none()) {
             return Err(GrowError::Damaged);
@@ -133,8 +135,8 @@ impl Session {
         for units in self.regions.iter().flatten() {
             let mut fill = FillRng::seeded(rng);
             let whole = self.open_volume(units.grant.key.id(), &mut fill).and_then(|volume| {
-                // Its keys are read only where they are asked for.
-                volume.keys().len()?;
+                // Its keys are read only where they are asked for; VLT-64: those that do not open stay behind.
+                volume.keys().damaged_units()?;
                 volume.close()
             });
             match whole {

@@ -71,6 +71,14 @@ impl Shell {
         if let Some(fault) = client.unfinished_move() {
             self.output.warn(format_args!("{fault}; {}", fault.hint()));
         }
+        for (name, _) in client.damaged_keys() {
+            self.output.warn(format_args!(
+                "some keys of {name} do not open any more: texts under them are lost; the rest is whole; run: lapwing doctor"
+            ));
+        }
+        for (name, fault) in client.unerased() {
+            self.output.warn(format_args!("{name}: {fault}; {}", fault.hint()));
+        }
         for (name, percent) in client.crowded() {
             self.output.warn(format_args!(
                 "{name} is {percent} % full: delete what is not needed, or: lapwing grow"
@@ -158,7 +166,11 @@ impl Shell {
                 "a compartment is full: what comes for it stays at the relay, as long as that keeps it",
             );
         }
-        if !report.faults.iter().all(full) {
+        let unerased = |fault: &Fault| matches!(fault, Fault::NotErased(_));
+        if let Some(fault) = report.faults.iter().find(|fault| unerased(fault)) {
+            self.output.warn(format_args!("{fault}; {}", fault.hint()));
+        }
+        if !report.faults.iter().all(|fault| full(fault) || unerased(fault)) {
             self.output.warn("something could not be taken in; run: lapwing doctor");
         }
     }

@@ -32,6 +32,8 @@ pub struct Summary {
     pub chats: u64,
     /// Messages.
     pub messages: u64,
+    /// Messages and drafts that are not in it, because their keys do not open any more.
+    pub closed: u64,
     /// Bytes of the file.
     pub bytes: u64,
 }
@@ -129,7 +131,7 @@ impl Client {
         let wanted = self.compartments.iter().enumerate();
         for (_, compartment) in wanted.filter(|(number, _)| compartments.contains(number)) {
             let unit = Unit::new(&*compartment.base);
-            export::export(&unit, &mut |item: Item| {
+            summary.closed += export::export(&unit, &mut |item: Item| {
                 writer.add(&item)?;
                 summary.count(&item);
                 progress(summary.messages);

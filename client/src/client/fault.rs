@@ -138,6 +138,9 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
         }
         // What a script may want to tell apart.
         Fault::NotATicket => Error::refused(message, fault.hint()).with_code("not_a_ticket"),
+        Fault::NotErased(_) => {
+            Error::refused(message, fault.hint()).with_code("not_erased").with_retry(Retry::Later)
+        }
         Fault::DamagedTicket => Error::refused(message, fault.hint()).with_code("damaged_ticket"),
         Fault::ExpiredTicket => Error::refused(message, fault.hint()).with_code("expired_ticket"),
         Fault::TicketUsedHere => Error::refused(message, fault.hint()).with_code("used_ticket"),

@@ -97,6 +97,10 @@ pub struct Client {
     damaged: usize,
     /// Why a chat that was moved is not in its place yet.
     unfinished_move: Option<Fault>,
+    /// By the names of compartments: units of their tables of keys that did not open at the unlock.
+    damaged_keys: Vec<(String, usize)>,
+    /// By the names of compartments: what kept the unlock from erasing what was due.
+    unerased: Vec<(String, Fault)>,
 }
 
 enum UnlockFailure {
@@ -179,6 +183,8 @@ impl Client {
         client.open_volumes()?;
         client.distrust_earlier_keys();
         client.name_compartments()?;
+        // Before anything is erased: that overwrites them (VLT-64).
+        client.damaged_keys = client.look_at_keys();
         // TMR-05: what fell due while the vault was locked is gone before anything is shown, searched or counted.
         client.sweep();
         client.take_answers();
@@ -227,6 +233,8 @@ impl Client {
             answers: Vec::new(),
             damaged: 0,
             unfinished_move: None,
+            damaged_keys: Vec::new(),
+            unerased: Vec::new(),
         })
     }
 
@@ -391,9 +399,34 @@ impl Client {
     /// Erases what is due, and what a killed command had left to erase.
     fn sweep(&mut self) {
         for compartment in &self.compartments {
-            // What fails here is tried again by the next settling, and by the next command.
-            let _ = self.driver.sweep(compartment);
+            // What fails here is tried again by the next settling, and by the next command. ERA-07: people are told.
+            if let Err(fault) = self.driver.sweep(compartment) {
+                self.unerased.push((compartment.name.clone(), fault));
+            }
         }
+    }
+
+    fn look_at_keys(&self) -> Vec<(String, usize)> {
+        let names = self.compartments.iter().map(|compartment| compartment.name.clone());
+        names
+            .zip(&self.volumes)
+            // A disk that cannot be read is told of by whoever asks for a key.
+            .map(|(name, (_, base))| (name, base.volume().keys().damaged_units().unwrap_or(0)))
+            .filter(|(_, damaged)| *damaged > 0)
+            .collect()
+    }
+
+    /// Names of compartments whose tables of keys were damaged when the vault was unlocked, and how many units of each did
+    /// not open. Texts whose keys lay there open for nobody any more (VLT-64).
+    #[must_use]
+    pub fn damaged_keys(&self) -> &[(String, usize)] {
+        &self.damaged_keys
+    }
+
+    /// Names of compartments in which the unlock could not erase what was due, and why (ERA-07).
+    #[must_use]
+    pub fn unerased(&self) -> &[(String, Fault)] {
+        &self.unerased
     }
 
     /// Deletes a chat with all that it holds. Plans that would have ended its mailboxes forget them.
@@ -401,8 +434,11 @@ impl Client {
     /// # Errors
     /// It was refused; nothing was changed.
     pub fn delete_chat(&mut self, compartment: usize, chat: &str, leave: bool) -> Result<(), Error> {
-        self.command(compartment, Command::Delete { chat: chat.to_owned(), leave })?;
-        self.refresh_plans().map_err(|fault| refused_by_engine(&fault))
+        let deleted = self.command(compartment, Command::Delete { chat: chat.to_owned(), leave });
+        // Also where it is decided, and not all is gone from the file yet.
+        let refreshed = self.refresh_plans().map_err(|fault| refused_by_engine(&fault));
+        deleted?;
+        refreshed
     }
 
     /// Sends what waits and takes what came, for at most `budget`.

@@ -162,12 +162,16 @@ impl Driver {
     /// Handles a command and answers its reply; other effects of commands are not told.
     ///
     /// # Errors
+    /// [`Fault::NotErased`]: what was to be erased is decided on, and not all of it is gone from the file. Any other
     /// [`Fault`]: nothing was changed.
     pub fn command(&mut self, compartment: &Compartment, command: Command) -> Result<Reply, Fault> {
         let effects = self.handle(compartment, Event::Command(command))?;
         if effects.iter().any(|effect| matches!(effect, Effect::Erased)) {
-            // It is decided; what a fault leaves is erased by the next sweep.
-            let _ = self.sweep(compartment);
+            // It is decided; what a fault leaves is erased by the next sweep. ERA-07: nobody is told that it is gone.
+            self.sweep(compartment).map_err(|fault| match fault {
+                fault @ Fault::NotErased(_) => fault,
+                other => Fault::NotErased(other.to_string()),
+            })?;
         }
         effects
             .into_iter()
@@ -181,6 +185,7 @@ impl Driver {
     /// Erases what is due by now, and what earlier commands had left to erase. Answers whether anything was.
     ///
     /// # Errors
+    /// [`Fault::NotErased`] if keys could not be destroyed; everything else that was due is removed all the same. Any other
     /// [`Fault`]: the rest stays for the next sweep.
     pub fn sweep(&mut self, compartment: &Compartment) -> Result<bool, Fault> {
         let now = self.now();
@@ -265,7 +270,7 @@ fn commit_event(
         compartment.base.commit(changes)?;
     }
     if dooms {
-        // ERA-01. The event has happened, whatever comes of this; what fails is done by the next sweep.
+        // ERA-01. The event has happened, whatever comes of this; what fails is done by the next sweep, or told by it.
         let _ = destroy_doomed_keys(&*compartment.base);
     }
     Ok(effects)
@@ -276,7 +281,8 @@ const MAX_SWEEPS: usize = 100_000;
 
 /// Erases what is due and what was left to be erased. Answers whether anything was.
 fn sweep(compartment: &Compartment, now: Timestamp, rng: &mut dyn CryptoRng) -> Result<bool, Fault> {
-    destroy_doomed_keys(&*compartment.base)?;
+    // ERA-07: keys that cannot be destroyed keep no message whose time is over. What fails here fails below again.
+    let _ = destroy_doomed_keys(&*compartment.base);
     let mut erased = false;
     for _ in 0..MAX_SWEEPS {
         let effects = commit_event(compartment, Event::Sweep, now, rng)?;
@@ -286,6 +292,7 @@ fn sweep(compartment: &Compartment, now: Timestamp, rng: &mut dyn CryptoRng) -> 
             break;
         }
     }
+    destroy_doomed_keys(&*compartment.base).map_err(|error| Fault::NotErased(error.to_string()))?;
     Ok(erased)
 }
 

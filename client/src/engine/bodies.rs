@@ -9,6 +9,7 @@
 //! ERA-02 the name of a key is never used again, so a destruction that comes late hits nothing that is alive. The name is
 //! the hash of the number of the first body, which no later commit gets again; a unit of work that was dropped leaves its
 //! key to the next one.
+//! A key that does not open any more (VLT-64) is drawn again under its name while its day lasts; both are doomed together.
 //! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which dies with the last of all of
 //! them; what erases them until then is the scrubbing of the volume alone.
 

@@ -4,7 +4,7 @@ use lapwing_protocol::content::MAX_TEXT;
 use lapwing_wire::time::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Cx, Fault, bodies, contact, conversation, erasing};
+use super::{Cx, Effect, Fault, bodies, contact, conversation, erasing};
 use crate::store::{ChatId, Counter, DraftRow, Order, Unit};
 
 /// Keeps a text for later; an earlier draft of the chat goes.
@@ -27,7 +27,11 @@ pub(super) fn keep(cx: &mut Cx<'_, '_, '_>, name: &str, text: &str) -> Result<()
 /// Removes a draft.
 pub(super) fn delete(cx: &mut Cx<'_, '_, '_>, name: &str) -> Result<(), Fault> {
     let (chat, _) = contact::find(cx, name)?;
-    if erasing::drop_draft(cx, &chat)? { Ok(()) } else { Err(Fault::NoDraft) }
+    if !erasing::drop_draft(cx, &chat)? {
+        return Err(Fault::NoDraft);
+    }
+    cx.tell(Effect::Erased);
+    Ok(())
 }
 
 /// Sends a draft: it is a message, and no draft any more, in one commit.

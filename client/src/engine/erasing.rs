@@ -4,7 +4,9 @@
 //! whichever comes next, before anything is shown. ERA-04 a message that has not left when it is erased does not leave any
 //! more; what has left is with others. ERA-05 of a chat that is deleted nothing stays but operations for relays that name
 //! no chat: mailboxes to be closed, and words of the program that were already on their way. ERA-06 a chat is not deleted
-//! while somebody's safety hangs on it: a trust, an alert that nobody has acknowledged, a group that was not left.
+//! while somebody's safety hangs on it: a trust, an alert that nobody has acknowledged, a group that was not left. ERA-07
+//! keys that cannot be destroyed keep nothing else from being erased; until they are, no command says that it is done, and
+//! every one says that it is not.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

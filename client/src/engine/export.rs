@@ -20,7 +20,7 @@ use super::{
 use crate::{
     backup::{Item, MAX_ITEM},
     store::{
-        AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, GroupRow,
+        AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, DraftRow, GroupRow,
         MailboxRow, MailboxState, MessageRow, MessageState, NameRow, Order, Purpose, RelayRow, RenewalRow,
         Row, SettingsRow, TimerRow, TrustRow, Unit,
     },
@@ -36,11 +36,13 @@ fn record<R: Row>(key: &R::Key, row: &R) -> Item {
     Item::Record { table: R::TABLE, key: R::key_bytes(key).into(), value: codec::encode(row).into() }
 }
 
-/// All of a compartment that a backup holds, in the order in which it is restored.
+/// All of a compartment that a backup holds, in the order in which it is restored. Answers how many messages and drafts
+/// are left out because their keys are gone or do not open (VLT-64).
 ///
 /// # Errors
 /// [`Fault::Store`], and what `sink` refuses.
-pub fn export<E: From<Fault>>(unit: &Unit<'_>, sink: &mut Sink<'_, E>) -> Result<(), E> {
+pub fn export<E: From<Fault>>(unit: &Unit<'_>, sink: &mut Sink<'_, E>) -> Result<u64, E> {
+    let mut closed = 0;
     let name = read(unit.get::<SettingsRow>(&()))?.map_or_else(|| "main".to_owned(), |row| row.name);
     sink(Item::Compartment { name })?;
     for (key, row) in read(unit.scan::<RelayRow>(&[]))? {
@@ -52,12 +54,14 @@ pub fn export<E: From<Fault>>(unit: &Unit<'_>, sink: &mut Sink<'_, E>) -> Result
             ChatKind::Direct => export_contact(unit, chat, sink)?,
             ChatKind::Group => export_group(unit, chat, sink)?,
         }
-        export_messages(unit, chat, sink)?;
+        closed += export_messages(unit, chat, sink)?;
         if let Some(timer) = read(unit.get::<TimerRow>(&chat))? {
             sink(record(&chat, &timer))?;
         }
         if let Some((text, stored)) = drafts::of(unit, &chat)? {
             sink(Item::Draft { chat, text: text.to_string(), stored })?;
+        } else {
+            closed += u64::from(read(unit.get::<DraftRow>(&chat))?.is_some());
         }
     }
     for (id, row) in read(unit.scan::<TrustRow>(&[]))? {
@@ -75,7 +79,7 @@ pub fn export<E: From<Fault>>(unit: &Unit<'_>, sink: &mut Sink<'_, E>) -> Result
             sink(record(&id, &row))?;
         }
     }
-    Ok(())
+    Ok(closed)
 }
 
 fn read<T, E: From<Fault>>(found: Result<T, crate::store::StoreError>) -> Result<T, E> {
@@ -128,18 +132,23 @@ fn export_group<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sink<'
     }
 }
 
-fn export_messages<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sink<'_, E>) -> Result<(), E> {
+/// Answers how many do not open.
+fn export_messages<E: From<Fault>>(unit: &Unit<'_>, chat: ChatId, sink: &mut Sink<'_, E>) -> Result<u64, E> {
+    let mut closed = 0;
     let mut after = None;
     loop {
         let page = read(unit.range::<MessageRow>(chat.as_bytes(), after.as_ref(), PAGE, false))?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { return Ok(closed) };
         after = Some(*last);
         for ((_, order), row) in page {
             // BAK-07.
             if row.lives.is_some() {
                 continue;
             }
-            let Some(text) = conversation::text_of(unit, &chat, order, &row)? else { continue };
+            let Some(text) = conversation::text_of(unit, &chat, order, &row)? else {
+                closed += 1;
+                continue;
+            };
             // BAK-08.
             let state = match row.state {
                 MessageState::Waiting => MessageState::Failed,

@@ -166,6 +166,9 @@ pub enum Fault {
     /// The group refuses.
     #[error("the group does not allow that: {0}")]
     Group(String),
+    /// It is decided and committed; that nothing of it is left in the file is not.
+    #[error("not all that is to be erased is gone from the vault's file yet ({0})")]
+    NotErased(String),
     /// Storage.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -242,6 +245,9 @@ impl Fault {
             Self::GroupNotReady => "run: lapwing sync --wait 30",
             Self::OwnerLeaves => "to end the group for everybody: lapwing group leave GROUP --end",
             Self::Group(_) => "see: lapwing group info GROUP",
+            Self::NotErased(_) => {
+                "it is not shown any more; see that the disk can be written: every further command tries again, and says so until it is done"
+            }
             Self::Store(StoreError::Full) => {
                 "what is there can still be read; for more room: lapwing grow --size SIZE"
             }

@@ -76,13 +76,13 @@ pub trait Base {
         Ok(found)
     }
 
-    /// The key for bodies of that name, if it was made and not destroyed.
+    /// The key for bodies of that name, if it was made, not destroyed, and opens.
     ///
     /// # Errors
     /// [`StoreError`].
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError>;
 
-    /// The key for bodies of that name, made if it is not there.
+    /// The key for bodies of that name, made if there is none that opens.
     ///
     /// # Errors
     /// [`StoreError::Full`] if the table of keys is full.

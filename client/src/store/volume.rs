@@ -307,8 +307,12 @@ impl Base for VolumeBase {
     }
 
     fn body_key(&self, name: &BodyKeyName) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
-        let key = self.volume.keys().get(KeyName(*name)).map_err(of_volume)?;
-        Ok(key.map(|key| Zeroizing::new(*key.expose())))
+        match self.volume.keys().get(KeyName(*name)) {
+            // VLT-64: what it sealed opens as little as under a key that was destroyed. People are told of it when they
+            // unlock.
+            Err(VolumeError::Damaged) => Ok(None),
+            key => Ok(key.map_err(of_volume)?.map(|key| Zeroizing::new(*key.expose()))),
+        }
     }
 
     fn make_body_key(&self, name: &BodyKeyName) -> Result<Zeroizing<[u8; 32]>, StoreError> {

@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "scenario tests")]
 
+mod keys;
+
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,8 +33,9 @@ const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
 const NAME: &str = "the one with the canary";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A volume whose process dies at one of its commits, before or after it.
+/// A volume whose process dies at one of its commits, before or after it, or whose disk refuses to destroy keys.
 struct Mortal {
+    refuses: AtomicBool,
     base: VolumeBase,
     commits: AtomicU64,
     /// The commit at which it dies, and whether that is still made.
@@ -74,6 +77,9 @@ impl Base for Mortal {
     }
 
     fn destroy_body_keys(&self, names: &[BodyKeyName]) -> Result<(), StoreError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(StoreError::Vault("the disk refuses".to_owned()));
+        }
         self.alive()?.destroy_body_keys(names)
     }
 
@@ -126,7 +132,12 @@ impl Owner {
     fn over(world: &mut World, backend: MemoryBackend, session: Session, dies: Option<(u64, bool)>) -> Self {
         let volume = session.volumes()[0];
         let open = session.open_volume(volume, &mut world.rng()).unwrap();
-        let base = Mortal { base: VolumeBase::new(open), commits: AtomicU64::new(0), dies };
+        let base = Mortal {
+            refuses: AtomicBool::new(false),
+            base: VolumeBase::new(open),
+            commits: AtomicU64::new(0),
+            dies,
+        };
         let clock = world.clock.clone();
         let clock: Clock = Arc::new(move || clock.now());
         let driver = Driver::new(world.net.client().1, clock, Box::new(world.rng()));

@@ -26,15 +26,20 @@ struct Written {
     compartments: u64,
     chats: u64,
     messages: u64,
+    closed: u64,
     bytes: u64,
 }
 
 impl Record for Written {
     const TYPE: &'static str = "backup";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, compartments, chats, messages, bytes } = self;
+        let Self { path, compartments, chats, messages, closed, bytes } = self;
         write!(f, "wrote {path} ({}): ", size::words(*bytes))?;
-        write!(f, "{compartments} compartment(s), {chats} chat(s), {messages} message(s)")
+        write!(f, "{compartments} compartment(s), {chats} chat(s), {messages} message(s)")?;
+        if *closed > 0 {
+            write!(f, "\nnot in it: {closed} text(s) that cannot be opened any more; see: lapwing doctor")?;
+        }
+        Ok(())
     }
 }
 
@@ -60,9 +65,9 @@ async fn create(shell: &mut Shell, file: &Path, weak: bool) -> Result<Exit, Erro
     let summary = client.create_backup(&shell.world, file, &passphrase, &all, &mut |_| {})?;
     drop(bar);
     client.close().await;
-    let Summary { compartments, chats, messages, bytes } = summary;
+    let Summary { compartments, chats, messages, closed, bytes } = summary;
     let path = file.display().to_string();
-    shell.output.emit(&Written { path, compartments, chats, messages, bytes })?;
+    shell.output.emit(&Written { path, compartments, chats, messages, closed, bytes })?;
     shell
         .output
         .talk("Not in it: sessions, plans of SOS passphrases, keys of groups, what disappears by a timer.");
@@ -118,7 +123,7 @@ async fn restore(shell: &mut Shell, file: &Path, size: u64, weak: bool) -> Resul
         waiting.extend(client.read(number, renewal::renewals)?.into_iter().map(|view| view.name));
     }
     client.close().await;
-    let Summary { compartments, chats, messages, bytes: _ } = summary;
+    let Summary { compartments, chats, messages, closed: _, bytes: _ } = summary;
     let path = shell.vault.display().to_string();
     shell.output.emit(&Restored { path, compartments, chats, messages, waiting })?;
     shell.output.talk(

@@ -18,6 +18,9 @@ pub(super) async fn grow(shell: &mut Shell, args: &GrowArgs) -> Result<Exit, Err
          as it is. What it does not know stays behind, for good. The old file is erased.",
         size::words(container.bytes())
     ));
+    for (name, _) in client.damaged_keys() {
+        shell.output.talk(format_args!("Not carried over: the keys of {name} that do not open."));
+    }
     if !(args.yes || shell.prompt.confirm(Question::new("do that", "--yes"))?) {
         return Err(Error::negative("nothing was changed", "run it again whenever you like"));
     }

@@ -81,6 +81,7 @@ struct CompartmentStatus {
     inconsistent_relays: usize,
     renewing: Vec<String>,
     copied: bool,
+    damaged_keys: usize,
 }
 
 impl Record for Status {
@@ -113,6 +114,9 @@ impl Record for Status {
                 one.renewing.join(", ")
             )?;
         }
+        for one in self.compartments.iter().filter(|one| one.damaged_keys > 0) {
+            writeln!(f, "some keys of {} do not open any more; what to do: lapwing doctor", one.name)?;
+        }
         for one in self.compartments.iter().filter(|one| one.copied) {
             writeln!(
                 f,
@@ -135,6 +139,7 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
         let alerts = client.read(number, view::alerts)?;
         let waiting = client.read(number, view::waiting)?.len();
         let (used_bytes, limit_bytes) = client.space(number)?;
+        let damaged = client.damaged_keys().iter().find(|(name, _)| *name == compartment.name);
         compartments.push(CompartmentStatus {
             name: compartment.name.clone(),
             used_bytes,
@@ -146,6 +151,7 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
             alerts: alerts.iter().filter(|alert| alert.acknowledged.is_none()).count(),
             renewing: client.read(number, renewal::renewals)?.into_iter().map(|view| view.name).collect(),
             copied: client.read(number, copies::copied)?.is_some(),
+            damaged_keys: damaged.map_or(0, |(_, units)| *units),
             inconsistent_relays: relays.iter().filter(|relay| relay.inconsistent).count(),
         });
     }

@@ -24,7 +24,8 @@ use serde::Serialize;
 use self::host::{Host, System};
 use crate::{
     cli::{exit::Exit, output::Record, shell::Shell},
-    engine::view,
+    client::Client,
+    engine::{Fault, view},
     error::Error,
 };
 
@@ -78,11 +79,29 @@ fn computer(host: &dyn Host, process: &memory::Process) -> Vec<Finding> {
     findings
 }
 
+/// Keys that do not open, and what was due and is not erased.
+fn keys(shell: &mut Shell, client: &Client) -> Result<bool, Error> {
+    for (name, units) in client.damaged_keys() {
+        let message = format!(
+            "{units} part(s) of the table of keys of {name} do not open: texts whose keys lay there are lost"
+        );
+        shell.output.emit(&Finding::care(
+            "keys",
+            message,
+            "check the disk, and move the vault to another one; if you have a backup, keep it; the next erasing overwrites these parts",
+        ))?;
+    }
+    for (name, fault) in client.unerased() {
+        shell.output.emit(&Finding::care("erasing", format!("{name}: {fault}"), fault.hint()))?;
+    }
+    Ok(client.damaged_keys().is_empty() && client.unerased().is_empty())
+}
+
 async fn relays(shell: &mut Shell) -> Result<bool, Error> {
     let mut client = shell.unlock().await?;
     let report = client.settle(crate::cli::shell::SETTLE).await;
     shell.announce(&client, &report.effects);
-    let mut well = true;
+    let mut well = keys(shell, &client)?;
     for number in 0..client.compartments().len() {
         for relay in client.read(number, view::relays)? {
             let trouble = report.trouble.iter().find(|trouble| trouble.relay == relay.address);
@@ -128,6 +147,10 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
     }
     for fault in &report.faults {
         well = false;
+        if matches!(fault, Fault::NotErased(_)) {
+            shell.output.emit(&Finding::care("erasing", fault.to_string(), fault.hint()))?;
+            continue;
+        }
         shell.output.emit(&Finding {
             check: "records",
             ok: false,

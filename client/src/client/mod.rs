@@ -513,60 +513,6 @@ impl Client {
         Ok(relay)
     }
 
-    /// Makes a compartment.
-    ///
-    /// # Errors
-    /// The name is taken, or there is no room.
-    pub fn create_compartment(&mut self, name: &str) -> Result<(), Error> {
-        if self.compartments.iter().any(|compartment| compartment.name == name.trim()) {
-            return Err(Error::refused(
-                "there is already a compartment of that name",
-                "choose another name; see: lapwing compartment list",
-            ));
-        }
-        let home = self.private_volume();
-        let made = self.session.create_volume(home, b"", &mut generator());
-        // Before anything can take the record away again; what fails here is made up for by the next unlock.
-        let _ = self.remember_records();
-        let id = made.map_err(|e| fault::change(&e))?;
-        self.open_volume(id)?;
-        let number = self.compartments.len().saturating_sub(1);
-        match self.command(number, Command::Name { name: name.to_owned() }) {
-            Ok(_) => {
-                self.share_newest()?;
-                self.name_compartments()
-            }
-            Err(error) => {
-                self.compartments.pop();
-                self.volumes.pop();
-                self.session.delete_volume(id, &mut generator()).map_err(|e| fault::change(&e))?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives a compartment another name.
-    ///
-    /// # Errors
-    /// There is no such compartment, or the name is taken.
-    pub fn rename_compartment(&mut self, from: &str, to: &str) -> Result<(), Error> {
-        let number = self.compartment(Some(from))?;
-        if self.compartments.iter().any(|compartment| compartment.name == to.trim()) {
-            return Err(Error::refused(
-                "there is already a compartment of that name",
-                "choose another name; see: lapwing compartment list",
-            ));
-        }
-        let old = self.compartments[number].name.clone();
-        self.command(number, Command::Name { name: to.to_owned() })?;
-        self.name_compartments()?;
-        let new = self.compartments[number].name.clone();
-        for home in 0..self.compartments.len() {
-            self.command(home, Command::PlansRename { from: old.clone(), to: new.clone() })?;
-        }
-        Ok(())
-    }
-
     /// Space used and allowed in a compartment, in bytes.
     ///
     /// # Errors

@@ -21,11 +21,14 @@ use world::*;
 
 const ROUNDS: u64 = 500;
 
+/// Calls in their order, and what was written, by offset.
+type Seen = (Vec<String>, BTreeMap<u64, Vec<u8>>);
+
 /// A container as it was made, whatever was written to copies of it before. Keeps the calls, and what was written.
 #[derive(Clone)]
 struct Fresh {
     made: Arc<Vec<u8>>,
-    seen: Arc<Mutex<(Vec<String>, BTreeMap<u64, Vec<u8>>)>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Fresh {

@@ -80,7 +80,7 @@ async fn era_07_keys_that_cannot_be_destroyed_are_told_and_keep_nothing_else() {
     assert!(left.len() <= 1, "{} messages", left.len());
     let swept = owner.driver.sweep(&compartment);
     assert!(matches!(swept, Err(Fault::NotErased(_))), "{swept:?}");
-    let report = owner.driver.settle(&[compartment.clone()], Duration::from_secs(60)).await;
+    let report = owner.driver.settle(std::slice::from_ref(&compartment), Duration::from_secs(60)).await;
     assert!(report.faults.iter().any(|fault| matches!(fault, Fault::NotErased(_))), "{:?}", report.faults);
     owner.base.refuses.store(false, Ordering::Relaxed);
     owner.sweep();

@@ -3,7 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "scenario tests")]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lapwing::{
     engine::{
@@ -11,15 +17,17 @@ use lapwing::{
         group::GroupCommand,
         view::{self, ChatState},
     },
-    store::{Base, BodyKeyName, BodyKeyRow, DraftRow, ErasingRow, MessageRow, OpRow, Order, Unit},
+    store::{Base, BodyKeyName, BodyKeyRow, DraftRow, ErasingRow, MessageRow, OpRow, Order, SeenRow, Unit},
 };
 use lapwing_protocol::timer::Lifetime;
 use lapwing_tests::world::{
-    Crash, Faults, Person, World, calm,
+    Crash, Fate, Faults, Person, World, calm,
     company::{group, let_in},
     introduce,
     records::{assert_in_order, holds, mark_read, raw, texts},
+    vault,
 };
+use lapwing_wire::frame::RequestBody;
 use rand_core::RngCore;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -307,8 +315,10 @@ async fn era_03_a_crash_at_any_commit_of_an_erasure_ends_before_or_after() {
                     alice.rows::<BodyKeyRow>().iter().map(|(_, row)| row.name).collect();
                 alice.restart();
                 alice.base().crash_at(Crash { at, kept });
-                let done = alice.command(command()).is_ok();
-                assert_eq!(done, at > 1, "{what}: the first commit decides");
+                // The first commit decides; of what is decided and not finished people are told (ERA-07).
+                let told = alice.command(command()).map(|_| ());
+                assert_eq!(matches!(told, Err(Fault::NotErased(_))), at > 1, "{what}: {told:?}");
+                assert!(told.is_err(), "{what}");
                 alice.restart();
                 let (driver, compartment) = alice.driver();
                 driver.sweep(&compartment).unwrap();
@@ -435,4 +445,34 @@ async fn whatever_happens_erased_messages_stay_erased_and_records_in_order() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rnw_08_what_was_erased_before_a_move_does_not_come_back_after_it() {
+    let mut world = World::new(745);
+    let (mut vault, mut bob) = vault::friends(&mut world).await;
+    // The relay has it and alice reads it; bob never learns that it left.
+    let silent = Arc::new(AtomicBool::new(true));
+    let (client, unanswered) = (bob.client, Arc::clone(&silent));
+    let append = |body: &RequestBody| matches!(body, RequestBody::Append { .. });
+    world.net.set_script(Some(Box::new(move |from, body| {
+        let lost = from == client && unanswered.load(Ordering::Relaxed) && append(body);
+        if lost { Fate::TimedOut } else { Fate::Answered }
+    })));
+    bob.say("alice", "burn after reading");
+    bob.sync().await;
+    vault.main.sync().await;
+    assert_eq!(vault.main.heard("bob").last().unwrap(), "burn after reading");
+    vault.main.must(Command::Clear { chat: "bob".into(), older: None });
+    vault.move_chat("bob").unwrap();
+    assert_eq!(vault.main.rows::<SeenRow>().len(), 0);
+    vault.other.sync().await;
+    // He hears of the new identity first, and writes all that waits again for its session.
+    bob.sync().await;
+    assert_eq!(bob.unsent("alice"), ["burn after reading"]);
+    silent.store(false, Ordering::Relaxed);
+    bob.say("alice", "and this is new");
+    calm(&mut [&mut vault.other, &mut bob]).await;
+    assert!(bob.unsent("alice").is_empty());
+    assert_eq!(vault.other.heard("bob"), ["and this is new"]);
 }

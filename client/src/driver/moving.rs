@@ -131,6 +131,13 @@ impl Driver {
             };
             places.extend(more);
         }
+        let mut after = None;
+        loop {
+            let marks = moving::marks(&Unit::new(&*from.base), chat, after)?;
+            let Some((last, _)) = marks.last() else { break };
+            after = Some(*last);
+            self.step(to, MoveStep::Remember { chat: arriving, marks })?;
+        }
         for operations in moving::operations(&Unit::new(&*from.base), chat, &places)? {
             self.step(to, MoveStep::Hold { chat: arriving, operations })?;
         }

@@ -1,8 +1,8 @@
 //! Records that have outlived their use.
 //!
 //! RET-01 what tells that a message of a group was seen lives twice as long as a log is read after it was left: no copy of
-//! the message can come later; so does the mark of an erased message of a contact (RNW-08). RET-02 a ticket that was taken is remembered until it ends. RET-03 an invitation that nobody
-//! answered is forgotten after ninety days. RET-04 of an author's sender keys the newest stays two days after it came; the
+//! the message can come later; so does the mark of an erased message of a contact (RNW-08). RET-02 a ticket that was taken
+//! is remembered until it ends. RET-03 an invitation that nobody answered is forgotten after ninety days. RET-04 of an author's sender keys the newest stays two days after it came; the
 //! older ones opened what lay before it in the log. RET-05 when a group ends for us, sessions and keys of its members go;
 //! when a contact comes to nothing, its session.
 
@@ -41,18 +41,19 @@ pub(super) const fn day(at: Timestamp) -> Timestamp {
 pub(super) fn mark_erased(cx: &mut Cx<'_, '_, '_>, chat: ChatId, id: MessageId, stored: Timestamp) {
     // No renewal sends again what is older.
     if cx.now.since(stored) < SEEN {
-        cx.unit.put(&(chat, mark_of(&chat, &id)), &SeenRow { at: day(cx.now) });
+        cx.unit.put(&(chat, mark_of(&id)), &SeenRow { at: day(cx.now) });
     }
 }
 
 /// RNW-08
 pub(super) fn was_erased(cx: &Cx<'_, '_, '_>, chat: ChatId, id: &MessageId) -> Result<bool, Fault> {
-    Ok(cx.unit.get::<SeenRow>(&(chat, mark_of(&chat, id)))?.is_some())
+    Ok(cx.unit.get::<SeenRow>(&(chat, mark_of(id)))?.is_some())
 }
 
-fn mark_of(chat: &ChatId, id: &MessageId) -> MessageId {
+/// Of the id alone: the chat may go to another compartment, where it has another id and nobody has the message's.
+fn mark_of(id: &MessageId) -> MessageId {
     let mut mark = [0; 16];
-    mark.copy_from_slice(&labelled_hash(ERASED_MESSAGE, &[chat.as_bytes(), id.as_bytes()])[..16]);
+    mark.copy_from_slice(&labelled_hash(ERASED_MESSAGE, &[id.as_bytes()])[..16]);
     MessageId::from_bytes(mark)
 }
 

@@ -22,6 +22,7 @@ mod arriving;
 
 use std::collections::BTreeMap;
 
+use lapwing_protocol::content::MessageId;
 use lapwing_wire::ids::{MailboxId, labelled_hash};
 use zeroize::Zeroizing;
 
@@ -34,7 +35,7 @@ use crate::{
     store::{
         AlertRow, ArrivalRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DeadlineRow, DepartureRow,
         DraftRow, GroupRow, InvitationRow, MailboxRow, MailboxState, MessageRow, MoveEnd, MoveId, OpId,
-        OpKind, OpRow, Order, Purpose, RenewalRow, TakenTicketRow, TimerRow, Unit, UploadRow,
+        OpKind, OpRow, Order, Purpose, RenewalRow, SeenRow, TakenTicketRow, TimerRow, Unit, UploadRow,
     },
 };
 
@@ -44,7 +45,7 @@ const PAGE: usize = 128;
 /// Bytes of waiting envelopes that are staged in one commit.
 const STAGE: usize = 256 << 10;
 
-/// Staged records that are removed, or messages that are counted, at once.
+/// Marks that are carried, staged records that are removed, or messages that are counted, at once.
 const STEP: usize = 500;
 
 /// One step of a moving, at either end.
@@ -68,6 +69,13 @@ pub enum MoveStep {
         chat: ChatId,
         /// In their order.
         messages: Vec<MovedMessage>,
+    },
+    /// Target: marks of its erased messages (RNW-08).
+    Remember {
+        /// The chat's id here.
+        chat: ChatId,
+        /// The marks, and their days.
+        marks: Vec<(MessageId, SeenRow)>,
     },
     /// Target: what waits for relays.
     Hold {
@@ -243,6 +251,20 @@ pub fn messages(
     Ok(Some((found, last)))
 }
 
+/// A page of the marks of a chat's erased messages (RNW-08), from beyond `after`. Empty at their end.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn marks(
+    unit: &Unit<'_>,
+    chat: ChatId,
+    after: Option<MessageId>,
+) -> Result<Vec<(MessageId, SeenRow)>, Fault> {
+    let after = after.map(|mark| (chat, mark));
+    let page = unit.range::<SeenRow>(chat.as_bytes(), after.as_ref(), STEP, false)?;
+    Ok(page.into_iter().map(|((_, mark), row)| (mark, row)).collect())
+}
+
 /// Everything else of a chat.
 ///
 /// # Errors
@@ -343,6 +365,12 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, step: MoveStep) -> Result<MoveReply, 
             arriving::begin(cx, &arrival, &name, is_open).map(MoveReply::Chat)
         }
         MoveStep::Take { chat, messages } => arriving::take(cx, chat, messages).map(MoveReply::Places),
+        MoveStep::Remember { chat, marks } => {
+            for (mark, row) in marks {
+                cx.unit.put(&(chat, mark), &row);
+            }
+            Ok(MoveReply::Done)
+        }
         MoveStep::Hold { chat, operations } => {
             arriving::hold(cx, chat, operations);
             Ok(MoveReply::Done)

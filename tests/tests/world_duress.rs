@@ -12,7 +12,7 @@ use lapwing::{
     },
     store::{OpRow, PlanAction, PlanRow, PlanState, Purpose, Sink, TrustSide},
 };
-use lapwing_tests::world::{Person, RelayNumber, World, calm, introduce};
+use lapwing_tests::world::{Person, RelayNumber, World, calm, company::trust, introduce};
 use lapwing_wire::{
     capability::{ChannelBinding, SecretKey, Subject, TripwireOwner},
     frame::{Disarm, Prove, RequestBody, ResponseBody},
@@ -24,13 +24,6 @@ struct Armed {
     plan: [u8; 16],
     fire: Vec<(RelayNumber, Token)>,
     renew: Vec<(RelayNumber, Token)>,
-}
-
-async fn trust(owner: &mut Person, contact: &mut Person) {
-    owner.must(Command::TrustAdd { chat: contact.name.clone() });
-    calm(&mut [owner, contact]).await;
-    contact.must(Command::TrustAccept { chat: owner.name.clone() });
-    calm(&mut [owner, contact]).await;
 }
 
 fn spec(alert: &[&str], sinks: Vec<Sink>, tokens: Vec<PlanTokens>) -> Box<PlanSpec> {

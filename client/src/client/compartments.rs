@@ -85,6 +85,12 @@ impl Client {
                 "delete what is in it: lapwing chat list; or rename it: lapwing compartment rename".into(),
             );
         }
+        if self.checkins()?.iter().any(|(home, _)| *home == number) {
+            return refused(
+                format!("a check-in is running in {name}"),
+                format!("end it first: lapwing checkin stop --compartment {}", quoted(name)),
+            );
+        }
         let plans = self.plans()?;
         if let Some((_, plan)) = plans.iter().find(|(home, _)| *home == number) {
             return refused(

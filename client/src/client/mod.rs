@@ -4,6 +4,7 @@
 //! same exchange with every relay of the payload (design 5.2). Nothing here knows what a passphrase is for.
 
 mod backup;
+mod checkins;
 mod compartments;
 mod fault;
 mod files;
@@ -29,6 +30,7 @@ use lapwing_wire::{
 use rand_core::{OsRng, TryRngCore, UnwrapErr};
 
 pub use backup::{RestoreTarget, Summary};
+pub use checkins::{CheckinRequest, Heard};
 pub use fault::refused_by_engine;
 pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;
@@ -304,6 +306,7 @@ impl Client {
         let remembered = self.remember_records();
         self.settle_compartments()?;
         self.settle_plans()?;
+        self.settle_checkins()?;
         self.adopt_relays()?;
         self.adopt_heirs()?;
         self.finish_deletions()?;

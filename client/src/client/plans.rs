@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the relays are waited for when a plan is armed.
-const ARM_WAIT: Duration = Duration::from_secs(20);
+pub(super) const ARM_WAIT: Duration = Duration::from_secs(20);
 
 /// What the owner decided about a duress passphrase.
 #[derive(Debug)]

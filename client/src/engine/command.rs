@@ -10,7 +10,9 @@ use lapwing_wire::{
 };
 
 use super::{
-    Cx, Fault, contact, conversation, drafts, erasing, expiry, export, files, group, moving,
+    Cx, Fault,
+    checkin::{self, CheckinSpec, Standing},
+    contact, conversation, drafts, erasing, expiry, export, files, group, moving,
     plan::{self, PlanSpec},
     relays, renewal, trust, vacate,
 };
@@ -218,6 +220,17 @@ pub enum Command {
         /// Which.
         plan: [u8; 16],
     },
+    /// Begins a check-in.
+    CheckinBegin(Box<CheckinSpec>),
+    /// A relay answered the token of a check-in.
+    CheckinAnswered {
+        /// Which.
+        checkin: [u8; 16],
+        /// Which relay.
+        relay: RelayKey,
+        /// What.
+        status: Status,
+    },
     /// A relay answered a token of our payload.
     TokenPresented {
         /// Which relay.
@@ -272,6 +285,8 @@ pub enum Reply {
     Trust([u8; 16]),
     /// A plan was begun.
     Plan([u8; 16]),
+    /// What a relay holds of a check-in.
+    Checkin(Standing),
     /// What a step of a moving answered.
     Moving(moving::MoveReply),
     /// What a group answered.
@@ -382,6 +397,10 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
             Ok(Reply::Done)
         }
         Command::PlanRemove { plan } => plan::remove(cx, &plan).map(|()| Reply::Done),
+        Command::CheckinBegin(spec) => checkin::begin(cx, *spec).map(Reply::Plan),
+        Command::CheckinAnswered { checkin, relay, status } => {
+            checkin::answered(cx, &checkin, &relay, &status).map(Reply::Checkin)
+        }
         Command::TokenPresented { relay, token, status } => {
             plan::token_answer(cx, &relay, &token, &status)?;
             Ok(Reply::Done)

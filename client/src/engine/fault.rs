@@ -28,6 +28,15 @@ pub enum Fault {
     /// Two things cannot have one name.
     #[error("there is already a chat of that name")]
     NameTaken,
+    /// One check-in to a compartment.
+    #[error("a check-in is running in this compartment already")]
+    CheckinRuns,
+    /// There is none.
+    #[error("no check-in is running in this compartment")]
+    NoCheckin,
+    /// Relays count nothing shorter or longer.
+    #[error("a check-in counts from 10 minutes to 400 days")]
+    CheckinSpan,
     /// A name has 1 to 64 printable characters.
     #[error("that is not a name: it needs 1 to 64 printable characters")]
     BadName,
@@ -234,6 +243,9 @@ impl Fault {
             Self::AlreadyTrusted => "see: lapwing trust list",
             Self::UnknownAlert => "see: lapwing alert list",
             Self::UnknownPlan => "see: lapwing sos list",
+            Self::CheckinRuns => "see: lapwing checkin status; to end it: lapwing checkin stop",
+            Self::NoCheckin => "begin one with: lapwing checkin start --every 24h",
+            Self::CheckinSpan => "for example: lapwing checkin start --every 24h",
             Self::PlanTooLarge => "shorten the texts or alert fewer contacts",
             Self::NoCommonRelay => {
                 "add the relay to the compartment with: lapwing relay add - --compartment NAME"

@@ -26,10 +26,12 @@
 //! | `trust` | trusted contacts and alerts |
 //! | `vacate` | leaving a compartment that is to be deleted |
 //! | [`plan`] | what a duress passphrase sets off |
+//! | [`checkin`] | what silence sets off |
 //! | [`group`] | groups |
 //! | [`search`] | looking for a text |
 //! | [`view`] | what is shown of all this |
 
+pub mod checkin;
 pub mod command;
 pub mod copies;
 pub mod event;

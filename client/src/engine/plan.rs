@@ -15,8 +15,8 @@ use lapwing_wire::{
     ids::{TripwireId, labelled_hash},
     time::Timestamp,
     tripwire::{
-        Action, Causes, ListKey, Meaning, OpenRecord, OpenStatus, SealedList, Status as TokenStatus,
-        StatusKey, Token, TokenRecord,
+        Action, Causes, Deadline, ListKey, Meaning, OpenRecord, OpenStatus, SealedList,
+        Status as TokenStatus, StatusKey, Token, TokenRecord,
     },
 };
 use rand_core::CryptoRng;
@@ -87,7 +87,7 @@ pub fn alert_relays(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<RelayAddres
     Ok(relays)
 }
 
-fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16], TrustRow)>, Fault> {
+pub(super) fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16], TrustRow)>, Fault> {
     chats
         .iter()
         .map(|name| {
@@ -107,19 +107,7 @@ pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16],
     let alerts: Vec<[u8; 16]> = trusts(cx.unit, &alert)?.into_iter().map(|(id, _)| id).collect();
     let mut tripwires = Vec::new();
     for PlanTokens { relay, fire, renew } in tokens {
-        let owner: SecretKey<TripwireOwner> = SecretKey::generate(cx.rng);
-        tripwires.push(TripwireRecord {
-            relay,
-            id: TripwireId::of_owner(&owner.public()),
-            owner: ByteBuf::from(owner.expose_seed().to_vec()),
-            fire: ByteBuf::from(fire.expose().to_vec()),
-            renew: ByteBuf::from(renew.expose().to_vec()),
-            status: ByteBuf::from(cx.random::<32>().to_vec()),
-            floor: 0,
-            wanted: [0; 32],
-            armed: None,
-            fired: false,
-        });
+        tripwires.push(tripwire(cx, relay, &fire, &renew));
     }
     let plan = cx.random();
     let row = PlanRow {
@@ -135,17 +123,46 @@ pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16],
         sinks,
         alert: cx.random(),
         made: cx.now,
+        after: None,
+        heard: None,
     };
     // In the same commit: no page has held a plan of which the compartment does not know for good.
     let records = cx.unit.get::<RecordsRow>(&())?.unwrap_or_default();
     cx.unit.put(&(), &RecordsRow { held: true, ..records });
-    cx.unit.put(&plan, &row);
-    // Everything is tried once here, so that a plan that cannot be armed is refused and not recorded.
-    for tripwire in &row.tripwires {
-        actions(cx.unit, &row, tripwire, cx.now, cx.rng)?;
-    }
-    rearm(cx, &plan)?;
+    arm_first(cx, &plan, &row)?;
     Ok(plan)
+}
+
+/// A tripwire that no relay has yet.
+pub(super) fn tripwire(
+    cx: &mut Cx<'_, '_, '_>,
+    relay: RelayAddress,
+    fire: &Token,
+    renew: &Token,
+) -> TripwireRecord {
+    let owner: SecretKey<TripwireOwner> = SecretKey::generate(cx.rng);
+    TripwireRecord {
+        relay,
+        id: TripwireId::of_owner(&owner.public()),
+        owner: ByteBuf::from(owner.expose_seed().to_vec()),
+        fire: ByteBuf::from(fire.expose().to_vec()),
+        renew: ByteBuf::from(renew.expose().to_vec()),
+        status: ByteBuf::from(cx.random::<32>().to_vec()),
+        floor: 0,
+        wanted: [0; 32],
+        armed: None,
+        fired: false,
+    }
+}
+
+/// Records a plan and has its tripwires armed. Everything is tried once here, so that what cannot be armed is refused and
+/// not recorded.
+pub(super) fn arm_first(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], row: &PlanRow) -> Result<(), Fault> {
+    cx.unit.put(plan, row);
+    for tripwire in &row.tripwires {
+        actions(cx.unit, row, tripwire, cx.now, cx.rng)?;
+    }
+    rearm(cx, plan)
 }
 
 /// The header holds the cover: the plan is in force.
@@ -230,6 +247,8 @@ pub(super) fn confirmed(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &RelayK
     let Some(mut row) = cx.unit.get::<PlanRow>(plan)? else { return Ok(()) };
     for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
         tripwire.armed = Some(ByteBuf::from(tripwire.wanted.to_vec()));
+        // Arming begins a deadline.
+        row.heard = row.after.and(Some(cx.now));
     }
     cx.unit.put(plan, &row);
     Ok(())
@@ -300,13 +319,21 @@ pub(super) fn arm_request(
     let owner: SecretKey<TripwireOwner> = SecretKey::from_seed(seed(&tripwire.owner)?);
     let list_key = ListKey::generate(rng);
     let actions = actions(unit, &row, tripwire, now, rng)?;
+    // Of a check-in nobody has the token that fires, and the list that it would set off is empty.
+    let (meaning, actions, causes) = match row.after {
+        None => (Meaning::Fire, actions, Causes::default()),
+        Some(after_s) => {
+            let alerting = Some(Deadline { after_s, actions });
+            (Meaning::Nothing, Vec::new(), Causes { alerting, ..Causes::default() })
+        }
+    };
     let token_list =
         SealedList::seal(&actions, &tripwire.id, &list_key, rng).map_err(|_| Fault::PlanTooLarge)?;
     let status_key = StatusKey::from_bytes(seed(&tripwire.status)?);
     let fire = Token::from_bytes(seed(&tripwire.fire)?);
     let renew = Token::from_bytes(seed(&tripwire.renew)?);
     let mut records = vec![
-        record(&fire, Meaning::Fire, tripwire.id, list_key, StatusKey::generate(rng), rng),
+        record(&fire, meaning, tripwire.id, list_key, StatusKey::generate(rng), rng),
         record(&renew, Meaning::Renew, tripwire.id, ListKey::generate(rng), status_key, rng),
     ];
     while records.len() < RECORDS {
@@ -319,7 +346,7 @@ pub(super) fn arm_request(
     let serial = tripwire.floor.max(now.as_millis());
     Ok(Some((
         SecretKey::from_seed(*owner.expose_seed()),
-        Arm { owner: owner.public(), access: None, serial, records, token_list, causes: Causes::default() },
+        Arm { owner: owner.public(), access: None, serial, records, token_list, causes },
     )))
 }
 
@@ -359,7 +386,7 @@ fn actions(
             tripwire: tripwire.id,
             kind: Kind::Alert,
             status: Status::Actual,
-            cause: Cause::Token,
+            cause: if plan.after.is_some() { Cause::Deadline } else { Cause::Token },
             made: now,
             text: plan.text.clone(),
             place: plan.place.clone(),
@@ -398,5 +425,8 @@ fn digest(unit: &Unit<'_>, plan: &PlanRow, tripwire: &TripwireRecord) -> Result<
         .map(|sink| sink.mailbox)
         .collect();
     let parts = codec::encode(&(mailboxes, sinks, &plan.text, &plan.place, &plan.instructions));
-    Ok(labelled_hash(DIGEST, &[&parts, &tripwire.fire, &tripwire.renew]))
+    let after = plan.after.map(u64::to_be_bytes);
+    let mut parts: Vec<&[u8]> = vec![&parts, &tripwire.fire, &tripwire.renew];
+    parts.extend(after.as_ref().map(<[u8; 8]>::as_slice));
+    Ok(labelled_hash(DIGEST, &parts))
 }

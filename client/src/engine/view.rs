@@ -495,26 +495,37 @@ pub fn alerts(unit: &Unit<'_>) -> Result<Vec<AlertView>, Fault> {
 pub fn plans(unit: &Unit<'_>) -> Result<Vec<PlanView>, Fault> {
     let mut all = Vec::new();
     for (id, row) in unit.scan::<PlanRow>(&[])? {
-        let mut alerts = Vec::new();
-        for trust in &row.alerts {
-            if let Some(trust) = unit.get::<TrustRow>(trust)? {
-                alerts.push(chat_name(unit, &trust.chat)?);
-            }
+        if row.after.is_some() {
+            continue;
         }
-        let armed =
-            row.tripwires.iter().all(|t| t.armed.as_deref().is_some_and(|a| a.as_slice() == t.wanted));
         all.push(PlanView {
             id,
+            alerts: alerted(unit, &row)?,
+            armed: is_armed(&row),
             name: row.name,
             state: row.state,
             action: row.action,
             shows: row.shows,
-            alerts,
-            armed,
             fired: row.tripwires.iter().any(|t| t.fired),
         });
     }
     Ok(all)
+}
+
+/// Chats of the contacts that a plan alerts.
+pub(super) fn alerted(unit: &Unit<'_>, row: &PlanRow) -> Result<Vec<String>, Fault> {
+    let mut alerts = Vec::new();
+    for trust in &row.alerts {
+        if let Some(trust) = unit.get::<TrustRow>(trust)? {
+            alerts.push(chat_name(unit, &trust.chat)?);
+        }
+    }
+    Ok(alerts)
+}
+
+/// Whether every relay has said that it holds what it should.
+pub(super) fn is_armed(row: &PlanRow) -> bool {
+    row.tripwires.iter().all(|t| t.armed.as_deref().is_some_and(|armed| armed.as_slice() == t.wanted))
 }
 
 /// The mailboxes of a compartment that a firing turns into sinks.

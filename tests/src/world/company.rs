@@ -1,6 +1,6 @@
 //! People who know each other, and what they do together in many a test.
 
-use lapwing::engine::{group::GroupCommand, view};
+use lapwing::engine::{Command, group::GroupCommand, view};
 
 use super::{Person, World, calm, introduce};
 
@@ -24,6 +24,14 @@ pub async fn let_in(alice: &mut Person, other: &mut Person) {
     calm(&mut [alice, other]).await;
     other.group(GroupCommand::Approve { what: "march".into(), alias: name, name: None });
     calm(&mut [alice, other]).await;
+}
+
+/// The contact will get the owner's alerts.
+pub async fn trust(owner: &mut Person, contact: &mut Person) {
+    owner.must(Command::TrustAdd { chat: contact.name.clone() });
+    calm(&mut [owner, contact]).await;
+    contact.must(Command::TrustAccept { chat: owner.name.clone() });
+    calm(&mut [owner, contact]).await;
 }
 
 /// Each writes a line to the other, and each reads the other's.

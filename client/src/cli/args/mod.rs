@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod alert;
 mod backup;
+mod checkin;
 mod compartment;
 mod contact;
 mod demo;
@@ -18,6 +19,7 @@ mod vault;
 
 pub use alert::{AlertCommand, TrustCommand};
 pub use backup::BackupCommand;
+pub use checkin::{CheckinCommand, CheckinStartArgs};
 pub use compartment::CompartmentCommand;
 pub use contact::{ChatCommand, InviteArgs, JoinArgs, VerifyArgs};
 pub use demo::DemoArgs;
@@ -117,6 +119,9 @@ pub enum CommandLine {
     /// Set up duress passphrases
     #[command(subcommand)]
     Sos(SosCommand),
+    /// Alert people you trust if nothing is heard of you
+    #[command(subcommand)]
+    Checkin(CheckinCommand),
     /// Choose who is alerted, or agree to be
     #[command(subcommand)]
     Trust(TrustCommand),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lapwing_protocol::alert::Status;
+use lapwing_protocol::alert::{Cause, Status};
 use serde::Serialize;
 
 use super::done::Done;
@@ -65,6 +65,10 @@ impl Record for AlertRecord {
         let word = if self.status == drill { "EXERCISE" } else { "ALERT" };
         writeln!(f, "{word} from {who}, {}", self.time)?;
         writeln!(f, "    {}", self.text.replace('\n', "\n    "))?;
+        let silence: &'static str = Cause::Deadline.into();
+        if self.cause == silence {
+            writeln!(f, "    sent because nothing was heard of them in time")?;
+        }
         if let Some(place) = &self.place {
             writeln!(f, "    place: {place}")?;
         }

@@ -3,6 +3,7 @@
 mod alert;
 mod backup;
 mod chat;
+mod checkin;
 mod compartment;
 mod contact;
 mod demo;
@@ -48,6 +49,7 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Group(command) => group::run(shell, command).await,
         CommandLine::Compartment(command) => compartment::run(shell, command).await,
         CommandLine::Sos(command) => sos::run(shell, command).await,
+        CommandLine::Checkin(command) => checkin::run(shell, command).await,
         CommandLine::Trust(command) => trust::run(shell, command).await,
         CommandLine::Alert(command) => alert::run(shell, command).await,
         CommandLine::Passphrase(command) => passphrase::run(shell, command).await,

@@ -75,10 +75,11 @@ pub enum PlanState {
     Armed,
 }
 
-/// A plan that a duress passphrase sets off. Lies in a compartment that its cover does not show.
+/// What relays do without us: a plan that a duress passphrase sets off, in a compartment that its cover does not show; or a
+/// check-in, which silence sets off.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PlanRow {
-    /// The owner's name for it.
+    /// The owner's name for it. A check-in has none.
     pub name: String,
     /// How far it has come.
     pub state: PlanState,
@@ -103,6 +104,12 @@ pub struct PlanRow {
     pub alert: [u8; 16],
     /// When it was made.
     pub made: Timestamp,
+    /// Of a check-in: the silence, in seconds, after which the alert leaves. It shows nothing and has no passphrase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Of a check-in: when a relay last said that it took our word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Timestamp>,
 }
 row!(0x0a, PlanRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
 
@@ -128,7 +135,7 @@ pub struct TripwireRecord {
     pub owner: ByteBuf,
     /// The token that the cover's unlock sends.
     pub fire: ByteBuf,
-    /// The token that our own unlock sends.
+    /// The token that our own unlock sends; of a check-in, the one that checks in.
     pub renew: ByteBuf,
     /// Reads the status in the answers to our own token.
     pub status: ByteBuf,

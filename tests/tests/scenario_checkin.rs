@@ -1,7 +1,5 @@
 //! Check-ins from the command line: begun, given, missed by a relay that is away, ended.
 
-#![expect(clippy::unwrap_used, reason = "scenario tests")]
-
 use lapwing_tests::scenario::Pair;
 use serde_json::{Value, json};
 

@@ -11,13 +11,18 @@ use async_trait::async_trait;
 use lapwing::{
     cli::prompt::TypedPassphrase,
     client::{Client, World},
-    engine::Command,
+    engine::{Command, DEFAULT_VALIDITY, Fault, view},
     net::{ConnectError, Link, Transport},
-    store::{ChatId, MessageRow, MessageState, StoreError, Unit, Writer},
+    store::{ChatId, DeadlineRow, DueRow, MessageRow, MessageState, StoreError, Unit, Writer},
 };
 use lapwing_protocol::content::MessageId;
 use lapwing_vault::{ContainerSize, Cost};
-use lapwing_wire::{address::RelayAddress, time::Timestamp};
+use lapwing_wire::{
+    address::{AccessTicket, RelayAddress, RelayKey},
+    capability::SecretKey,
+    time::Timestamp,
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
 
@@ -30,11 +35,18 @@ impl Transport for NoNetwork {
     }
 }
 
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
 fn world() -> World {
+    world_at(NOW)
+}
+
+fn world_at(now: Timestamp) -> World {
     World {
         cost: Cost { memory_kib: 64, passes: 1, lanes: 1 },
         transport: Arc::new(NoNetwork),
-        clock: Arc::new(|| Timestamp::from_millis(1_700_000_000_000)),
+        clock: Arc::new(move || now),
     }
 }
 
@@ -81,7 +93,7 @@ async fn a_full_compartment_opens_reads_and_takes_small_changes_but_no_message()
     let client = Client::create(&world(), &path, ContainerSize::MIN, &passphrase(), &mut |_, _| {}).unwrap();
     let stored = fill(&client);
     assert!(stored > 10, "only {stored} messages fitted");
-    client.close().await;
+    client.close().await.unwrap();
 
     let mut client = tokio::time::timeout(Duration::from_secs(60), open(&path)).await.unwrap();
     let read = |client: &Client| {
@@ -92,10 +104,131 @@ async fn a_full_compartment_opens_reads_and_takes_small_changes_but_no_message()
     client.command(0, Command::Name { name: "still here".to_owned() }).unwrap();
     // Reopening gives a page or two back; then the limit holds again.
     assert!(fill(&client) <= 2, "messages were taken beyond the limit");
-    client.close().await;
+    client.close().await.unwrap();
 
     let client = open(&path).await;
     assert_eq!(client.compartments()[0].name, "still here");
     assert_eq!(read(&client), stored);
-    client.close().await;
+    client.close().await.unwrap();
+}
+
+/// Makes whatever may go past the limit, of every kind and size, until nothing more is taken. Answers how much that was.
+fn drain(client: &mut Client) -> usize {
+    let mut made = 0;
+    let taken = client.read(0, view::chats).unwrap().len();
+    for number in 0..1000 {
+        let name = format!("guest {}", taken + number);
+        if client.command(0, Command::Invite { name, relay: None, validity: DEFAULT_VALIDITY }).is_err() {
+            break;
+        }
+        made += 1;
+    }
+    let guests = made;
+    for len in [3000, 900, 300, 60, 1] {
+        for number in 0..guests {
+            let draft = Command::Draft { chat: format!("guest {}", taken + number), text: "x".repeat(len) };
+            made += usize::from(client.command(0, draft).is_ok());
+        }
+    }
+    for number in 0..100 {
+        let name = format!("{number}{}", "n".repeat(60));
+        if client
+            .command(0, Command::Rename { chat: format!("guest {}", taken + number % guests.max(1)), name })
+            .is_err()
+        {
+            break;
+        }
+    }
+    made
+}
+
+#[tokio::test]
+async fn vlt_56_where_nothing_more_is_taken_all_can_be_erased_expires_and_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    let mut client =
+        Client::create(&world(), &path, ContainerSize::MIN, &passphrase(), &mut |_, _| {}).unwrap();
+    let relay = RelayAddress::new(RelayKey::of_spki(b"a relay"), "relay.example", 443).unwrap();
+    let access = SecretKey::generate(&mut ChaCha20Rng::seed_from_u64(5));
+    client.add_relay(0, &AccessTicket::new(relay, access).to_text()).unwrap();
+    for name in ["walrus", "otter", "stoat"] {
+        let invite = Command::Invite { name: name.to_owned(), relay: None, validity: DEFAULT_VALIDITY };
+        client.command(0, invite).unwrap();
+        client.command(0, Command::Draft { chat: name.to_owned(), text: "burn this".to_owned() }).unwrap();
+    }
+    let walrus = client.read(0, |unit| view::chat(unit, "walrus")).unwrap().id;
+    let base = Arc::clone(&client.compartments()[0].base);
+    for order in 1..=5 {
+        let mut unit = Unit::new(&*base);
+        let at = NOW.plus(HOUR);
+        unit.put(&(walrus, order), &message());
+        unit.put(&(walrus, order), &DeadlineRow { at, runs: true, right: Vec::new() });
+        unit.put(&(at, walrus, order), &DueRow {});
+        base.commit(unit.into_changes()).unwrap();
+    }
+    drop(base);
+    fill(&client);
+    let drained = drain(&mut client);
+    assert!(drained > 0, "{drained}: small things are taken past the limit");
+    let texts =
+        |client: &Client| client.read(0, |unit| Ok(unit.scan::<MessageRow>(walrus.as_bytes())?.len()));
+
+    client.command(0, Command::DeleteDraft { chat: "otter".into() }).unwrap();
+    client.command(0, Command::Erase { chat: "walrus".into(), orders: vec![2] }).unwrap();
+    assert_eq!(texts(&client).unwrap(), 4);
+    client.close().await.unwrap();
+    // What falls due while it is locked is gone before anything is shown.
+    let mut client = Client::unlock(&world_at(NOW.plus(2 * HOUR)), &path, &passphrase()).await.unwrap();
+    assert!(client.unerased().is_empty(), "{:?}", client.unerased());
+    assert_eq!(texts(&client).unwrap(), 0);
+    drain(&mut client);
+    client.command(0, Command::Clear { chat: "stoat".into(), older: None }).unwrap();
+    client.command(0, Command::Delete { chat: "stoat".into(), leave: false }).unwrap();
+    drain(&mut client);
+    client.command(0, Command::Delete { chat: "walrus".into(), leave: false }).unwrap();
+    drain(&mut client);
+    let size = ContainerSize::new(16 << 20).unwrap();
+    client.grow(&path, size, &mut |_, _| {}).await.unwrap();
+    let client = open(&path).await;
+    let names: Vec<String> = client.read(0, view::chats).unwrap().into_iter().map(|chat| chat.name).collect();
+    assert!(names.contains(&"otter".to_owned()) && !names.contains(&"walrus".to_owned()));
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn rec_03_tables_that_have_no_room_to_be_written_anew_are_told_until_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    let client = Client::create(&world(), &path, ContainerSize::MIN, &passphrase(), &mut |_, _| {}).unwrap();
+    let chat = ChatId::from_bytes([7; 16]);
+    let due = |order: u64| (NOW.plus(HOUR * u32::try_from(order).unwrap()), chat, order);
+    let base = Arc::clone(&client.compartments()[0].base);
+    for page in 0..6 {
+        let mut unit = Unit::new(&*base);
+        for order in page * 1000..(page + 1) * 1000 {
+            unit.put(&due(order), &DueRow {});
+        }
+        base.commit(unit.into_changes()).unwrap();
+    }
+    let stored = fill(&client);
+    let mut unit = Unit::new(&*base);
+    unit.delete::<DueRow>(&due(17));
+    base.commit(unit.into_changes()).unwrap();
+    drop(base);
+    assert!(matches!(client.scrub(), Err(Fault::NotErased(_))));
+    assert!(
+        matches!(client.close().await, Err(Fault::NotErased(_))),
+        "ERA-07: nobody is told that it is gone"
+    );
+    // The next session tells it too, and does it when there is room.
+    let client = open(&path).await;
+    assert!(matches!(client.scrub(), Err(Fault::NotErased(_))));
+    let base = Arc::clone(&client.compartments()[0].base);
+    for order in 1..=stored {
+        let mut unit = Unit::new(&*base);
+        unit.delete::<MessageRow>(&(chat, order));
+        base.commit(unit.into_changes()).unwrap();
+    }
+    drop(base);
+    client.close().await.unwrap();
 }

@@ -77,7 +77,7 @@ async fn vault(path: &Path, number: u64, with_plan: bool) -> Vec<u8> {
         };
         client.add_plan(request, &second).await.unwrap();
     }
-    client.close().await;
+    client.close().await.unwrap();
     if (number / 2).is_multiple_of(2) {
         let passphrase = if with_plan { &second } else { &owner };
         let mut client = Client::unlock(&world, path, passphrase).await.unwrap();
@@ -88,7 +88,7 @@ async fn vault(path: &Path, number: u64, with_plan: bool) -> Vec<u8> {
             "a cover does not show the first compartment"
         );
         client.create_compartment("later").unwrap();
-        client.close().await;
+        client.close().await.unwrap();
     }
     let bytes = std::fs::read(path).unwrap();
     std::fs::remove_file(path).unwrap();

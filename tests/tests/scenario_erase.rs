@@ -34,7 +34,7 @@ async fn visit_later(person: &Person, later: Duration) {
         clock: Arc::new(move || clock::now().plus(later)),
     };
     let typed = TypedPassphrase::new(Zeroizing::new(person.passphrase.clone())).unwrap();
-    Client::unlock(&world, &person.vault, &typed).await.unwrap().close().await;
+    Client::unlock(&world, &person.vault, &typed).await.unwrap().close().await.unwrap();
 }
 
 fn texts(person: &Person, chat: &str) -> Vec<String> {

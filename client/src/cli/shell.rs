@@ -14,7 +14,7 @@ use super::{
     strength::{Level, Strength},
 };
 use crate::{
-    client::{Client, World},
+    client::{Client, World, refused_by_engine},
     driver::Report,
     engine::{Effect, Fault, view},
     error::Error,
@@ -85,6 +85,21 @@ impl Shell {
             ));
         }
         Ok((client, passphrase))
+    }
+
+    /// Ends a command's work with the vault. ERA-07: what could not be overwritten is told.
+    pub async fn close(&self, client: Client) {
+        if let Err(fault) = client.close().await {
+            self.output.warn(format_args!("{fault}; {}", fault.hint()));
+        }
+    }
+
+    /// As [`Shell::close`], for a command that erases: it has not done so while something is left.
+    ///
+    /// # Errors
+    /// [`Fault::NotErased`].
+    pub async fn close_erased(&self, client: Client) -> Result<(), Error> {
+        client.close().await.map_err(|fault| refused_by_engine(&fault))
     }
 
     /// As [`Shell::new_passphrase`], after showing one drawn at random where that was asked for.

@@ -548,19 +548,25 @@ impl Client {
     /// that a person asked for. Where nothing was written it costs nothing.
     ///
     /// # Errors
-    /// The file cannot be written. Nothing is lost, and the next unlock makes up for it.
-    pub fn scrub(&self) -> Result<(), Error> {
+    /// [`Fault::NotErased`]: the file cannot be written, or a compartment has no room to write its tables anew (REC-03).
+    /// Nothing is lost, and the next session tries again.
+    pub fn scrub(&self) -> Result<(), Fault> {
         let scrubbed: Vec<_> = self.volumes.iter().map(|(_, base)| base.scrub()).collect();
-        scrubbed.into_iter().collect::<Result<_, _>>().map_err(fault::volume)
+        scrubbed.into_iter().collect::<Result<_, _>>().map_err(|error| Fault::NotErased(error.to_string()))
     }
 
     /// Overwrites what was deleted, and ends the connections. What was sent has left.
-    pub async fn close(mut self) {
-        // First: ending the connections waits for others. What fails here is made up for by the next unlock, and a
-        // client that is dropped without this is scrubbed as its volumes are.
-        let _ = self.scrub();
+    ///
+    /// # Errors
+    /// As [`Client::scrub`]; the vault is closed all the same. A client that is dropped without this is scrubbed as its
+    /// volumes are, and nobody is told.
+    pub async fn close(mut self) -> Result<(), Fault> {
+        // First: ending the connections waits for others.
+        let scrubbed = self.scrub();
+        // What fails here is made up for by the next unlock.
         let _ = self.session.complete_records(&mut generator());
         self.driver.close().await;
+        scrubbed
     }
 }
 

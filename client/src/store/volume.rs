@@ -15,13 +15,23 @@ use zeroize::Zeroizing;
 
 use super::{
     base::{Base, BodyKeyName, Record, StoreError, Visitor},
-    rows::MessageRow,
+    rows::{ChatRow, DoomedKeyRow, ErasingRow, GroupRow, MessageRow, PlanRow, TrustRow},
     tables::{self, Place, REMOVED_FROM},
     unit::{Changes, Row},
 };
 
 /// Most bytes of a commit without messages that may go past the limit: a ratchet state and a few rows.
 const SMALL_COMMIT: usize = 32 << 10;
+
+/// Kinds of records that erasing makes for itself, and takes away again: how far it has come, which keys are doomed. They
+/// do not count for what stays.
+const PASSING: [u8; 3] = [0x00, ErasingRow::TABLE, DoomedKeyRow::TABLE];
+
+/// Kinds of records whose end may leave words for relays: there are only as many ends as there were things.
+const ENDING: [u8; 4] = [ChatRow::TABLE, GroupRow::TABLE, PlanRow::TABLE, TrustRow::TABLE];
+
+/// Most bytes of such words.
+const WORDS_OF_AN_END: usize = 4 << 10;
 
 /// Longest number in a record.
 const COUNT_LEN: usize = 9;
@@ -68,10 +78,41 @@ impl VolumeBase {
         self.scrub()
     }
 
-    fn bytes_of(&self, keys: &[Vec<u8>]) -> Result<usize, StoreError> {
+    /// Deleting must work where there is no room for anything new (VLT-56): it may use the last page, and nothing else may,
+    /// however small. What keeps a vault usable, such as alerts and invitations, has a part of the room beyond the limit.
+    /// Messages and what comes in bulk stop at the limit; a line that tells of messages which the same commit removes is no
+    /// more than they were.
+    fn begin_past_the_limit(
+        &self,
+        removes: &[Vec<u8>],
+        puts: &[Record],
+    ) -> Result<WriteTransaction, StoreError> {
+        let is_message = |key: &Vec<u8>| key.first() == Some(&MessageRow::TABLE);
+        let more = puts.iter().filter(|(key, _)| is_message(key)).count();
+        let fewer = removes.iter().filter(|key| is_message(key)).count();
+        if more > fewer {
+            return Err(StoreError::Full);
+        }
+        let lasting: Vec<_> =
+            puts.iter().filter(|(key, _)| !key.first().is_some_and(|kind| PASSING.contains(kind))).collect();
+        let put = lasting.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let gone = self.bytes_of(removes.iter().chain(lasting.iter().map(|(key, _)| key)))?;
+        let ends = removes.iter().any(|key| key.first().is_some_and(|kind| ENDING.contains(kind)));
+        let write = if put <= gone.saturating_add(if ends { WORDS_OF_AN_END } else { 0 }) {
+            self.volume.begin_cleanup()
+        } else if put <= gone.saturating_add(SMALL_COMMIT) {
+            self.volume.begin_small()
+        } else {
+            Err(VolumeError::Full)
+        };
+        write.map_err(of_volume)
+    }
+
+    /// Bytes of those records that are there.
+    fn bytes_of<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) -> Result<usize, StoreError> {
         let mut bytes = 0;
         for key in keys {
-            bytes += self.get(key)?.map_or(0, |value| value.len());
+            bytes += self.get(key)?.map_or(0, |value| key.len() + value.len());
         }
         Ok(bytes)
     }
@@ -82,7 +123,8 @@ impl VolumeBase {
         &self.volume
     }
 
-    /// REC-03. Where there is no room for all of it, what has room is done: the note tells the next session of the rest.
+    /// REC-03. Where there is no room for all of it, what has room is done: the note tells the next session of the rest, and
+    /// the error whoever asked.
     fn pack(&self) -> Result<(), VolumeError> {
         let read = self.volume.begin_read()?;
         let noted = match read.open_table(Place::Shared.definition()) {
@@ -99,13 +141,14 @@ impl VolumeBase {
             Err(VolumeError::Full) => {}
             done => return done,
         }
+        let mut outcome = Ok(());
         for place in &places {
             match self.write_anew(std::slice::from_ref(place)) {
-                Err(VolumeError::Full) => {}
+                Err(VolumeError::Full) => outcome = Err(VolumeError::Full),
                 done => done?,
             }
         }
-        Ok(())
+        outcome
     }
 
     /// REC-04: before the first record of a kind is written to its table, those that an older program left follow.
@@ -334,25 +377,10 @@ impl Base for VolumeBase {
                 None => removes.push(key),
             }
         }
-        // Deleting must work where there is no room for anything new, and so must what keeps a vault usable: marks, acknowledgements,
-        // alerts. Only messages and what comes in bulk stop at the limit; the rest lives in the room beyond it. A line that
-        // tells of messages which the same commit removes is no more than they were.
-        let is_message = |key: &Vec<u8>| key.first() == Some(&MessageRow::TABLE);
-        let more = puts.iter().filter(|(key, _)| is_message(key)).count();
-        let fewer = removes.iter().filter(|key| is_message(key)).count();
-        let put = puts.iter().map(|(_, value)| value.len()).sum::<usize>();
         let write = match self.volume.begin_write() {
-            // What takes the place of other records needs no more room than those had.
-            Err(VolumeError::Full)
-                if more <= fewer
-                    && (put <= SMALL_COMMIT
-                        || put <= SMALL_COMMIT.saturating_add(self.bytes_of(&removes)?)) =>
-            {
-                self.volume.begin_cleanup()
-            }
-            other => other,
-        };
-        let write = write.map_err(of_volume)?;
+            Err(VolumeError::Full) => self.begin_past_the_limit(&removes, &puts),
+            other => other.map_err(of_volume),
+        }?;
         let mut by_place: BTreeMap<Place, (Vec<Vec<u8>>, Vec<Record>)> = BTreeMap::new();
         for key in removes {
             by_place.entry(Place::of(&key)).or_default().0.push(key);

@@ -33,6 +33,8 @@ const WARN_PERCENT: u64 = 80;
 const RESERVE_PERCENT: u64 = 6;
 /// Pages that ordinary writing leaves free in a small region, where the share above would be less.
 const RESERVE_MIN: u64 = 48;
+/// Which part of those pages small writing may take: deleting needs the others, twice what one commit replaces.
+const SMALL_PART: u64 = 4;
 /// Packing cuts the database to what is in use and doubles it from there, which must stay in the region.
 const PACKABLE_PERCENT: u64 = 40;
 const PAGE: u64 = PAGE_LEN as u64;
@@ -149,15 +151,31 @@ impl Volume {
     ///
     /// [`VolumeError::Full`] when the volume is past its limit.
     pub fn begin_write(&self) -> Result<WriteTransaction, VolumeError> {
+        self.begin_below(self.limit())
+    }
+
+    /// A write transaction for what keeps a full volume usable: small, and allowed past the limit by a quarter of what
+    /// the limit leaves. The rest is for deleting.
+    ///
+    /// # Errors
+    ///
+    /// [`VolumeError::Full`] when that quarter is used too.
+    pub fn begin_small(&self) -> Result<WriteTransaction, VolumeError> {
+        let limit = self.limit();
+        self.begin_below(limit + (self.capacity_pages() - limit) / SMALL_PART)
+    }
+
+    fn begin_below(&self, limit: u64) -> Result<WriteTransaction, VolumeError> {
         let transaction = self.begin()?;
-        if self.is_full()? {
+        if self.is_past(limit)? {
             transaction.abort()?;
             return Err(VolumeError::Full);
         }
         Ok(transaction)
     }
 
-    /// A write transaction for deleting: it is allowed past the limit. Delete in small batches.
+    /// A write transaction for deleting: it is allowed past the limit, to the last page. Nothing that leaves more than there
+    /// was may use it. Delete in small batches.
     ///
     /// # Errors
     ///
@@ -275,8 +293,7 @@ impl Volume {
 
     /// VLT-56: estimates from the pages written since the last count, and counts when the estimate runs out. The
     /// caller holds the write transaction.
-    fn is_full(&self) -> Result<bool, VolumeError> {
-        let limit = self.limit();
+    fn is_past(&self, limit: u64) -> Result<bool, VolumeError> {
         let mut state = self.state();
         let opened = state.database.as_ref().ok_or(VolumeError::Damaged)?;
         if let Some((used, at)) = opened.measured

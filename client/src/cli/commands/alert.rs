@@ -101,7 +101,7 @@ pub(super) async fn run(shell: &mut Shell, command: AlertCommand) -> Result<Exit
                     shown += 1;
                 }
             }
-            client.close().await;
+            shell.close(client).await;
             if shown == 0 {
                 shell.output.talk("no alerts");
             }
@@ -118,7 +118,7 @@ pub(super) async fn run(shell: &mut Shell, command: AlertCommand) -> Result<Exit
                 }
             }
             shell.settle(&mut client).await;
-            client.close().await;
+            shell.close(client).await;
             if done == 0 {
                 return Err(Error::negative(
                     "there is no such alert to acknowledge",

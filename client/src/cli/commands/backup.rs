@@ -64,7 +64,7 @@ async fn create(shell: &mut Shell, file: &Path, weak: bool) -> Result<Exit, Erro
     let bar = Progress::spinner(&shell.output, "writing the backup");
     let summary = client.create_backup(&shell.world, file, &passphrase, &all, &mut |_| {})?;
     drop(bar);
-    client.close().await;
+    shell.close(client).await;
     let Summary { compartments, chats, messages, closed, bytes } = summary;
     let path = file.display().to_string();
     shell.output.emit(&Written { path, compartments, chats, messages, closed, bytes })?;
@@ -122,7 +122,7 @@ async fn restore(shell: &mut Shell, file: &Path, size: u64, weak: bool) -> Resul
     for number in 0..client.compartments().len() {
         waiting.extend(client.read(number, renewal::renewals)?.into_iter().map(|view| view.name));
     }
-    client.close().await;
+    shell.close(client).await;
     let Summary { compartments, chats, messages, closed: _, bytes: _ } = summary;
     let path = shell.vault.display().to_string();
     shell.output.emit(&Restored { path, compartments, chats, messages, waiting })?;

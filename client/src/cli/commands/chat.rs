@@ -120,7 +120,7 @@ async fn change(shell: &mut Shell, chat: &str, command: Command, what: String) -
     let number = client.compartment_of_chat(shell.compartment.as_deref(), chat)?;
     client.command(number, command)?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(what))?;
     Ok(Exit::Done)
 }
@@ -152,7 +152,7 @@ async fn relocate(shell: &mut Shell, chat: &str, to: &str, name: Option<&str>) -
     let number = client.compartment(Some(to))?;
     let shown = client.read(number, |unit| view::chat(unit, name.unwrap_or(chat)))?;
     let waiting = shown.state == ChatState::Renewing;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Moved { chat: shown.name, compartment: to.trim().to_owned(), waiting })?;
     Ok(Exit::Done)
 }
@@ -209,7 +209,7 @@ async fn timer(shell: &mut Shell, chat: &str, span: Option<&str>) -> Result<Exit
     shell.settle(&mut client).await;
     let id = client.read(number, |unit| view::chat(unit, chat))?.id;
     let view = client.read(number, |unit| view::timer(unit, &id))?;
-    client.close().await;
+    shell.close(client).await;
     let record = TimerRecord {
         chat: chat.to_owned(),
         seconds: view.counts.map(Lifetime::as_secs),
@@ -255,7 +255,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
             });
         }
     }
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Chats { chats })?;
     Ok(Exit::Done)
 }

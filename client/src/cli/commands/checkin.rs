@@ -69,7 +69,7 @@ async fn start(shell: &mut Shell, args: CheckinStartArgs) -> Result<Exit, Error>
     client.start_checkin(number, CheckinRequest { after, alert, text, place, instructions }).await?;
     let checkins = client.checkins()?;
     let names = names(&client);
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Checkins::of(&names, checkins))?;
     shell.output.talk("To say that you are well: lapwing checkin now");
     Ok(Exit::Done)
@@ -111,7 +111,7 @@ async fn now(shell: &mut Shell) -> Result<Exit, Error> {
     shell.settle(&mut client).await;
     let checkins = client.checkins()?;
     let names = names(&client);
-    client.close().await;
+    shell.close(client).await;
     outcome?;
     shell.output.emit(&Checkins::of(&names, checkins))?;
     Ok(Exit::Done)
@@ -166,7 +166,7 @@ async fn stop(shell: &mut Shell) -> Result<Exit, Error> {
     client.stop_checkin(number)?;
     shell.settle(&mut client).await;
     let waits = client.is_checkin_ending(number)?;
-    client.close().await;
+    shell.close(client).await;
     if waits {
         return Err(Error::unreachable(
             "it is ended here, but a relay has not heard of it yet: the alert leaves when its time is over",
@@ -183,7 +183,7 @@ async fn status(shell: &mut Shell) -> Result<Exit, Error> {
     shell.settle(&mut client).await;
     let checkins = client.checkins()?;
     let names = names(&client);
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Checkins::of(&names, checkins))?;
     Ok(Exit::Done)
 }

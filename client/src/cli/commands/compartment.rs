@@ -50,7 +50,7 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
     match command {
         CompartmentCommand::Create { name } => {
             client.create_compartment(&name)?;
-            client.close().await;
+            shell.close(client).await;
             shell.output.emit(&Done::new(format!("made the compartment {name}")))?;
             shell.output.talk(format_args!(
                 "Work in it with --compartment {name}. It needs a relay of its own: lapwing relay add - --compartment {name}"
@@ -61,7 +61,7 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
         }
         CompartmentCommand::Rename { compartment, name } => {
             client.rename_compartment(&compartment, &name)?;
-            client.close().await;
+            shell.close(client).await;
             shell.output.emit(&Done::new(format!("{compartment} is called {name} now")))?;
         }
         CompartmentCommand::List => {
@@ -71,7 +71,7 @@ pub(super) async fn run(shell: &mut Shell, command: CompartmentCommand) -> Resul
                 let chats = client.read(number, view::chats)?.len();
                 compartments.push(One { name: compartment.name.clone(), chats, used_bytes, limit_bytes });
             }
-            client.close().await;
+            shell.close(client).await;
             shell.output.emit(&Compartments { compartments })?;
         }
     }
@@ -99,7 +99,7 @@ async fn delete(shell: &mut Shell, mut client: Client, name: &str, yes: bool) ->
     client.vacate_compartment(number)?;
     shell.settle(&mut client).await;
     let waiting = client.delete_compartment(number)?;
-    client.close().await;
+    shell.close_erased(client).await?;
     shell.output.emit(&Done::new(format!("{name} is deleted")))?;
     if waiting > 0 {
         shell.output.warn(format_args!(

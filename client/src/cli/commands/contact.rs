@@ -60,7 +60,7 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
         return Err(Error::bug("another reply was expected"));
     };
     let report = shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     let code = if args.qr {
         // Upper case gives a smaller code, and a ticket is read in either.
         let style = Style::for_locale(|name| std::env::var(name).ok());
@@ -99,7 +99,7 @@ pub(super) async fn join(shell: &mut Shell, args: &JoinArgs) -> Result<Exit, Err
     client.command(number, Command::Join { ticket, name: args.name.clone() })?;
     let report = shell.settle(&mut client).await;
     let chat = client.read(number, |unit| view::chat(unit, &args.name))?;
-    client.close().await;
+    shell.close(client).await;
     match chat.state {
         view::ChatState::Failed => {
             return Err(Error::refused(
@@ -149,7 +149,7 @@ pub(super) async fn verify(shell: &mut Shell, args: &VerifyArgs) -> Result<Exit,
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
     if args.equal || args.different {
         client.command(number, Command::Verify { chat: args.chat.clone(), equal: args.equal })?;
-        client.close().await;
+        shell.close(client).await;
         let what = if args.equal {
             format!("{} is verified", args.chat)
         } else {
@@ -161,7 +161,7 @@ pub(super) async fn verify(shell: &mut Shell, args: &VerifyArgs) -> Result<Exit,
     let chat = client.read(number, |unit| view::chat(unit, &args.chat))?;
     let safety = client.read(number, |unit| view::safety_number(unit, &chat.id));
     let carried = client.read(number, |unit| renewal::carried(unit, &chat.id))?;
-    client.close().await;
+    shell.close(client).await;
     let safety = safety.map_err(|error| error.with_retry(Retry::Later))?;
     shell.output.emit(&Safety {
         chat: args.chat.clone(),

@@ -33,7 +33,7 @@ pub(super) async fn draft(shell: &mut Shell, args: &DraftArgs) -> Result<Exit, E
     let chat = args.chat.clone();
     if let Some(text) = text {
         client.command(number, Command::Draft { chat, text })?;
-        client.close().await;
+        shell.close(client).await;
         shell
             .output
             .emit(&Done::new(format!("kept for {0}; send it with: lapwing send {0} --draft", args.chat)))?;
@@ -41,13 +41,13 @@ pub(super) async fn draft(shell: &mut Shell, args: &DraftArgs) -> Result<Exit, E
     }
     if args.delete {
         client.command(number, Command::DeleteDraft { chat })?;
-        client.close().await;
+        shell.close_erased(client).await?;
         shell.output.emit(&Done::new(format!("the draft for {} is erased", args.chat)))?;
         return Ok(Exit::Done);
     }
     let id = client.read(number, |unit| view::chat(unit, &args.chat))?.id;
     let draft = client.read(number, |unit| view::draft(unit, &id))?;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Draft {
         chat: args.chat.clone(),
         saved: clock::rfc3339(draft.saved),

@@ -50,7 +50,7 @@ pub(super) async fn messages(
         return Err(Error::bug("another reply was expected"));
     };
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close_erased(client).await?;
     shell.output.emit(&Erased { chat, messages, withdrawn })?;
     shell.output.talk(OTHERS);
     Ok(Exit::Done)
@@ -82,7 +82,7 @@ pub(super) async fn clear(
     agreed(shell, yes, "erase them")?;
     client.command(number, Command::Clear { chat: chat.clone(), older })?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close_erased(client).await?;
     shell.output.emit(&Done::new(format!("what was to go of {chat} is erased")))?;
     shell.output.talk(OTHERS);
     Ok(Exit::Done)
@@ -104,7 +104,7 @@ pub(super) async fn chat(shell: &mut Shell, chat: &str, leave: bool, yes: bool) 
     agreed(shell, yes, "delete it")?;
     client.delete_chat(number, chat, leave)?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close_erased(client).await?;
     shell.output.emit(&Done::new(format!("{chat} is deleted")))?;
     Ok(Exit::Done)
 }

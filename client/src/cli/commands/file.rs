@@ -199,7 +199,7 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
         refusal = refusal.or(file.leaving.and_then(|(_, refusal)| refusal));
         all.push(sent_file(shown, file, left_out));
     }
-    client.close().await;
+    shell.close(client).await;
     let worst = ["failed", "waiting", "sent"].into_iter().find(|state| all.iter().any(|f| f.state == *state));
     let failed = worst == Some("failed");
     let state = worst.unwrap_or("failed");
@@ -345,7 +345,7 @@ pub(super) async fn fetch(
     fetch_into(shell, &mut client, &attachment, &mut target).await?;
     target.finish().map_err(unwritable)?;
     client.command(number, Command::Fetched { chat: id, order })?;
-    client.close().await;
+    shell.close(client).await;
     let media_type = attachment.media.as_ref().map(|media| media.as_str().to_owned());
     let shown = path.display().to_string();
     let record = Fetched {

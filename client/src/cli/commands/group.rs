@@ -62,7 +62,7 @@ async fn change(
     }
     client.command(number, Command::Group(command))?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(what))?;
     Ok(Exit::Done)
 }
@@ -94,7 +94,7 @@ async fn approve(
     }
     client.command(number, Command::Group(command))?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(told))?;
     Ok(Exit::Done)
 }
@@ -108,7 +108,7 @@ async fn remove(shell: &mut Shell, group: String, member: String) -> Result<Exit
         return Err(Error::bug("another reply was expected"));
     };
     let report = shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     let what = format!("{name} is not in {group} any more; what is sent from now on is closed to them");
     shell.output.emit(&Done::new(what))?;
     if !report.trouble.is_empty() {
@@ -149,7 +149,7 @@ async fn members(shell: &mut Shell, group: &str) -> Result<Exit, Error> {
     shell.settle(&mut client).await;
     let chat = client.read(number, |unit| view::chat(unit, group))?.id;
     let shown = client.read(number, |unit| group_view(unit, &chat))?;
-    client.close().await;
+    shell.close(client).await;
     let mut members: Vec<Member> = shown
         .members
         .iter()
@@ -244,14 +244,14 @@ async fn info(shell: &mut Shell, group: Option<&str>) -> Result<Exit, Error> {
                 });
             }
         }
-        client.close().await;
+        shell.close(client).await;
         shell.output.emit(&Invitations { invitations })?;
         return Ok(Exit::Done);
     };
     let number = client.compartment_of_chat(shell.compartment.as_deref(), group)?;
     let chat = client.read(number, |unit| view::chat(unit, group))?.id;
     let shown = client.read(number, |unit| group_view(unit, &chat))?;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Info {
         group: group.to_owned(),
         name: shown.name.line().to_string(),

@@ -104,7 +104,7 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     let shown = client.read(number, |unit| view::messages(unit, &chat, Span::One(order)))?;
     let waiting = client.read(number, |unit| view::chat(unit, &args.chat))?.waiting;
     let refusal = client.read(number, engine::held_up)?.get(&args.chat).copied();
-    client.close().await;
+    shell.close(client).await;
     let state = shown.first().map_or(MessageState::Waiting, |message| message.state);
     let why = refusal.filter(|_| state == MessageState::Waiting).and_then(why);
     shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state), why })?;
@@ -222,7 +222,7 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
     if args.follow && !shell.offline {
         follow(shell, &mut client, number, chat, args).await?;
     }
-    client.close().await;
+    shell.close(client).await;
     Ok(Exit::Done)
 }
 
@@ -365,7 +365,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
             }
         }
     }
-    client.close().await;
+    shell.close(client).await;
     let unreachable: Vec<String> = report.trouble.iter().map(|trouble| trouble.relay.to_string()).collect();
     // Somebody in between is worth more words than a relay that sleeps.
     let impostor =

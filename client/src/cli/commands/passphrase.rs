@@ -27,7 +27,7 @@ pub(super) async fn run(shell: &mut Shell, command: PassphraseCommand) -> Result
         PassphraseCommand::Remove { name } => {
             let mut client = shell.unlock().await?;
             client.remove_passphrase(&name)?;
-            client.close().await;
+            shell.close(client).await;
             let name = name.trim();
             shell.output.emit(&Done::new(format!("{name} is removed; it opens nothing any more")))?;
             shell.output.talk(COPIES);
@@ -57,7 +57,7 @@ async fn change(shell: &mut Shell, args: NewPassphraseArgs) -> Result<Exit, Erro
     let alike = require_distinct(&old, &new).is_err();
     client.change_passphrase(&new)?;
     let others = client.knows_other_passphrases();
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new("the passphrase is changed; the old one opens nothing any more"))?;
     if alike {
         shell.output.talk("It is much like the old one: whoever knew that may guess it.");
@@ -108,7 +108,7 @@ async fn add(
     }
     let others = client.knows_other_passphrases();
     client.add_passphrase(Some(&name), &shows, &new)?;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(format!("{name} is added")))?;
     if others {
         shell.output.talk(UNCOMPARED);
@@ -156,7 +156,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
         .into_iter()
         .map(|one| One { name: one.name, opens: one.opens, plan: one.planned })
         .collect();
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Passphrases { passphrases })?;
     Ok(Exit::Done)
 }

@@ -35,7 +35,7 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
         .into_iter()
         .find(|view| view.address.key() == relay.key())
         .and_then(|view| view.refused);
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Relay { address: relay.to_string(), state: state(refused.is_some()), waiting: 0 })?;
     if refused.is_some() {
         return Err(Error::refused(
@@ -117,7 +117,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
             waiting: view.waiting,
         })
         .collect();
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Relays { relays })?;
     Ok(Exit::Done)
 }
@@ -128,7 +128,7 @@ async fn remove(shell: &mut Shell, text: &str) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     let number = client.compartment(shell.compartment.as_deref())?;
     client.command(number, Command::RemoveRelay { relay: *address.key() })?;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(format!("removed {address}")))?;
     Ok(Exit::Done)
 }

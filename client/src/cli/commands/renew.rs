@@ -78,7 +78,7 @@ pub(super) async fn renew(shell: &mut Shell, chat: Option<&str>) -> Result<Exit,
             waiting.push(name.clone());
         }
     }
-    client.close().await;
+    shell.close(client).await;
     let chats = chats.into_iter().map(|(_, name)| name).collect();
     shell.output.emit(&Renewing { chats, impossible, waiting })?;
     Ok(Exit::Done)

@@ -54,7 +54,7 @@ pub(super) async fn search(shell: &mut Shell, args: &SearchArgs) -> Result<Exit,
     // In a compartment the order counts, which no clock changes; between compartments there is only the time.
     hits.sort_by_key(|(_, hit)| Reverse(hit.message.stored));
     hits.truncate(last);
-    client.close().await;
+    shell.close(client).await;
     let zone = Zone::of_system();
     for (compartment, hit) in &hits {
         let message = Message::of(&hit.name, &hit.message, &zone);

@@ -53,7 +53,7 @@ pub(super) async fn run(shell: &mut Shell, command: SosCommand) -> Result<Exit, 
             let mut client = shell.unlock().await?;
             client.remove_plan(&name)?;
             shell.settle(&mut client).await;
-            client.close().await;
+            shell.close(client).await;
             shell
                 .output
                 .emit(&Done::new(format!("{name} is removed; its passphrase opens nothing any more")))?;
@@ -96,7 +96,7 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
     let request = PlanRequest { name: name.clone(), shows, action, alert, text, place, instructions };
     client.add_plan(request, &duress).await?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(format!("{name} is armed")))?;
     shell.output.talk(
         "It was compared with the passphrase that you typed, not with others that you may have: lapwing passphrase compare",
@@ -304,7 +304,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
             compartment: client.compartments()[number].name.clone(),
         })
         .collect();
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Plans { plans })?;
     Ok(Exit::Done)
 }

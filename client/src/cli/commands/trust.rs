@@ -69,7 +69,7 @@ pub(super) async fn run(shell: &mut Shell, command: TrustCommand) -> Result<Exit
     shell.settle(&mut client).await;
     client.command(number, command)?;
     shell.settle(&mut client).await;
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Done::new(what))?;
     Ok(Exit::Done)
 }
@@ -87,7 +87,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
             trusts.push(Trust { chat: view.chat, direction, accepted: view.accepted });
         }
     }
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Trusts { trusts })?;
     Ok(Exit::Done)
 }

@@ -33,7 +33,7 @@ pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Err
     let client =
         Client::create(&shell.world, &shell.vault, container, &passphrase, &mut |done, _| bar.set(done))?;
     drop(bar);
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Made { path: shell.vault.display().to_string(), bytes: container.bytes() })?;
     shell.output.talk("Next: ask your relay's operator for an access ticket, then run: lapwing relay add -");
     Ok(Exit::Done)
@@ -155,7 +155,7 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
             inconsistent_relays: relays.iter().filter(|relay| relay.inconsistent).count(),
         });
     }
-    client.close().await;
+    shell.close(client).await;
     shell.output.emit(&Status { compartments })?;
     Ok(Exit::Done)
 }

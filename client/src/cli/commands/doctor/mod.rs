@@ -158,6 +158,6 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
             hint: "please report this; nothing was lost: it is tried again",
         })?;
     }
-    client.close().await;
+    shell.close(client).await;
     Ok(well)
 }

@@ -12,7 +12,8 @@ use super::{Client, fault, generator};
 use crate::error::Error;
 
 impl Client {
-    /// Names of the compartments that are past four fifths of their space, and how full each is, in percent.
+    /// Names of the compartments that are past four fifths of their space, and how full each is, in percent
+    /// of what messages may take.
     #[must_use]
     pub fn crowded(&self) -> Vec<(String, u64)> {
         let usage = |base: &super::VolumeBase| base.volume().usage().ok();
@@ -21,7 +22,8 @@ impl Client {
             .zip(&self.volumes)
             .filter_map(|(name, (_, base))| {
                 let usage = usage(base)?;
-                (usage.used >= usage.warn_at).then(|| (name, usage.used * 100 / usage.capacity.max(1)))
+                let percent = usage.used.saturating_mul(100) / usage.limit.max(1);
+                (usage.used >= usage.warn_at).then(|| (name, percent.min(100)))
             })
             .collect()
     }

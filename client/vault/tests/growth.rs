@@ -6,7 +6,7 @@
 
 mod world;
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use lapwing_vault::{
     testing::{Call, RecordingBackend, SECTOR, power_cut},
@@ -260,7 +260,7 @@ fn vlt_72_next_unlock_removes_what_a_crash_left_and_nothing_else() {
     for (one, other) in [
         (&b"a letter"[..], &[9; 20_000][..]),
         (&[0; 4097][..], &[0; 8192][..]),
-        (&grown[1..8193], &grown[..4095]),
+        (&grown[1..8193], &grown[..511]),
     ] {
         fs::write(&outgrown, one).unwrap();
         fs::write(&growing, other).unwrap();
@@ -272,6 +272,135 @@ fn vlt_72_next_unlock_removes_what_a_crash_left_and_nothing_else() {
         assert!(matches!(files.create(), Err(CreateError::Exists)));
     }
     assert_eq!(names(), ["vault", "vault.growing", "vault.outgrown"]);
+}
+
+/// Where a copy has a name from the start, the power may fail before its first block was synced.
+#[test]
+fn vlt_72_a_torn_first_block_is_known_by_one_whole_sector_of_it() {
+    let made = made(206);
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    fs::write(&path, made.world.backend.image()).unwrap();
+    let salt_block = made.world.backend.image()[..4096].to_vec();
+    let session = open(&path, &mut rng);
+    let files = Replacement::of(&path);
+    let growing = folder.path().join("vault.growing");
+    let calls = [Call::Write { offset: 0, bytes: salt_block.clone() }];
+    let whole = |sector: &(&[u8], &[u8])| sector.0 == sector.1;
+    let mut torn = (0, 0);
+    for _ in 0..200 {
+        let mut left = power_cut(&[], &calls, 1, &mut rng);
+        left.resize(4096, 0);
+        let sectors = left.chunks(SECTOR).zip(salt_block.chunks(SECTOR)).filter(whole).count();
+        fs::write(&growing, &left).unwrap();
+        let ours = sectors > 0 || left.iter().all(|byte| *byte == 0);
+        assert_eq!(session.clear_leftovers(&files, &mut rng).unwrap(), ours, "{sectors} sectors");
+        assert_eq!(growing.exists(), !ours);
+        torn.0 += usize::from(ours && sectors < 8);
+        torn.1 += usize::from(!ours);
+    }
+    assert!(torn.0 > 100 && torn.1 > 0, "{torn:?}");
+    // Not those of somebody else: less than a sector, a sector elsewhere, or one in a file that was longer than that.
+    let mut elsewhere = vec![9; 4096];
+    elsewhere[512..1024].copy_from_slice(&salt_block[..512]);
+    let mut longer = vec![9; 8192];
+    longer[..512].copy_from_slice(&salt_block[..512]);
+    for other in [&salt_block[..511], &elsewhere, &longer] {
+        fs::write(&growing, other).unwrap();
+        assert!(!session.clear_leftovers(&files, &mut rng).unwrap());
+        assert_eq!(fs::read(&growing).unwrap(), other);
+    }
+}
+
+/// A copy that was killed without a name could not be erased by anybody; one with a name must be known.
+#[test]
+fn vlt_74_a_copy_gets_its_name_with_its_first_block_and_in_nobodys_place() {
+    let made = made(207);
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    fs::write(&path, made.world.backend.image()).unwrap();
+    let salt_block = made.world.backend.image()[..4096].to_vec();
+    let growing = folder.path().join("vault.growing");
+    let session = open(&path, &mut rng);
+    let files = Replacement::of(&path);
+    let backend = files.create().unwrap();
+    assert!(!growing.exists());
+    let mut told = 0;
+    session
+        .copy_into(backend, larger(), &mut rng, &mut |_, _| {
+            told += 1;
+            if told < 4 {
+                assert_eq!(fs::read(&growing).unwrap()[..4096], salt_block);
+            }
+        })
+        .unwrap();
+    assert!(told > 4);
+    fs::remove_file(&growing).unwrap();
+    // What came there meanwhile is not replaced.
+    let backend = files.create().unwrap();
+    fs::write(&growing, b"a letter").unwrap();
+    let refused = session.copy_into(backend, larger(), &mut rng, &mut |_, _| {});
+    assert!(matches!(refused, Err(GrowError::Exists)), "{refused:?}");
+    assert_eq!(fs::read(&growing).unwrap(), b"a letter");
+}
+
+/// The disk fails when everything is written.
+struct Unfinished(MemoryBackend);
+
+impl Backend for Unfinished {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.0.reserve(size)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn finish_creation(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Other.into())
+    }
+
+    fn lock(&self, wait: Duration) -> io::Result<bool> {
+        self.0.lock(wait)
+    }
+
+    fn unlock(&self) {
+        self.0.unlock();
+    }
+
+    fn lock_requested(&self) -> io::Result<bool> {
+        self.0.lock_requested()
+    }
+}
+
+/// A file that is removed keeps its bytes on the disk for a while: they must not be an older container that opens.
+#[test]
+fn vlt_73_a_copy_that_fails_at_its_end_opens_for_nobody() {
+    let made = made(208);
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    let session = unlock(made.world.backend.another_handle(), "real", &mut rng).unwrap();
+    let copy = MemoryBackend::new();
+    let failed = session.copy_into(Unfinished(copy.another_handle()), larger(), &mut rng, &mut |_, _| {});
+    assert!(matches!(failed, Err(GrowError::Io(_))), "{failed:?}");
+    assert_eq!(copy.image().len() as u64, larger().bytes());
+    for passphrase in ["real", "cover"] {
+        let left = MemoryBackend::with_image(copy.image());
+        assert!(unlock(left, passphrase, &mut rng).is_err(), "{passphrase} opens what is left");
+    }
 }
 
 #[test]

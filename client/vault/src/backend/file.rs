@@ -1,8 +1,8 @@
 //! A container in a file.
 //!
 //! Invariants: a file is created by this process alone with mode 0600; where the file system can, it has no name until
-//! it is complete, so whatever ends the process before leaves nothing; elsewhere it is created with its name (`O_EXCL`)
-//! and removed again unless its creation finished. No other file is ever replaced or removed. Symbolic links are never
+//! it is complete or announced, so whatever ends the process before leaves nothing; elsewhere it is created with its name
+//! (`O_EXCL`). It is removed again unless its creation finished. No other file is ever replaced or removed. Symbolic links are never
 //! followed; locks lie on the file itself, belong to the open file description and vanish with the process, so no
 //! second file ever stands beside the container.
 //!
@@ -42,8 +42,8 @@ pub struct FileBackend {
 }
 
 impl FileBackend {
-    /// Creates an empty file of mode 0600, which is at `path` once the container in it is complete. If it is dropped
-    /// before, nothing of it stays. Where the file system knows no files without a name, it is at `path` from the start.
+    /// Creates an empty file of mode 0600, which is at `path` once the container in it is complete, or announced. If it is
+    /// dropped before it is complete, nothing of it stays. Where the file system knows no files without a name, it is at `path` from the start.
     ///
     /// # Errors
     ///
@@ -242,7 +242,7 @@ impl Backend for FileBackend {
         self.file.sync_data()
     }
 
-    fn finish_creation(&self) -> io::Result<()> {
+    fn announce(&self) -> io::Result<()> {
         self.file.sync_all()?;
         if self.named_by_others {
             return Ok(());
@@ -252,8 +252,14 @@ impl Backend for FileBackend {
             link_at(&self.file, &self.path)?;
             self.named.store(true, Ordering::Release);
         }
-        sync_folder_of(&self.path)?;
-        self.unfinished.store(false, Ordering::Release);
+        sync_folder_of(&self.path)
+    }
+
+    fn finish_creation(&self) -> io::Result<()> {
+        self.announce()?;
+        if !self.named_by_others {
+            self.unfinished.store(false, Ordering::Release);
+        }
         Ok(())
     }
 

@@ -67,6 +67,17 @@ pub trait Backend: Send + Sync {
     /// The system's error. What was not synced before must then be taken for lost.
     fn sync(&self) -> io::Result<()>;
 
+    /// Makes everything written so far durable, and from then on lets what a crash leaves of this container be found by
+    /// whoever clears it: what lies in a file gets a name. Called where the bytes tell what they are, before there is
+    /// anything in them that must not be left behind.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` when the name is taken, else the system's error.
+    fn announce(&self) -> io::Result<()> {
+        self.sync()
+    }
+
     /// Declares the creation finished: everything is synced, the entry in the directory too, and dropping
     /// the backend no longer removes it.
     ///

@@ -7,11 +7,15 @@
 //!
 //! Invariants: the file at the vault's own path counts, always; the other two are never opened (VLT-72). What is left of
 //! them after a crash is known by its first block, which is the vault's own, and erased by the next command that unlocks
-//! the vault. Besides that only a file of such a name is removed that holds nothing: at most one block, of zeros.
-//! Whatever else has such a name is somebody else's, and is never touched.
+//! the vault. The copy has no name before that block is on the disk (VLT-74), and has one before there is anything else
+//! in it: blocks without a name could not be erased by anybody. Besides that only a file of such a name is removed that is
+//! no longer than the first block and holds nothing but zeros, or a sector of that block in its place. Whatever else has
+//! such a name is somebody else's, and is never touched.
 //!
 //! Known gaps: where the file system has no second names for a file, a crash between the change of places and the erasing
-//! leaves the old container's bytes on the disk without a name.
+//! leaves the old container's bytes on the disk without a name. Where it knows no files without a name, a power cut
+//! before the copy's first block was synced may leave a file in which no sector of it is whole: at most one block, which
+//! a person has to move away before the vault can grow.
 
 use std::{
     ffi::OsString,
@@ -48,7 +52,8 @@ impl Replacement {
         Self { path: path.to_owned(), new: beside(".growing"), old: beside(".outgrown") }
     }
 
-    /// Creates the file of the copy. Nothing of it stays when it is dropped before it is complete.
+    /// Creates the file of the copy, which gets its name when it is announced. Nothing of it stays when it is dropped
+    /// before it is complete.
     ///
     /// # Errors
     ///
@@ -59,8 +64,7 @@ impl Replacement {
         if fs::symlink_metadata(&self.old).is_ok() {
             return Err(CreateError::Exists);
         }
-        // With its name from the start: who looks sees that something is under way, and a kill leaves what is known.
-        FileBackend::create_with_a_name(&self.new)
+        FileBackend::create(&self.new)
     }
 
     /// Whether the copy lies beside the container still: it has not taken its place.
@@ -146,12 +150,10 @@ impl Replacement {
                 continue;
             }
             let Ok(backend) = FileBackend::open(path) else { continue };
-            match first_block(&backend)? {
-                First::Nothing => all.push(Leftover { path: path.clone(), backend: None }),
-                First::Is(block) if *block == *salt_block => {
-                    all.push(Leftover { path: path.clone(), backend: Some(backend) });
-                }
-                First::Is(_) => {}
+            match first_block(&backend, salt_block)? {
+                First::Begun => all.push(Leftover { path: path.clone(), backend: None }),
+                First::Ours => all.push(Leftover { path: path.clone(), backend: Some(backend) }),
+                First::Foreign => {}
             }
         }
         // Of a container that got its name when the power failed, where it had another before.
@@ -183,16 +185,27 @@ struct Leftover {
 
 /// How a file begins.
 enum First {
-    /// With zeros, or not at all, and there is no more: it was made and not written to.
-    Nothing,
-    Is(Box<[u8; SALT_BLOCK_LEN]>),
+    /// As one that was made, and whose first block did not reach the disk whole. There is no more in it.
+    Begun,
+    /// With the container's salt block.
+    Ours,
+    Foreign,
 }
 
-fn first_block(backend: &FileBackend) -> io::Result<First> {
-    let mut block = Box::new([0; SALT_BLOCK_LEN]);
+/// What a disk writes whole or not at all. So many random bytes are in no other file's same place by chance.
+const SECTOR: usize = 512;
+
+fn first_block(backend: &FileBackend, salt_block: &[u8; SALT_BLOCK_LEN]) -> io::Result<First> {
+    let mut block = [0; SALT_BLOCK_LEN];
     let len = backend.len()?;
     let within = usize::try_from(len).unwrap_or(SALT_BLOCK_LEN).min(SALT_BLOCK_LEN);
     backend.read_at(0, &mut block[..within])?;
-    let nothing = len <= SALT_BLOCK_LEN as u64 && block.iter().all(|byte| *byte == 0);
-    Ok(if nothing { First::Nothing } else { First::Is(block) })
+    if block == *salt_block {
+        return Ok(First::Ours);
+    }
+    // VLT-72: longer files had a whole first block before they became so long.
+    let short = len <= SALT_BLOCK_LEN as u64;
+    let mut sectors = block[..within].chunks_exact(SECTOR).zip(salt_block.chunks_exact(SECTOR));
+    let begun = block.iter().all(|byte| *byte == 0) || sectors.any(|(found, ours)| found == ours);
+    Ok(if short && begun { First::Begun } else { First::Foreign })
 }

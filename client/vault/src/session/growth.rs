@@ -74,9 +74,12 @@ impl Session {
             progress(done.min(total), total);
         };
         let mut fill = FillRng::seeded(rng);
-        // First: it tells a later command what the file is, if it has a name and this one does not come to its end.
+        // First: it tells a later command what the file is, if this one does not come to its end.
         copy.backend.write_at(0, copy.salt_block.as_slice())?;
-        copy.backend.sync()?;
+        copy.backend.announce().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => GrowError::Exists,
+            _ => error.into(),
+        })?;
         copy.backend.reserve(size.bytes())?;
         let salt = SALT_BLOCK_LEN as u64;
         let mut filled = 0;
@@ -92,9 +95,15 @@ impl Session {
         for grant in &grants {
             self.compare_volume(grant, &copy, &mut fill, &mut step)?;
         }
-        copy.write_header(1, &mut header, &self.keys, rng)?;
-        self.compare_header(&copy)?;
-        copy.backend.finish_creation()?;
+        let finished = copy.write_header(1, &mut header, &self.keys, rng).map_err(GrowError::from);
+        let finished = finished
+            .and_then(|()| self.compare_header(&copy))
+            .and_then(|()| Ok(copy.backend.finish_creation()?));
+        if finished.is_err() {
+            // It may open with every passphrase by now, and nobody will know of its blocks.
+            let _ = erase_header(&*copy.backend, rng);
+        }
+        finished?;
         progress(total, total);
         Ok(())
     }

@@ -27,7 +27,8 @@ fn sweep(scene: &Scene, typing: &str, words: &[&str], more: &str, probes: &[(&st
 #[test]
 fn a_vault_whose_making_was_killed_opens_whole_or_not_at_all() {
     let vault = Scene::empty(cheap());
-    let swept = sweep(&vault, REAL, &["init", "--size", "8MiB"], "", &[(REAL, COMPARTMENTS)]);
+    let init = ["init", "--size", "8MiB"];
+    let swept = vault.killed(&Killed { again: true, ..Killed::new(&init, &[(REAL, COMPARTMENTS)]) });
     assert_eq!(swept.states.1[0].0, Some(0));
 }
 
@@ -40,7 +41,7 @@ fn an_unlock_that_destroys_is_done_or_not_and_once_done_stays_done() {
     let codes = |seen: &[(Option<i32>, String)]| seen.iter().map(|(code, _)| *code).collect::<Vec<_>>();
     assert_eq!(codes(&swept.states.0), [Some(0), Some(0), Some(0)]);
     assert_eq!(codes(&swept.states.1), [Some(3), Some(3), Some(0)]);
-    assert!(swept.ended.1 > 0, "from the first header copy on it is done, whatever comes after");
+    assert!(swept.ended.1 >= 3, "from the first header copy on it is done, whatever comes after");
 }
 
 #[test]
@@ -113,7 +114,6 @@ fn what_is_written_is_committed_or_not() {
         &[(REAL, read), (REAL, CHATS)],
     );
     assert!(swept.states.1[0].1.contains("meet at the ford"), "{:?}", swept.states.1);
-    assert!(swept.ended.1 > 0);
     // What was killed most often still sends and receives: the ratchet is where the messages are.
     vault.subject.does(&["send", "ana", "all of us"], "");
     let got = ana.subject.does(&["--json", "read", "bo"], "").told();

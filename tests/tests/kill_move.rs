@@ -94,6 +94,8 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         beside: None,
         power: true,
         leaves: Leaves::Nothing,
+        tells_when_done: true,
+        again: false,
         most: places(),
         seed: 8,
     };

@@ -1,8 +1,9 @@
 //! What a power cut would have left of the files of one folder: replayed from what a program did to them.
 //!
 //! The model: a file's bytes are certain from its next sync on; of each later sector there are the old bytes, the new
-//! ones, or garbage, and the file has one of the lengths that it had since. Names (files that are made, linked, renamed, removed) are certain from the next sync of the folder
-//! on; of later changes an arbitrary first part has happened, as a journal keeps them in order.
+//! ones, or garbage, and the file has one of the lengths that it had since. Names (files that are made, linked, renamed,
+//! removed) are certain from the next sync of the folder on; of later changes an arbitrary first part has happened, as a
+//! journal keeps them in order. A file that was made without a name is not there before it is linked.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -215,6 +216,44 @@ mod tests {
             result: 0,
             changes: true,
         }
+    }
+
+    fn flagged(name: &str, path: &str, second: Option<&str>, flags: u64) -> Call {
+        Call { flags: Some(flags), ..call(name, path, second) }
+    }
+
+    /// A file that was made without a name is not there before it got one, and then with what was synced.
+    #[test]
+    fn a_nameless_file_is_not_there_before_it_is_linked_and_only_what_was_synced_is_certain() {
+        let (made, named) = ("/f/vault", "/proc/self/fd/5");
+        let trace = |synced: bool| {
+            let mut calls = vec![
+                flagged("openat", made, None, NAMELESS | CREATE),
+                call("pwrite", made, None),
+                call("fsync", made, None),
+                flagged("linkat", named, Some(made), 0),
+                call("fsync", "/f", None),
+            ];
+            let mut writes =
+                vec![Write { file: made.into(), offset: Some(0), bytes: vec![3; 8192], call: 1 }];
+            if synced {
+                writes.push(Write { file: made.into(), offset: None, bytes: Vec::new(), call: 2 });
+            } else {
+                calls[2].name = "close".to_owned();
+            }
+            let (stdout, stderr) = (Vec::new(), Vec::new());
+            Trace { calls, writes, stdout, stderr, end: End::Exited(0), memory: None }
+        };
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let mut after =
+            |synced: bool, cut: usize| power_cut(Path::new("/f"), &[], &trace(synced), cut, &mut rng);
+        let whole = vec![File { names: vec![made.into()], bytes: vec![3; 8192] }];
+        assert!((0..4).all(|cut| after(true, cut).is_empty()), "it has no name");
+        let between: Vec<_> = (0..32).map(|_| after(true, 4)).collect();
+        assert!(between.contains(&Vec::new()) && between.contains(&whole));
+        assert!(between.iter().all(|left| left.is_empty() || *left == whole));
+        assert_eq!(after(true, 5), whole);
+        assert!((0..32).any(|_| after(false, 5) != whole), "it was not synced");
     }
 
     /// A file that takes another's place: the old or the new one is there, whole, if what came before was synced.

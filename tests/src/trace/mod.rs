@@ -22,10 +22,13 @@
 //! | [`subject`] | somebody with a vault whose commands are traced |
 //! | [`sweep`] | kills a command everywhere and looks what is left |
 //! | `table` | names and kinds of the calls |
+//! | `filter` | lets the program run on at calls that change nothing |
 //! | `process` | the tracer itself |
 
 pub mod call;
 pub mod disk;
+#[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod filter;
 pub mod memory;
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod process;
@@ -42,6 +45,10 @@ pub use call::{Call, Target, Write};
 pub use memory::{Memory, Span};
 pub use subject::Subject;
 pub use sweep::Sweep;
+
+/// How long a traced program may take, unless somebody says otherwise: as long as a whole test may. Where a machine has
+/// much else to do, each stop at a call waits for its turn.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What to run, and what to do with it.
 #[derive(Debug, Clone)]
@@ -60,6 +67,9 @@ pub struct Plan {
     pub kill: Option<Kill>,
     /// Whether its memory is read at its end.
     pub keep_memory: bool,
+    /// Whether all its calls are seen, or only those that change a file or tell what a descriptor stands for. It is many
+    /// times slower with all.
+    pub all_calls: bool,
     /// How long it may take.
     pub limit: Duration,
 }
@@ -76,7 +86,8 @@ impl Plan {
             watch: Vec::new(),
             kill: None,
             keep_memory: false,
-            limit: Duration::from_secs(90),
+            all_calls: true,
+            limit: LIMIT,
         }
     }
 
@@ -91,6 +102,13 @@ impl Plan {
     #[must_use]
     pub fn killed(mut self, kill: Kill) -> Self {
         self.kill = Some(kill);
+        self
+    }
+
+    /// Sees no other calls than those that change a file.
+    #[must_use]
+    pub fn changes_only(mut self) -> Self {
+        self.all_calls = false;
         self
     }
 

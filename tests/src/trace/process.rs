@@ -27,7 +27,7 @@ use nix::{
 };
 
 use super::{
-    Call, End, Kill, Memory, Plan, Target, Trace, TraceError, Write,
+    Call, End, Kill, Memory, Plan, Target, Trace, TraceError, Write, filter,
     table::{self, Shape},
 };
 
@@ -53,6 +53,7 @@ fn trace(plan: &Plan) -> Result<Trace, TraceError> {
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACEEXIT
+        | Options::PTRACE_O_TRACESECCOMP
         | Options::PTRACE_O_EXITKILL;
     match waitpid(main, None) {
         Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => {}
@@ -96,8 +97,13 @@ fn start(plan: &Plan) -> Result<Child, TraceError> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one system call.
-    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+    let mut list = if plan.all_calls { Vec::new() } else { filter::list() };
+    let prepare = move || {
+        ptrace::traceme()?;
+        if list.is_empty() { Ok(()) } else { filter::put(&mut list) }
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are system calls.
+    unsafe { command.pre_exec(prepare) };
     command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied if plan.program.is_file() => TraceError::Forbidden(error),
         _ => TraceError::Start(error),
@@ -184,6 +190,12 @@ impl<'a> Tracer<'a> {
                     self.stopped_at_call(thread);
                     self.resume(thread, None);
                 }
+                WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_SECCOMP) => {
+                    if !self.plan.all_calls {
+                        self.stopped_at_call(thread);
+                    }
+                    self.resume(thread, None);
+                }
                 WaitStatus::PtraceEvent(thread, _, event) => {
                     if event == libc::PTRACE_EVENT_EXIT
                         && thread == self.main
@@ -218,8 +230,10 @@ impl<'a> Tracer<'a> {
     }
 
     fn resume(&self, thread: Pid, signal: Option<Signal>) {
+        let at_next_call = self.plan.all_calls || self.pending.contains_key(&thread);
+        let go_on = if at_next_call { ptrace::syscall } else { ptrace::cont };
         // It may have been killed meanwhile; the next wait tells.
-        let _ = ptrace::syscall(thread, signal);
+        let _ = go_on(thread, signal);
     }
 
     fn stopped_at_call(&mut self, thread: Pid) {
@@ -460,6 +474,11 @@ fn stop(thread: Pid) -> Option<Stop> {
         libc::PTRACE_SYSCALL_INFO_ENTRY => {
             // SAFETY: `op` says that the kernel filled in this member.
             let entry = unsafe { info.u.entry };
+            Some(Stop::Entry { number: entry.nr, arguments: entry.args })
+        }
+        libc::PTRACE_SYSCALL_INFO_SECCOMP => {
+            // SAFETY: as above.
+            let entry = unsafe { info.u.seccomp };
             Some(Stop::Entry { number: entry.nr, arguments: entry.args })
         }
         libc::PTRACE_SYSCALL_INFO_EXIT => {

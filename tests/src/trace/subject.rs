@@ -61,12 +61,13 @@ impl Subject {
         run(&self.plan(words, ""))
     }
 
-    /// Runs a command that must succeed, with more on standard input.
+    /// Runs a command that must succeed, with more on standard input; of its calls those are seen that change a file.
     ///
     /// # Panics
     /// It fails, or cannot be traced.
     pub fn does(&self, words: &[&str], more: &str) -> Trace {
-        let trace = run(&self.plan(words, more)).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        let trace =
+            run(&self.plan(words, more).changes_only()).unwrap_or_else(|error| panic!("{words:?}: {error}"));
         assert!(trace.succeeded(), "{words:?}: {:?} {}", trace.end, trace.told());
         trace
     }

@@ -1,7 +1,7 @@
 //! Kills a command at every call that changes a file, and looks each time what is left.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::OpenOptions,
     io::Write as _,
@@ -13,7 +13,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::RngCore;
 use serde_json::Value;
 
-use super::{Call, End, Kill, Plan, Subject, Trace, disk, run};
+use super::{Call, End, Kill, Plan, Subject, Target, Trace, disk, run};
 
 /// A command, and how to see whether it was carried out.
 pub struct Sweep<'a> {
@@ -33,8 +33,13 @@ pub struct Sweep<'a> {
     pub power: bool,
     /// What a kill may leave in the vault's folder, and until when.
     pub leaves: Leaves,
-    /// Most places at which it is killed; where there are more, half of them are the first, the last and those around
-    /// each sync, and half are others.
+    /// Whether what it tells is on the disk before it tells it: then a power cut after its first word of output finds it
+    /// done.
+    pub tells_when_done: bool,
+    /// Whether it is typed again where it was not carried out, and must then succeed.
+    pub again: bool,
+    /// Most places at which it is killed, besides those before the first call and after the last; where there are more,
+    /// half of them are the first, the last, those around each sync and changes of names, and half are others.
     pub most: usize,
     /// Which of them are drawn.
     pub seed: u64,
@@ -51,8 +56,6 @@ pub enum Leaves {
     Nothing,
     /// Until the vault is next opened.
     UntilOpened,
-    /// Until the command is typed again, which must succeed unless it had been carried out.
-    UntilRepeated,
 }
 
 /// What the probes answered: the exit code, and what was printed.
@@ -77,6 +80,8 @@ pub struct Swept {
 struct World {
     names: (BTreeSet<OsString>, BTreeSet<OsString>),
     states: (Seen, Seen),
+    /// Every byte of the folder before.
+    untouched: BTreeMap<OsString, Vec<u8>>,
 }
 
 impl Sweep<'_> {
@@ -94,7 +99,8 @@ impl Sweep<'_> {
         let done = self.names();
         let after = self.look();
         self.restore(&untouched);
-        let world = World { names: (untouched, done), states: (self.look(), after) };
+        let contents = self.contents();
+        let world = World { names: (untouched, done), states: (self.look(), after), untouched: contents };
         assert_ne!(
             world.states.0, world.states.1,
             "{:?}: the probes cannot tell before from after",
@@ -105,7 +111,7 @@ impl Sweep<'_> {
         let places = self.places(&whole);
         for place in &places {
             self.restore(&world.names.0);
-            let plan = self.subject.plan(self.words, self.more).killed(*place);
+            let plan = self.subject.plan(self.words, self.more).changes_only().killed(*place);
             let trace = run(&plan).unwrap_or_else(|error| panic!("{:?}: {error}", self.words));
             // A run may come to its end with fewer calls than the first one made.
             let killed = trace.end == End::Signaled(9);
@@ -123,10 +129,16 @@ impl Sweep<'_> {
         Swept { changes, killed: places.len(), cuts, states: world.states, ended }
     }
 
-    /// What is left is before or after, and stays so without help; answers whether it is after.
+    /// What is left is before or after, and stays so without help; answers whether it is after. A folder that is what it
+    /// was, byte for byte, is before.
     fn settles(&self, world: &World, what: &str) -> bool {
+        if self.contents() == world.untouched {
+            return false;
+        }
+        let (before, after) = &world.names;
+        let either = before | after;
         if self.leaves == Leaves::Nothing {
-            self.alone(world, what);
+            self.alone(&either, what);
         }
         let seen = self.look();
         let is_after = seen == world.states.1;
@@ -134,18 +146,19 @@ impl Sweep<'_> {
             let odd = seen.iter().zip(&world.states.0).find(|(seen, before)| seen != before);
             assert!(odd.is_none(), "{what} ended in between: {odd:#?}");
         }
-        if self.leaves == Leaves::UntilRepeated && !is_after {
+        self.alone(if is_after { &either } else { before }, what);
+        if self.again && !is_after {
             let (code, text) = probe(self.subject, self.words, self.more);
             assert_eq!(code, Some(0), "{what}: it cannot be done again: {text}");
             assert_eq!(self.look(), world.states.1, "{what}: done again");
+            self.alone(&either, what);
         }
-        self.alone(world, what);
         is_after
     }
 
     /// The undisturbed command, of which everything is kept that it writes to the vault and to what may become one.
     fn watched(&self) -> Plan {
-        let mut plan = self.subject.plan(self.words, self.more);
+        let mut plan = self.subject.plan(self.words, self.more).changes_only();
         for ending in ["growing", "unfinished"] {
             let mut name = OsString::from(&self.subject.vault);
             name.push(".");
@@ -155,7 +168,8 @@ impl Sweep<'_> {
         plan
     }
 
-    /// Power cuts, at as many places: what the first run did to the disk is done again, less what was not synced.
+    /// Power cuts, at as many places: what the first run did to the disk is done again, less what was not synced. One more
+    /// when it has told that it is done, and one when it has ended: then it is done for certain.
     fn cut(&self, whole: &Trace, world: &World) -> usize {
         if !self.power {
             return 0;
@@ -165,11 +179,18 @@ impl Sweep<'_> {
             .iter()
             .map(|image| disk::File { names: vec![self.subject.vault.clone()], bytes: image.clone() })
             .collect();
+        self.is_all_watched(whole);
         let changes = whole.calls.iter().enumerate().filter(|(_, call)| call.changes_a_file());
         let all: Vec<usize> = changes.map(|(at, _)| at + 1).collect();
         let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
         let chosen = sample(&all, self.most, &mut rng);
-        for cut in &chosen {
+        let is_told = |call: &Call| call.target == Target::Standard(1) && call.name.contains("write");
+        let told = whole.calls.iter().position(is_told).filter(|_| self.tells_when_done);
+        let certain = told.unwrap_or(whole.calls.len());
+        let mut cuts: Vec<usize> = chosen.into_iter().chain([certain, whole.calls.len()]).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        for cut in &cuts {
             self.restore(&world.names.0);
             let _ = std::fs::remove_file(&self.subject.vault);
             for disk::File { names, bytes } in disk::power_cut(self.folder(), &before, whole, *cut, &mut rng)
@@ -178,30 +199,44 @@ impl Sweep<'_> {
                 put(first, &bytes);
                 others.iter().for_each(|other| std::fs::hard_link(first, other).expect("a second name"));
             }
-            let _ = self.settles(world, &format!("{:?} when the power failed after call {cut}", self.words));
+            let what = format!("{:?} when the power failed after call {cut}", self.words);
+            let is_after = self.settles(world, &what);
+            assert!(is_after || *cut < certain, "{what}: it had told that it was done");
         }
-        chosen.len()
+        cuts.len()
     }
 
-    /// Before the first call, then after each that was chosen.
+    /// What is written to a file of the vault's folder that is not watched could not be replayed.
+    fn is_all_watched(&self, whole: &Trace) {
+        let watched = self.watched().watch;
+        let written = whole.changes().filter(|call| call.name.contains("write"));
+        let beside = written.filter_map(Call::file).filter(|file| file.parent() == Some(self.folder()));
+        for file in beside {
+            assert!(watched.contains(file), "{:?} writes to {}", self.words, file.display());
+        }
+    }
+
+    /// Before the first call, then after each that was chosen, then after the last.
     fn places(&self, whole: &Trace) -> Vec<Kill> {
         let changes: Vec<_> = whole.changes().collect();
+        let last = changes.len().checked_sub(1).expect("a command that changes nothing cannot be swept");
         let syncs =
             changes.iter().enumerate().filter(|(_, call)| call.name.contains("sync")).map(|(at, _)| at);
         let mut edges: Vec<usize> = syncs.flat_map(|at| [at.saturating_sub(1), at]).collect();
         edges.extend([0, 1, 2]);
-        edges.extend((0..3).filter_map(|back| changes.len().checked_sub(back + 1)));
+        edges.extend((1..3).filter_map(|back| last.checked_sub(back)));
         // Which files there are, and how long they are.
         edges.extend((0..changes.len()).filter(|at| !is_data(changes[*at])));
-        edges.retain(|at| *at < changes.len());
+        edges.retain(|at| *at < last);
         edges.sort_unstable();
         edges.dedup();
         let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
-        let others: Vec<usize> = (0..changes.len()).filter(|at| !edges.contains(at)).collect();
+        let others: Vec<usize> = (0..last).filter(|at| !edges.contains(at)).collect();
         let inner = sample(&others, self.most / 2, &mut rng);
         let mut chosen = sample(&edges, self.most.saturating_sub(inner.len()), &mut rng);
         chosen.extend(inner);
         chosen.sort_unstable();
+        chosen.push(last);
         std::iter::once(Kill::Before(0)).chain(chosen.into_iter().map(Kill::After)).collect()
     }
 
@@ -212,6 +247,16 @@ impl Sweep<'_> {
     fn names(&self) -> BTreeSet<OsString> {
         let folder = std::fs::read_dir(self.folder()).expect("a folder of the test");
         folder.flatten().map(|entry| entry.file_name()).collect()
+    }
+
+    /// The files in the vault's folder, with every byte: where that is what it was, nothing needs to be asked.
+    fn contents(&self) -> BTreeMap<OsString, Vec<u8>> {
+        let files = self.names().into_iter().filter(|name| self.folder().join(name).is_file());
+        let read = |name: OsString| {
+            let bytes = std::fs::read(self.folder().join(&name)).expect("a file of the test");
+            (name, bytes)
+        };
+        files.map(read).collect()
     }
 
     /// As it was before.
@@ -229,11 +274,9 @@ impl Sweep<'_> {
         }
     }
 
-    /// Nothing stands in the vault's folder that was not there before and that the command does not make.
-    fn alone(&self, world: &World, what: &str) {
-        let (before, after) = &world.names;
-        let stray: Vec<OsString> =
-            self.names().into_iter().filter(|name| !before.contains(name) && !after.contains(name)).collect();
+    /// Nothing else stands in the vault's folder.
+    fn alone(&self, known: &BTreeSet<OsString>, what: &str) {
+        let stray: Vec<OsString> = self.names().difference(known).cloned().collect();
         assert!(stray.is_empty(), "{what} left {stray:?}");
     }
 

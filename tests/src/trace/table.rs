@@ -45,6 +45,12 @@ pub(super) enum Shape {
 
 macro_rules! table {
     ($($(#[$when:meta])* $number:ident $name:literal $shape:expr;)+) => {
+        /// Number and shape of every call in the table.
+        pub(super) const ALL: &[(libc::c_long, Shape)] = {
+            use Shape::*;
+            &[$($(#[$when])* (libc::$number, $shape),)+]
+        };
+
         /// Name and shape of a call.
         pub(super) fn call(number: u64) -> (String, Shape) {
             use Shape::*;

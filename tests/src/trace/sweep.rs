@@ -180,6 +180,7 @@ impl Sweep<'_> {
             .map(|image| disk::File { names: vec![self.subject.vault.clone()], bytes: image.clone() })
             .collect();
         self.is_all_watched(whole);
+        self.is_named_when_synced(whole);
         let changes = whole.calls.iter().enumerate().filter(|(_, call)| call.changes_a_file());
         let all: Vec<usize> = changes.map(|(at, _)| at + 1).collect();
         let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
@@ -213,6 +214,20 @@ impl Sweep<'_> {
         let beside = written.filter_map(Call::file).filter(|file| file.parent() == Some(self.folder()));
         for file in beside {
             assert!(watched.contains(file), "{:?} writes to {}", self.words, file.display());
+        }
+    }
+
+    /// A file without a name gets one when what is in it is on the disk: else a power cut leaves a torn one.
+    fn is_named_when_synced(&self, whole: &Trace) {
+        let nameless = |call: &Call| call.file().is_some_and(|file| file.starts_with("/proc"));
+        let calls = whole.calls.iter().enumerate().filter(|(_, call)| call.result >= 0);
+        for (at, call) in calls.filter(|(_, call)| call.name == "linkat" && nameless(call)) {
+            let mut before = whole
+                .writes
+                .iter()
+                .filter(|write| write.call < at && Some(&write.file) == call.second.as_ref());
+            let synced = before.next_back().is_some_and(|write| write.offset.is_none());
+            assert!(synced, "{:?} names a file that may be torn", self.words);
         }
     }
 

@@ -115,7 +115,7 @@ struct Case<'a> {
     notes_later: bool,
 }
 
-/// Sweeps each on the vault as it is now. Typed again where it was not carried out, it is.
+/// Sweeps each on the vault as it is now. In a long run it is typed again where it was not carried out.
 fn sweep(scene: &Scene, cases: &[Case<'_>]) {
     let before = scene.image().expect("a vault");
     for Case { ready, words, shows, notes_later } in cases {
@@ -125,7 +125,7 @@ fn sweep(scene: &Scene, cases: &[Case<'_>]) {
         }
         let probes = [(REAL, *shows)];
         let killed = Killed::new(words, &probes);
-        let killed = Killed { again: true, most: PLACES, tells_when_done: !notes_later, ..killed };
+        let killed = Killed { again: every_call(), most: PLACES, tells_when_done: !notes_later, ..killed };
         let _ = scene.killed(&killed);
     }
     put(&scene.subject.vault, &before);

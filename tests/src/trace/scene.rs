@@ -23,7 +23,7 @@ pub const COMPARTMENTS: &[&str] = &["--json", "--offline", "compartment", "list"
 pub const CHATS: &[&str] = &["--json", "--offline", "chat", "list"];
 
 /// Places of one command in a run of all tests; `LAPWING_EVERY_CALL=1` tries all.
-const PLACES: usize = 8;
+const PLACES: usize = 6;
 
 /// Which places are tried where not all are, unless `LAPWING_SEED` says otherwise.
 const SEED: u64 = 6;

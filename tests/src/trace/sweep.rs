@@ -168,8 +168,8 @@ impl Sweep<'_> {
         plan
     }
 
-    /// Power cuts, at as many places: what the first run did to the disk is done again, less what was not synced. One more
-    /// when it has told that it is done, and one when it has ended: then it is done for certain.
+    /// Power cuts, at as many places: what the first run did to the disk is done again, less what was not synced. One of
+    /// them is when it has told that it is done, or else when it has ended: then it is done for certain.
     fn cut(&self, whole: &Trace, world: &World) -> usize {
         if !self.power {
             return 0;
@@ -184,11 +184,11 @@ impl Sweep<'_> {
         let changes = whole.calls.iter().enumerate().filter(|(_, call)| call.changes_a_file());
         let all: Vec<usize> = changes.map(|(at, _)| at + 1).collect();
         let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
-        let chosen = sample(&all, self.most, &mut rng);
+        let chosen = sample(&all, self.most - 1, &mut rng);
         let is_told = |call: &Call| call.target == Target::Standard(1) && call.name.contains("write");
         let told = whole.calls.iter().position(is_told).filter(|_| self.tells_when_done);
         let certain = told.unwrap_or(whole.calls.len());
-        let mut cuts: Vec<usize> = chosen.into_iter().chain([certain, whole.calls.len()]).collect();
+        let mut cuts: Vec<usize> = chosen.into_iter().chain([certain]).collect();
         cuts.sort_unstable();
         cuts.dedup();
         for cut in &cuts {

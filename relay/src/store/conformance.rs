@@ -140,6 +140,7 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     tickets(store).await?;
     blobs(store).await?;
     tripwires(store).await?;
+    causes::check(store).await?;
     anchors::check(store).await?;
     retention(store).await?;
     store.close().await;
@@ -528,6 +529,9 @@ fn random_change(
 }
 
 mod anchors;
+mod causes;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod forgetting;
 #[cfg(test)]
@@ -538,3 +542,5 @@ mod power;
 mod storm;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work;

@@ -20,7 +20,7 @@ use super::{
     StoreError, Ticket,
     engine::{Engine, StoreOptions, create_folder},
     keys::{KeyFile, Slot},
-    record::{self, ANCHORS, Anchor, ENVELOPE_HEAD, SLOT_HEAD, Slots, Tripwire, key},
+    record::{self, ANCHORS, Anchor, Seal, Slots, Tripwire, key},
     sealing::Sealer,
     tables::{Scan, Space, Tables, Writes},
 };
@@ -30,6 +30,8 @@ use super::{
 const KEPT: &[u8] = b"cgfdmnsiah";
 /// Kinds of large ones: envelopes and parts of blobs.
 const KEPT_BULK: &[u8] = b"eb";
+/// Kinds of large ones with slots of their own that a backup leaves out: what tripwires hold.
+const LEFT_BULK: &[u8] = b"lr";
 /// Bytes of one commit while a store is filled.
 const COMMIT: usize = 4 << 20;
 /// Slots that get their keys at once.
@@ -87,14 +89,22 @@ pub(super) fn rows(tables: &impl Tables, take: &mut TakeRow<'_>) -> Result<(), S
             Ok(Scan::More)
         })?;
     }
+    // The slots of what a backup leaves out are free where it is opened.
+    for kind in LEFT_BULK {
+        let (first, last) = key::all(*kind);
+        tables.scan(Space::Bulk, &first, &last, &mut |_, value| {
+            take(row(false, &key::due(record::slot_in(value)?), u64::MAX.to_be_bytes().to_vec()))?;
+            Ok(Scan::More)
+        })?;
+    }
     for kind in KEPT_BULK {
         let (first, last) = key::all(*kind);
         tables.scan(Space::Bulk, &first, &last, &mut |name, value| {
             let mut value = value.to_vec();
-            let (slot, number, nonce, head) = sealed(name, &value)?;
-            let bytes = value.get_mut(head..).ok_or(StoreError::Damaged)?;
+            let seal = Seal::of(name, &value)?;
+            let bytes = value.get_mut(seal.head..).ok_or(StoreError::Damaged)?;
             // What was taken meanwhile is not kept.
-            if tables.unseal(slot, number, nonce, bytes)? {
+            if tables.unseal(&seal, bytes)? {
                 take(row(true, name, value))?;
             }
             Ok(Scan::More)
@@ -105,15 +115,6 @@ pub(super) fn rows(tables: &impl Tables, take: &mut TakeRow<'_>) -> Result<(), S
 
 fn row(is_bulk: bool, key: &[u8], value: Vec<u8>) -> Row {
     Row { is_bulk, key: ByteBuf::from(key.to_vec()), value: ByteBuf::from(value) }
-}
-
-/// Under which keys a large value lies: slot, number, nonce, and where it begins.
-fn sealed(name: &[u8], value: &[u8]) -> Result<(Slot, u64, u64, usize), StoreError> {
-    let slot = record::slot_in(value)?;
-    match key::seq_in(name).filter(|_| key::is_envelope(name)) {
-        Some(seq) => Ok((slot, seq.value(), 0, ENVELOPE_HEAD)),
-        None => Ok((slot, 0, key::offset_in(name).ok_or(StoreError::Damaged)?, SLOT_HEAD)),
-    }
 }
 
 /// What is charged to tickets for what a backup leaves out.
@@ -195,7 +196,7 @@ mod tests {
         for kind in KEPT.iter().chain(KEPT_BULK) {
             assert!(!record::is_of_an_anchor(&[*kind]), "{kind}");
             // A tripwire, its lists, its records, its deadlines, the time that they run by.
-            assert!(!b"wlrqu".contains(kind), "{kind}");
+            assert!(!b"wlrqu".contains(kind) && !LEFT_BULK.contains(kind), "{kind}");
         }
     }
 }

@@ -2,22 +2,35 @@
 
 use lapwing_wire::{
     capability::{Access, PublicKey},
-    frame::{BlobPart, Item, Stored, Window},
+    frame::{BlobPart, Item, Seq, Stored, Window},
     ids::{BlobHash, BlobHasher, MailboxId},
     time::Timestamp,
 };
 use serde_bytes::ByteBuf;
 
 use super::{
-    Mailbox, StoreError, Ticket, Totals, WindowQuery,
-    record::{self, Blob, decode_envelope, decode_part, key},
+    Born, Mailbox, StoreError, Ticket, Totals, WindowQuery,
+    record::{self, Blob, Seal, decode_envelope, decode_part, key},
     tables::{Scan, Space, Tables, load_mailbox},
 };
 
+/// Asks the tables as much for a mailbox that is not there as for one that is (FRM-04).
 pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mailbox>, StoreError> {
-    let Some(fixed) = tables.load(Space::State, &key::mailbox(id))? else { return Ok(None) };
-    load_mailbox(tables, &fixed).map(Some)
+    match tables.load(Space::State, &key::mailbox(id))? {
+        Some(fixed) => load_mailbox(tables, &fixed).map(Some),
+        None => {
+            // Nobody's: births are random.
+            tables.load(Space::State, &key::moving(NOBODY))?;
+            let (first, last) =
+                (key::envelope(NOBODY, Seq::START), key::envelope(NOBODY, Seq::new(u64::MAX)));
+            tables.scan(Space::Bulk, &first, &last, &mut |_, _| Ok(Scan::Stop))?;
+            Ok(None)
+        }
+    }
 }
+
+/// What no mailbox is born as.
+const NOBODY: Born = Born::new(0);
 
 pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option<Window>, StoreError> {
     let WindowQuery { mailbox: id, born, after, count, bytes } = query;
@@ -35,7 +48,7 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
                 return Ok(Scan::Stop);
             }
             let mut envelope = envelope.to_vec();
-            if !tables.unseal(record::slot_in(value)?, seq.value(), 0, &mut envelope)? {
+            if !tables.unseal(&Seal::of(key, value)?, &mut envelope)? {
                 // Taken while this was read.
                 return Ok(Scan::More);
             }
@@ -58,7 +71,7 @@ pub(super) fn blob_part(
         let (key, value) = tables.last(Space::Bulk, &from, &to)?.ok_or(StoreError::Damaged)?;
         let start = key::offset_in(&key).ok_or(StoreError::Damaged)?;
         let mut part = decode_part(&value)?.to_vec();
-        if !tables.unseal(record::slot_in(&value)?, 0, start, &mut part)? {
+        if !tables.unseal(&Seal::of(&key, &value)?, &mut part)? {
             return Ok(None);
         }
         let skip = usize::try_from(offset.saturating_sub(start)).map_err(|_| StoreError::Damaged)?;
@@ -73,8 +86,7 @@ pub(super) fn blob_digest(tables: &impl Tables, hash: &BlobHash) -> Result<Optio
     let mut is_whole = true;
     tables.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |key, value| {
         let mut part = decode_part(value)?.to_vec();
-        let start = key::offset_in(key).ok_or(StoreError::Damaged)?;
-        is_whole &= tables.unseal(record::slot_in(value)?, 0, start, &mut part)?;
+        is_whole &= tables.unseal(&Seal::of(key, value)?, &mut part)?;
         hasher.update(&part);
         Ok(Scan::More)
     })?;

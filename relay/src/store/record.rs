@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! space  key                                        value
-//! bulk   'e' born u64 | seq u64                     slot u32 | day u32 | running hash 32 | sealed envelope
-//! bulk   'b' blob 32 | offset u64                   slot u32 | sealed part
+//! bulk   'e' born u64 | seq u64                     slot u32 | nonce 12 | day u32 | running hash 32 | sealed envelope
+//! bulk   'b' blob 32 | offset u64                   slot u32 | nonce 12 | sealed part
 //! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | slot u32 | access key 0 or 32
 //! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
@@ -11,14 +11,14 @@
 //! state  'a' access key 32                          CBOR Ticket
 //! state  'h' blob 32                                CBOR Blob
 //! state  'w' tripwire 32                            CBOR Tripwire
-//! state  'l' tripwire 32 | cause u8                 sealed list, or CBOR [ACTION]
+//! bulk   'l' tripwire 32 | cause u8                 slot u32 | nonce 12 | sealed list, or sealed CBOR [ACTION]
 //! state  'q' running time u64 | tripwire 32 | cause u8   a deadline
-//! state  'u'                                        running time u64, in milliseconds
+//! state  'u'                                        running time u64, in milliseconds | done u64 | waiting u64
 //! state  'o' anchor 32 | tripwire 32                the tripwire tells when the anchor freezes
 //! state  'x' anchor 32                              CBOR Anchor
 //! state  'y'                                        slots of anchors ever used u32
-//! bulk   'k' anchor 32 | version u64                slot u32 | sealed CBOR Secrets
-//! state  'r' lookup 32 | tripwire 32 | index u8     sealed record
+//! bulk   'k' anchor 32 | version u64                slot u32 | nonce 12 | sealed CBOR Secrets
+//! bulk   'r' lookup 32 | tripwire 32 | index u8     slot u32 | nonce 12 | sealed record
 //! state  'c'                                        CBOR RetentionClock
 //! state  'g'                                        slots ever used u32 | free slots u32
 //! state  'f' place u32                              free slot u32: a stack
@@ -29,13 +29,14 @@
 //! All integers are big-endian. The moving part 'n' is written with every change but most appends: whoever loads it goes
 //! on over the envelopes above its newest number (`Mailbox::pass`), at most `MAX_UNWRITTEN` and 64 KiB of them.
 //!
-//! Slots are those of the key file (`keys`); a store in memory seals nothing.
+//! Slots are those of the key file (`keys`); a store in memory seals nothing. What lies in the bulk space is sealed (`sealed`).
 //!
 //! The keys that every append writes have at most 20 bytes: the engine keeps such keys
 //! inside the nodes of its index, which saves a cache miss at each comparison. `born`, which is random and belongs to one
 //! life of one mailbox, stands for its id there.
 
 mod anchor;
+mod sealed;
 mod tripwire;
 
 use std::time::Duration;
@@ -57,13 +58,17 @@ pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
     ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
 };
+pub(crate) use sealed::{
+    ENVELOPE_HEAD, Nonce, SEAL_HEAD, Seal, decode_envelope, decode_part, encode_envelope, encode_part,
+    set_nonce, slot_in,
+};
 pub(crate) use tripwire::{
-    Cause, Due, RUNNING, Raised, Tripwire, Voices, due_in, due_key, dues_until, link_key, linked_in,
-    links_of, list_key,
+    Cause, Due, RUNNING, Raised, Running, Tripwire, Voices, due_in, due_key, dues_between, link_key,
+    linked_in, links_of, list_key,
 };
 
 /// Written at creation, compared at opening.
-pub(crate) const VERSION: &[u8] = b"lapwing-relay store 4";
+pub(crate) const VERSION: &[u8] = b"lapwing-relay store 5";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -246,41 +251,6 @@ impl Mailbox {
 /// loading a mailbox reads.
 const MAX_UNWRITTEN: u64 = 16;
 const MAX_UNWRITTEN_BYTES: u64 = 4096;
-
-/// Head of a stored envelope: everything but its bytes.
-pub(crate) const ENVELOPE_HEAD: usize = SLOT_HEAD + 4 + 32;
-/// Head of every value that is sealed.
-pub(crate) const SLOT_HEAD: usize = 4;
-
-pub(crate) fn encode_envelope(slot: Slot, day: Day, hash: &RunningHash, envelope: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(ENVELOPE_HEAD + envelope.len());
-    out.extend_from_slice(&slot.0.to_be_bytes());
-    out.extend_from_slice(&day.0.to_be_bytes());
-    out.extend_from_slice(hash.as_bytes());
-    out.extend_from_slice(envelope);
-    out
-}
-
-pub(crate) fn decode_envelope(bytes: &[u8]) -> Result<(Day, RunningHash, &[u8]), StoreError> {
-    let mut rest = Reader(bytes);
-    rest.array::<SLOT_HEAD>()?;
-    let day = Day(u32::from_be_bytes(rest.array()?));
-    let hash = RunningHash::from_bytes(rest.array()?);
-    Ok((day, hash, rest.0))
-}
-
-pub(crate) fn encode_part(slot: Slot, part: &[u8]) -> Vec<u8> {
-    [&slot.0.to_be_bytes()[..], part].concat()
-}
-
-pub(crate) fn decode_part(bytes: &[u8]) -> Result<&[u8], StoreError> {
-    bytes.get(SLOT_HEAD..).ok_or(StoreError::Damaged)
-}
-
-/// The slot of a sealed value.
-pub(crate) fn slot_in(value: &[u8]) -> Result<Slot, StoreError> {
-    Ok(Slot(u32::from_be_bytes(Reader(value).array()?)))
-}
 
 /// What is remembered of an envelope for retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

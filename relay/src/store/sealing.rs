@@ -11,7 +11,7 @@ use rand::RngCore;
 use super::{
     StoreError,
     keys::{Chain, KeyFile, Slot},
-    record::{ENVELOPE_HEAD, SLOT_HEAD, key, slot_in, version_in},
+    record::{Nonce, Seal, key, set_nonce},
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
@@ -54,22 +54,20 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals the values of a batch in place.
+    /// Seals the values of a batch in place, each under a nonce of its own: the same numbers may come again.
     pub(super) fn seal(&mut self, keys: &KeyFile, bulk: &mut Writes) -> Result<(), StoreError> {
         if self.ready.len() > MAX_READY {
             self.ready.clear();
         }
+        let mut rng = rand::rng();
         for (name, value) in bulk {
             let Some(value) = value else { continue };
-            let slot = slot_in(value)?;
-            let seq = key::seq_in(name).filter(|_| key::is_envelope(name));
-            let (number, nonce, head) = match (seq, version_in(name)) {
-                (Some(seq), _) => (seq.value(), 0, ENVELOPE_HEAD),
-                (None, Some(version)) => (version, 0, SLOT_HEAD),
-                (None, None) => (0, key::offset_in(name).ok_or(StoreError::Damaged)?, SLOT_HEAD),
-            };
+            let mut nonce = Nonce::default();
+            rng.fill_bytes(&mut nonce);
+            set_nonce(value, &nonce)?;
+            let Seal { slot, number, nonce, head } = Seal::of(name, value)?;
             let chain = self.ready(keys, slot, number)?;
-            chain.apply(nonce, value.get_mut(head..).ok_or(StoreError::Damaged)?);
+            chain.apply(&nonce, value.get_mut(head..).ok_or(StoreError::Damaged)?);
         }
         Ok(())
     }
@@ -128,7 +126,8 @@ impl<V: Tables> Tables for Opened<V> {
         self.view.last(space, first, last)
     }
 
-    fn unseal(&self, slot: Slot, number: u64, nonce: u64, bytes: &mut [u8]) -> Result<bool, StoreError> {
+    fn unseal(&self, seal: &Seal, bytes: &mut [u8]) -> Result<bool, StoreError> {
+        let Seal { slot, number, nonce, head: _ } = *seal;
         let mut last = self.last.borrow_mut();
         let ready = last.take().filter(|(of, chain)| *of == slot && chain.at() <= number);
         let chain = match ready {
@@ -137,7 +136,7 @@ impl<V: Tables> Tables for Opened<V> {
         };
         let Some(mut chain) = chain.filter(|chain| chain.at() <= number) else { return Ok(false) };
         chain.advance(number);
-        chain.apply(nonce, bytes);
+        chain.apply(&nonce, bytes);
         *last = Some((slot, chain));
         Ok(true)
     }
@@ -152,4 +151,67 @@ pub(super) fn still_due(tables: &impl Tables) -> Result<BTreeMap<Slot, u64>, Sto
         Ok(Scan::More)
     })?;
     Ok(due)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapwing_wire::{
+        frame::Seq,
+        ids::{AnchorId, BlobHash, RunningHash},
+    };
+
+    use super::{
+        super::record::{self, Born, Day},
+        *,
+    };
+
+    /// After a commit that failed, and after a crash, the engine's files may hold a number's first value beside its second.
+    /// Under one key stream the two would tell what they differ in, and who knows one (its sender) would have the other,
+    /// though its key is forgotten.
+    #[test]
+    fn a_number_that_comes_again_is_sealed_under_another_key_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyFile::open(dir.path()).unwrap();
+        let (mine, anchors) = (Slot(0), Slot::of_anchor(0).unwrap());
+        Sealer::new().begin(&keys, &[mine, anchors]).unwrap();
+        let hash = RunningHash::START;
+        let envelope = |byte| record::encode_envelope(mine, Day::new(1), &hash, &[byte; 64]);
+        let part = |byte| record::encode_part(mine, &[byte; 64]);
+        let secrets = |byte| record::encode_part(anchors, &[byte; 64]);
+        let blob = BlobHash::from_bytes([1; 32]);
+        let values: [(Vec<u8>, [Vec<u8>; 2]); 3] = [
+            (key::envelope(Born::new(1), Seq::new(300)), [envelope(1), envelope(2)]),
+            (key::part(&blob, 0), [part(1), part(2)]),
+            (record::secrets_key(&AnchorId::from_bytes([1; 32]), 7), [secrets(1), secrets(2)]),
+        ];
+        for (name, [first, second]) in values {
+            let mut sealer = Sealer::new();
+            let mut sealed = Vec::new();
+            // The same value again, another, and after the process was killed.
+            for (value, is_killed) in [(&first, false), (&first, false), (&second, false), (&second, true)] {
+                if is_killed {
+                    sealer = Sealer::new();
+                }
+                sealer.reset();
+                let mut bulk = Writes::from([(name.clone(), Some(value.clone()))]);
+                sealer.seal(&keys, &mut bulk).unwrap();
+                let value = bulk.remove(&name).flatten().unwrap();
+                let seal = Seal::of(&name, &value).unwrap();
+                let mut opened = value[seal.head..].to_vec();
+                let mut chain = keys.load(seal.slot).unwrap().unwrap();
+                assert!(chain.advance(seal.number));
+                chain.apply(&seal.nonce, &mut opened);
+                assert!(opened == [1; 64] || opened == [2; 64], "it opens");
+                sealed.push((value[seal.head..].to_vec(), opened));
+            }
+            for (n, (one, plain)) in sealed.iter().enumerate() {
+                for (other, other_plain) in &sealed[n + 1..] {
+                    let stream = |sealed: &[u8], plain: &[u8]| -> Vec<u8> {
+                        sealed.iter().zip(plain).map(|(sealed, plain)| sealed ^ plain).collect()
+                    };
+                    assert_ne!(stream(one, plain), stream(other, other_plain), "a key stream came twice");
+                }
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     Born, Mailbox, StoreError, Ticket,
     keys::Slot,
-    record::{self, ANCHOR_SLOTS, SLOT_HEAD, Slots, key},
+    record::{self, ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, key},
 };
 
 /// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
@@ -26,7 +26,7 @@ const MAX_KNOWN: usize = 1 << 20;
 /// Two spaces, because one holds kilobytes and one holds bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// Envelopes and parts of blobs.
+    /// What is sealed: envelopes, parts of blobs, what tripwires hold, secrets of anchors.
     Bulk,
     /// Everything else.
     State,
@@ -52,9 +52,8 @@ pub(crate) trait Tables {
     /// The greatest key from `first` to `last`, both included.
     fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError>;
 
-    /// Opens what was sealed under the key of a number in a slot; `false` if that key is forgotten. Where nothing is
-    /// sealed, nothing is done.
-    fn unseal(&self, _: Slot, _number: u64, _nonce: u64, _bytes: &mut [u8]) -> Result<bool, StoreError> {
+    /// Opens what was sealed; `false` if its key is forgotten. Where nothing is sealed, nothing is done.
+    fn unseal(&self, _: &Seal, _bytes: &mut [u8]) -> Result<bool, StoreError> {
         Ok(true)
     }
 }
@@ -204,21 +203,32 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(slot)
     }
 
-    /// A value of the bulk space that is sealed under the key of a number, opened; its head is left away.
-    pub(crate) fn load_sealed(
-        &self,
-        key: &[u8],
-        slot: Slot,
-        number: u64,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    /// A value of which everything is sealed, opened; its head is left away.
+    pub(crate) fn load_sealed(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let is_staged = self.bulk.contains_key(key);
         let Some(mut value) = self.load(Space::Bulk, key)?.map(Zeroizing::new) else { return Ok(None) };
-        let head = SLOT_HEAD.min(value.len());
-        value.drain(..head);
-        if is_staged || self.tables.unseal(slot, number, 0, &mut value)? {
+        let seal = Seal::of(key, &value)?;
+        value.drain(..SEAL_HEAD);
+        if is_staged || self.tables.unseal(&seal, &mut value)? {
             return Ok(Some(value));
         }
         Err(StoreError::Damaged)
+    }
+
+    /// Puts a value that is forgotten by itself: it has a slot of its own.
+    pub(crate) fn put_alone(&mut self, key: Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
+        let slot = self.allocate()?;
+        self.put(Space::Bulk, key, record::encode_part(slot, bytes));
+        Ok(())
+    }
+
+    /// Deletes such a value, and forgets what opens it.
+    pub(crate) fn forget_alone(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(value) = self.load(Space::Bulk, &key)? {
+            self.forget_keys(record::slot_in(&value)?, u64::MAX);
+            self.delete(Space::Bulk, key);
+        }
+        Ok(())
     }
 
     /// The keys of a slot before a number are not needed any more; `u64::MAX` for all of them.

@@ -166,3 +166,190 @@ async fn sweep_only(store: &dyn KeptStore, keep_from: u32) {
         }
     }
 }
+
+/// A tripwire with a list for its token and one that the relay reads.
+struct Armed {
+    owner: SecretKey<lapwing_wire::capability::TripwireOwner>,
+    fires: Token,
+    renews: Token,
+}
+
+impl Armed {
+    fn new(byte: u8) -> Self {
+        Self {
+            owner: SecretKey::from_seed([byte; 32]),
+            fires: Token::from_bytes([byte; 32]),
+            renews: Token::from_bytes([byte ^ 0x80; 32]),
+        }
+    }
+
+    /// Alerts with these envelopes, by token and by deadline.
+    fn arm(&self, serial: u64, alerts: &Owner, by_token: &[u8], by_deadline: &[u8]) -> Mutation {
+        let mut rng = StdRng::seed_from_u64(serial);
+        let tripwire = lapwing_wire::ids::TripwireId::of_owner(&self.owner.public());
+        let list_key = ListKey::generate(&mut rng);
+        let mut record = |meaning, token: &Token| {
+            let status_key = StatusKey::generate(&mut rng);
+            TokenRecord::seal(
+                token,
+                &OpenRecord { tripwire, meaning, list_key: list_key.clone(), status_key },
+                &mut rng,
+            )
+        };
+        let records = vec![record(Meaning::Fire, &self.fires), record(Meaning::Renew, &self.renews)];
+        let alert = |envelope: &[u8]| vec![Action::append(alerts.id(), envelope.to_vec(), &alerts.write)];
+        let alerting = lapwing_wire::tripwire::Deadline { after_s: 600, actions: alert(by_deadline) };
+        Mutation::Arm {
+            owner: self.owner.public(),
+            serial,
+            records,
+            list: SealedList::seal(&alert(by_token), &tripwire, &list_key, &mut rng).unwrap(),
+            causes: Box::new(lapwing_wire::tripwire::Causes {
+                alerting: Some(alerting),
+                ..Default::default()
+            }),
+            charge: Charge::Open,
+        }
+    }
+}
+
+/// Whoever has all files and every token, but no copy of the files from before, reads neither what a tripwire did nor that
+/// a token meant anything; also of what was replaced or taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tripwire_held_cannot_be_opened_once_it_fired_was_replaced_or_taken_away() {
+    for engine in [EngineName::Fjall, EngineName::Sled] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            forget_after: Duration::from_millis(100),
+            ..StoreOptions::at(dir.path().join("store"))
+        };
+        let store = engine.open(&options).unwrap();
+        let keys = KeyFile::open(&options.path).unwrap();
+        let canary = |number: u64| {
+            let mut bytes = vec![0; 1024];
+            StdRng::seed_from_u64(number).fill_bytes(&mut bytes);
+            bytes
+        };
+        let alerts = Owner::new(1);
+        done(&*store, alerts.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        let [fired, replaced, removed, kept] = [2, 3, 4, 5].map(Armed::new);
+        let mut sealed = Vec::new();
+        for (number, armed) in (0..).zip([&fired, &replaced, &removed, &kept]) {
+            let arm = armed.arm(1, &alerts, &canary(10 + number), &canary(20 + number));
+            let Mutation::Arm { records, list, .. } = &arm else { panic!("an arm") };
+            sealed.extend(records.iter().map(|record| record.sealed[..64].to_vec()));
+            sealed.push(list.as_bytes()[..64].to_vec());
+            sealed.push(canary(20 + number));
+            done(&*store, arm, "armed").await.unwrap();
+        }
+        let there = files(&options.path);
+        for bytes in &sealed {
+            assert_eq!(holders(&there, bytes), Vec::<String>::new(), "sealed at rest");
+        }
+        // Each tripwire has two records and two lists, in the slots after the mailbox's.
+        let stolen = |tripwire: u32| -> Vec<[u8; 32]> {
+            (1 + 4 * tripwire..5 + 4 * tripwire).flat_map(|slot| secrets(&keys, Slot(slot), 0)).collect()
+        };
+        let [of_fired, of_replaced, of_removed, of_kept] = [0, 1, 2, 3].map(stolen);
+        for key in of_fired.iter().step_by(3).chain(of_kept.iter().step_by(3)) {
+            assert!(!holders(&there, key).is_empty(), "the search finds a key that is there");
+        }
+
+        let fire = Mutation::Token { token: fired.fires.clone(), filler: [1; 32] };
+        let outcome = apply(&*store, fire, 1).await.unwrap();
+        assert!(matches!(outcome, Outcome::Token { appended, .. } if appended.len() == 1));
+        let arm = replaced.arm(2, &alerts, &canary(31), &canary(32));
+        done(&*store, arm, "armed anew").await.unwrap();
+        done(&*store, Mutation::Disarm { owner: removed.owner.public() }, "disarmed").await.unwrap();
+        // The slots of the fired one: record, record that renews, list, list of the deadline.
+        let gone: Vec<[u8; 32]> = of_fired[..3]
+            .iter()
+            .chain(&of_fired[6..9])
+            .chain(&of_replaced)
+            .chain(&of_removed)
+            .copied()
+            .collect();
+        until("no key of what fired, was replaced or taken away is left", || {
+            let there = files(&options.path);
+            gone.iter().all(|key| holders(&there, key).is_empty())
+        })
+        .await;
+        assert!(!holders(&files(&options.path), &of_fired[9]).is_empty(), "its deadline is still to come");
+
+        for minute in 0..12 {
+            if minute == 6 {
+                // Two of the three that wait are put off.
+                for armed in [&replaced, &kept] {
+                    assert!(renewed(&*store, &armed.renews).await.unwrap().is_some());
+                }
+            }
+            let watch = Mutation::Watch { elapsed: Duration::from_secs(60), filler: [2; 32] };
+            apply(&*store, watch, 1).await.unwrap();
+        }
+        until("nor of what a deadline set off", || {
+            let there = files(&options.path);
+            of_fired[9..].iter().all(|key| holders(&there, key).is_empty())
+        })
+        .await;
+        store.close().await;
+        drop(store);
+        let store = engine.open(&options).unwrap();
+        assert_eq!(renewed(&*store, &replaced.renews).await.unwrap(), Some((2, false)));
+        assert_eq!(renewed(&*store, &removed.renews).await.unwrap(), None);
+        let fire = Mutation::Token { token: kept.fires.clone(), filler: [3; 32] };
+        let outcome = apply(&*store, fire, 1).await.unwrap();
+        assert!(
+            matches!(outcome, Outcome::Token { appended, .. } if appended.len() == 1),
+            "what is kept fires"
+        );
+        assert_eq!(numbers(&*store, &alerts, 0).await.unwrap().len(), 3);
+        store.close().await;
+    }
+}
+
+/// Slots of what a backup leaves out are not lost to the relay that is made of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_from_a_backup_has_no_tripwire_and_uses_its_slots_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| StoreOptions {
+        forget_after: Duration::from_millis(50),
+        ..StoreOptions::at(dir.path().join(name))
+    };
+    let store = EngineName::Fjall.open(&at("first")).unwrap();
+    let alerts = Owner::new(1);
+    done(&*store, alerts.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    let armed = Armed::new(2);
+    done(&*store, armed.arm(1, &alerts, &[1; 1024], &[2; 1024]), "armed").await.unwrap();
+    place(&*store, alerts.append(envelope(1, 1024))).await.unwrap();
+    let mut rows = Vec::new();
+    store
+        .rows(&mut |row| {
+            rows.push(row);
+            Ok(())
+        })
+        .unwrap();
+    store.close().await;
+    let mut rows = rows.into_iter();
+    EngineName::Fjall.fill(&at("second"), &mut || Ok(rows.next())).unwrap();
+    let store = EngineName::Fjall.open(&at("second")).unwrap();
+    assert_eq!(numbers(&*store, &alerts, 0).await.unwrap(), [1]);
+    assert_eq!(renewed(&*store, &armed.renews).await.unwrap(), None);
+    let keys = KeyFile::open(&at("second").path).unwrap();
+    until("the slots of the tripwire are empty", || {
+        (1..=4).all(|slot| keys.load(Slot(slot)).unwrap().is_none())
+    })
+    .await;
+    // The change that frees them comes after that.
+    let mut created = 0;
+    loop {
+        let next = Owner::new(3 + created);
+        done(&*store, next.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        if (1..=4).contains(&slot_of(&*store, &next).await.0) {
+            break;
+        }
+        created += 1;
+        assert!(created < 100, "freed slots are used again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await;
+}

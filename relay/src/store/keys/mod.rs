@@ -11,11 +11,19 @@
 //! ```text
 //! chain key of n           -> ChaCha20 key stream of 64 bytes -> chain key of n + 1 | envelope key of n
 //! page key of p            -> the same                        -> page key of p + 1  | chain key of its first envelope
-//! sealed envelope          =  envelope xor ChaCha20(envelope key), nonce 0, in the engine's value
-//! sealed part of a blob    =  part xor ChaCha20(envelope key of 0 in the blob's own slot), nonce: its offset
+//! sealed envelope          =  envelope xor ChaCha20(envelope key of its number), nonce: random, in the value's head
+//! sealed part of a blob    =  part xor ChaCha20(envelope key of 0 in the blob's own slot), nonce: as above
+//! sealed list or record    =  the same, of a tripwire, in a slot of its own
 //! ```
-//! A page is 256 numbers: it makes the way from the head to a late envelope short. Envelopes are sealed and authenticated by
-//! their senders; this layer only makes them forgettable, so it has no tag, and a value keeps its length.
+//! A page is 256 numbers: it makes the way from the head to a late envelope short.
+//!
+//! The nonce is random and not counted, because a number comes again: after a commit that failed, and after a crash, the engine's
+//! files may still hold what was sealed first. 96 random bits under one key for at most 6,400 parts of a blob, a few of anything
+//! else, do not meet.
+//!
+//! There is no tag, on purpose. Envelopes, parts and records are authenticated by those who made them, the engine's blocks have
+//! sums against decay, and whoever can write the engine's files can write the key file beside them: a tag would stop nobody. This
+//! layer only makes values forgettable.
 //!
 //! Secrets of anchors are sealed in the same way, under the key of their version in a slot of a second file.
 //!
@@ -119,11 +127,9 @@ impl Chain {
     }
 
     /// Seals or opens the envelope at the number where it is.
-    pub(super) fn apply(&self, nonce: u64, bytes: &mut [u8]) {
+    pub(super) fn apply(&self, nonce: &[u8; 12], bytes: &mut [u8]) {
         let [_, key] = stretch(&self.chain);
-        let mut whole = [0; 12];
-        whole[..8].copy_from_slice(&nonce.to_le_bytes());
-        ChaCha20::new((&*key).into(), &whole.into()).apply_keystream(bytes);
+        ChaCha20::new((&*key).into(), nonce.into()).apply_keystream(bytes);
     }
 }
 
@@ -148,7 +154,7 @@ mod tests {
 
     fn sealed(chain: &Chain) -> Vec<u8> {
         let mut bytes = vec![0; 100];
-        chain.apply(0, &mut bytes);
+        chain.apply(&[0; 12], &mut bytes);
         bytes
     }
 
@@ -169,12 +175,12 @@ mod tests {
     #[test]
     fn opening_undoes_sealing_under_the_same_nonce_only() {
         let mut bytes = *b"an envelope";
-        chain().apply(7, &mut bytes);
+        chain().apply(&[7; 12], &mut bytes);
         assert_ne!(&bytes, b"an envelope");
         let mut other = bytes;
-        chain().apply(8, &mut other);
+        chain().apply(&[8; 12], &mut other);
         assert_ne!(&other, b"an envelope");
-        chain().apply(7, &mut bytes);
+        chain().apply(&[7; 12], &mut bytes);
         assert_eq!(&bytes, b"an envelope");
         assert_eq!(format!("{:?}", chain()), "Chain(..)");
     }

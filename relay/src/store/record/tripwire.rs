@@ -1,6 +1,6 @@
 //! Tripwires as they are kept.
 //!
-//! A deadline is a point of the relay's own running time ([`RUNNING`]), which moves while the relay runs and by nothing else.
+//! A deadline is a point of the relay's own running time ([`Running`]), which moves while the relay runs and by nothing else.
 
 use lapwing_wire::{
     capability::{Access, PublicKey, TripwireOwner},
@@ -10,13 +10,38 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Day, StoreError};
+use super::{Day, Reader, StoreError};
 
-/// Where the running time is kept, in milliseconds.
+/// Where the running time is kept.
 pub(crate) const RUNNING: &[u8] = b"u";
 const DUE: u8 = b'q';
 const LIST: u8 = b'l';
 const LINK: u8 = b'o';
+
+/// The relay's running time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// Milliseconds.
+    pub(crate) now: u64,
+    /// What was to come until then has come: whoever looks begins here, and never walks over what is gone.
+    pub(crate) done: u64,
+    /// Deadlines that have not come.
+    pub(crate) waiting: u64,
+}
+
+impl Running {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let Self { now, done, waiting } = self;
+        [now, done, waiting].map(u64::to_be_bytes).concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = Reader(bytes);
+        let running = Self { now: rest.number()?, done: rest.number()?, waiting: rest.number()? };
+        rest.end()?;
+        Ok(running)
+    }
+}
 
 /// What sets off one of a tripwire's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,9 +128,9 @@ pub(crate) fn due_key(at: u64, id: &TripwireId, cause: Cause) -> Vec<u8> {
     [&[DUE][..], &at.to_be_bytes(), id.as_bytes(), &[cause.byte()]].concat()
 }
 
-/// First and last possible key of deadlines that have come.
-pub(crate) fn dues_until(at: u64) -> (Vec<u8>, Vec<u8>) {
-    (vec![DUE], [&[DUE][..], &at.to_be_bytes(), &[0xff; 34]].concat())
+/// First and last possible key of deadlines that come from one time to another, both included.
+pub(crate) fn dues_between(from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
+    ([&[DUE][..], &from.to_be_bytes()].concat(), [&[DUE][..], &to.to_be_bytes(), &[0xff; 34]].concat())
 }
 
 /// What a deadline's key says.

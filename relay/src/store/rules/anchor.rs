@@ -71,7 +71,7 @@ fn save<T: Tables>(batch: &mut Batch<'_, T>, id: &AnchorId, anchor: &Anchor) {
 
 fn open<T: Tables>(batch: &Batch<'_, T>, id: &AnchorId, anchor: &Anchor) -> Result<Secrets, StoreError> {
     let key = secrets_key(id, anchor.version);
-    let opened = batch.load_sealed(&key, anchor.slot, anchor.version)?.ok_or(StoreError::Damaged)?;
+    let opened = batch.load_sealed(&key)?.ok_or(StoreError::Damaged)?;
     record::decode(&opened)
 }
 

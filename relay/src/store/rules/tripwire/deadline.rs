@@ -12,7 +12,9 @@ use super::{
     super::{
         super::{
             Outcome, StoreError,
-            record::{self, Cause, RUNNING, Tripwire, due_in, due_key, dues_until, key, list_key},
+            record::{
+                self, Cause, Due, RUNNING, Running, Tripwire, due_in, due_key, dues_between, key, list_key,
+            },
             tables::{Batch, Scan, Space, Tables},
         },
         Scene,
@@ -31,37 +33,76 @@ pub(super) fn due_at(now: u64, after: u64) -> u64 {
 }
 
 /// The running time.
-pub(super) fn running<T: Tables>(batch: &Batch<'_, T>) -> Result<u64, StoreError> {
-    match batch.load(Space::State, RUNNING)? {
-        Some(bytes) => bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged),
-        None => Ok(0),
-    }
+pub(super) fn running<T: Tables>(batch: &Batch<'_, T>) -> Result<Running, StoreError> {
+    batch.load(Space::State, RUNNING)?.map_or(Ok(Running::default()), |bytes| Running::decode(&bytes))
 }
 
-/// Moves the running time, and does what has come. Writes nothing while nobody has a deadline.
+fn set_running<T: Tables>(batch: &mut Batch<'_, T>, running: Running) {
+    batch.put(Space::State, RUNNING.to_vec(), running.encode());
+}
+
+/// Deadlines that are to come.
+pub(super) fn wait<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &TripwireId,
+    dues: &[Due],
+) -> Result<(), StoreError> {
+    if dues.is_empty() {
+        return Ok(());
+    }
+    let mut running = running(batch)?;
+    for due in dues {
+        batch.put(Space::State, due_key(due.at, id, due.cause), vec![1]);
+        running.waiting = running.waiting.saturating_add(1);
+    }
+    set_running(batch, running);
+    Ok(())
+}
+
+/// Deadlines that are not to come.
+pub(super) fn wait_no_more<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &TripwireId,
+    dues: &[Due],
+) -> Result<(), StoreError> {
+    if dues.is_empty() {
+        return Ok(());
+    }
+    let mut running = running(batch)?;
+    for due in dues {
+        batch.delete(Space::State, due_key(due.at, id, due.cause));
+        running.waiting = running.waiting.saturating_sub(1);
+    }
+    set_running(batch, running);
+    Ok(())
+}
+
+/// Moves the running time, and does what has come. Reads and writes nothing more while nobody has a deadline.
 pub(in super::super) fn watch<T: Tables>(
     batch: &mut Batch<'_, T>,
     elapsed: Duration,
     mut scene: Scene,
 ) -> Result<Outcome, StoreError> {
-    let now = running(batch)?.saturating_add(millis(elapsed.min(MAX_STEP)));
-    let (first, last) = dues_until(u64::MAX);
-    let mut come = Vec::new();
-    let mut is_waiting = false;
-    batch.scan(Space::State, &first, &last, &mut |key, _| {
-        is_waiting = true;
-        let due = due_in(key)?;
-        if due.0 > now || come.len() == MAX_DUE {
-            return Ok(Scan::Stop);
-        }
-        come.push(due);
-        Ok(Scan::More)
-    })?;
-    if is_waiting {
-        batch.put(Space::State, RUNNING.to_vec(), now.to_be_bytes().to_vec());
+    let mut running = running(batch)?;
+    if running.waiting == 0 {
+        return Ok(Outcome::Watched { appended: scene.appended, has_more: false });
     }
+    running.now = running.now.saturating_add(millis(elapsed.min(MAX_STEP)));
+    // From where the last look ended: every deadline that was put off left something behind that has to be walked over.
+    let (first, last) = dues_between(running.done, running.now);
+    let mut come = Vec::new();
+    batch.scan(Space::State, &first, &last, &mut |key, _| {
+        come.push(due_in(key)?);
+        Ok(if come.len() < MAX_DUE { Scan::More } else { Scan::Stop })
+    })?;
     let has_more = come.len() == MAX_DUE;
-    // What is on disk comes first, then what this batch added: the order within a change is that of time.
+    // A scan shows what is on disk first, so what it left may lie anywhere.
+    if !has_more {
+        running.done = running.now;
+    }
+    running.waiting = running.waiting.saturating_sub(u64::try_from(come.len()).unwrap_or(u64::MAX));
+    set_running(batch, running);
+    // The order within a change is that of time.
     come.sort_unstable_by_key(|(at, _, _)| *at);
     for (at, id, cause) in come {
         batch.delete(Space::State, due_key(at, &id, cause));
@@ -86,7 +127,7 @@ fn fire<T: Tables>(
         Cause::Destroying => tripwire.came.destroying = true,
         Cause::Token | Cause::Quorum | Cause::Frozen => return Err(StoreError::Damaged),
     }
-    if let Some(actions) = batch.load(Space::State, &list_key(id, cause))? {
+    if let Some(actions) = batch.load_sealed(&list_key(id, cause))? {
         let actions: Vec<Action> = record::decode_list(&actions)?;
         list::run(batch, &actions, scene)?;
     }
@@ -104,7 +145,7 @@ pub(super) fn renew<T: Tables>(
     if tripwire.dues.is_empty() {
         return Ok(());
     }
-    let now = running(batch)?;
+    let now = running(batch)?.now;
     for due in &mut tripwire.dues {
         batch.delete(Space::State, due_key(due.at, id, due.cause));
         due.at = due_at(now, due.after);

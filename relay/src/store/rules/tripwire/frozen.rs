@@ -34,7 +34,7 @@ pub(in super::super) fn tell<T: Tables>(
         let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(&id))? else {
             continue;
         };
-        if let Some(actions) = batch.load(Space::State, &list_key(&id, Cause::Frozen))? {
+        if let Some(actions) = batch.load_sealed(&list_key(&id, Cause::Frozen))? {
             let actions: Vec<Action> = record::decode_list(&actions)?;
             list::run(batch, &actions, scene)?;
         }

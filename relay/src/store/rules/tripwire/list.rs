@@ -68,14 +68,14 @@ pub(super) fn run<T: Tables>(
     Ok(())
 }
 
-/// Deletes a list and gives back what it was charged.
+/// Deletes a list, forgets what opens it, and gives back what it was charged.
 pub(super) fn spend<T: Tables>(
     batch: &mut Batch<'_, T>,
     id: &TripwireId,
     tripwire: &mut Tripwire,
     cause: Cause,
 ) -> Result<(), StoreError> {
-    batch.delete(Space::State, list_key(id, cause));
+    batch.forget_alone(list_key(id, cause))?;
     let Some(at) = tripwire.lists.iter().position(|(of, _)| *of == cause) else { return Ok(()) };
     let (_, bytes) = tripwire.lists.swap_remove(at);
     let freed = bytes.min(tripwire.charged);

@@ -31,14 +31,14 @@ use sha2::{Digest, Sha256};
 use super::{
     super::{
         Charge, Outcome, StoreError,
-        record::{Anchor, Cause, Due, Tripwire, Voices, anchor_key, due_key, key, link_key, list_key},
+        record::{Anchor, Cause, Due, Tripwire, Voices, anchor_key, key, link_key, list_key},
         tables::{Batch, Space, Tables},
     },
     access::{self, Cost},
 };
 
-/// What a record costs beyond its sealed bytes: its key and its place in the tripwire.
-const RECORD_OVERHEAD: usize = 96;
+/// What a record costs beyond its sealed bytes: its key, its place in the tripwire, and what it is sealed under, twice.
+const RECORD_OVERHEAD: usize = 256;
 
 /// What an owner wants armed.
 pub(super) struct Armed<'a> {
@@ -133,7 +133,7 @@ pub(super) fn arm<T: Tables>(
     access::take(batch, charge.key().as_ref(), cost)?;
     for (index, record) in armed.records.iter().enumerate() {
         let index = u8::try_from(index).map_err(|_| StoreError::Damaged)?;
-        batch.put(Space::State, key::record(&record.lookup, &id, index), record.sealed.to_vec());
+        batch.put_alone(key::record(&record.lookup, &id, index), &record.sealed)?;
     }
     let tripwire = Tripwire {
         owner: *armed.owner,
@@ -142,21 +142,19 @@ pub(super) fn arm<T: Tables>(
         fired: false,
         came: Came::default(),
         records: armed.records.iter().map(|record| Some(record.lookup)).collect(),
-        dues: armed.dues(deadline::running(batch)?),
+        dues: armed.dues(deadline::running(batch)?.now),
         quorum: armed.quorum(there.as_ref()),
         anchor: armed.causes.frozen.as_ref().map(|frozen| frozen.anchor),
         lists: lists.iter().map(|(cause, list)| (*cause, count(list.len()))).collect(),
         charged: bytes,
         access: charge.key(),
     };
-    for due in &tripwire.dues {
-        batch.put(Space::State, due_key(due.at, &id, due.cause), vec![1]);
-    }
+    deadline::wait(batch, &id, &tripwire.dues)?;
     if let Some(anchor) = &tripwire.anchor {
         batch.put(Space::State, link_key(anchor, &id), vec![1]);
     }
     for (cause, list) in lists {
-        batch.put(Space::State, list_key(&id, cause), list);
+        batch.put_alone(list_key(&id, cause), &list)?;
     }
     save(batch, &id, &tripwire);
     Ok(Outcome::Done)
@@ -178,22 +176,20 @@ pub(super) fn disarm<T: Tables>(
     Ok(Outcome::Done)
 }
 
-/// Deletes lists, records, deadlines and links, and gives back what they were charged.
+/// Deletes lists, records, deadlines and links, forgets what opens them, and gives back what they were charged.
 fn remove<T: Tables>(batch: &mut Batch<'_, T>, id: &TripwireId, there: &Tripwire) -> Result<(), StoreError> {
     for (index, lookup) in there.records.iter().enumerate() {
         let index = u8::try_from(index).map_err(|_| StoreError::Damaged)?;
         if let Some(lookup) = lookup {
-            batch.delete(Space::State, key::record(lookup, id, index));
+            batch.forget_alone(key::record(lookup, id, index))?;
         }
     }
-    for due in &there.dues {
-        batch.delete(Space::State, due_key(due.at, id, due.cause));
-    }
+    deadline::wait_no_more(batch, id, &there.dues)?;
     if let Some(anchor) = &there.anchor {
         batch.delete(Space::State, link_key(anchor, id));
     }
     for (cause, _) in &there.lists {
-        batch.delete(Space::State, list_key(id, *cause));
+        batch.forget_alone(list_key(id, *cause))?;
     }
     access::give(batch, there.access.as_ref(), Cost { bytes: there.charged, mailboxes: 0 })
 }

@@ -65,9 +65,9 @@ fn agreed<T: Tables>(
     let Some(quorum) = tripwire.quorum.as_ref().filter(|q| q.raised.len() >= usize::from(q.threshold)) else {
         return Ok(None);
     };
-    let Some(sealed) = batch.load(Space::State, &list_key(&raise.tripwire, Cause::Quorum))? else {
+    let Some(sealed) = batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum))? else {
         return Ok(None);
     };
     let shares: Vec<&Share> = quorum.raised.iter().map(|raised| &raised.share).collect();
-    Ok(open_list(&SealedList::from_bytes(sealed), quorum.threshold, &raise.tripwire, &shares))
+    Ok(open_list(&SealedList::from_bytes(sealed.to_vec()), quorum.threshold, &raise.tripwire, &shares))
 }

@@ -105,15 +105,20 @@ fn place_of(key: &[u8]) -> Option<(TripwireId, u8)> {
 fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Vec<Match>, StoreError> {
     let lookup = token.lookup();
     let (first, last) = key::records(&lookup);
+    let mut names = Vec::new();
+    batch.scan(Space::Bulk, &first, &last, &mut |name, _| {
+        names.push(name.to_vec());
+        Ok(if names.len() < MAX_MATCHES { Scan::More } else { Scan::Stop })
+    })?;
     let mut found = Vec::new();
-    batch.scan(Space::State, &first, &last, &mut |key, value| {
-        let (owner, index) = place_of(key).ok_or(StoreError::Damaged)?;
-        let record = TokenRecord { lookup, sealed: serde_bytes::ByteBuf::from(value) };
+    for name in names {
+        let (owner, index) = place_of(&name).ok_or(StoreError::Damaged)?;
+        let Some(sealed) = batch.load_sealed(&name)? else { continue };
+        let record = TokenRecord { lookup, sealed: serde_bytes::ByteBuf::from(sealed.to_vec()) };
         // One that names another owner's tripwire means nothing: else it would ask about what is not its own.
         let own = record.open(token).filter(|record| record.tripwire == owner);
         found.extend(own.map(|record| Match { record, index }));
-        Ok(if found.len() < MAX_MATCHES { Scan::More } else { Scan::Stop })
-    })?;
+    }
     Ok(found)
 }
 
@@ -132,8 +137,8 @@ fn fire<T: Tables>(
     let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
         return Ok(());
     };
-    match batch.load(Space::State, &list_key(id, Cause::Token))? {
-        Some(sealed) => match SealedList::from_bytes(sealed).open(id, &record.list_key) {
+    match batch.load_sealed(&list_key(id, Cause::Token))? {
+        Some(sealed) => match SealedList::from_bytes(sealed.to_vec()).open(id, &record.list_key) {
             Some(actions) => list::run(batch, &actions, scene)?,
             None => return Ok(()),
         },
@@ -141,7 +146,7 @@ fn fire<T: Tables>(
         None => return Ok(()),
     }
     list::spend(batch, id, &mut tripwire, Cause::Token)?;
-    batch.delete(Space::State, key::record(lookup, id, index));
+    batch.forget_alone(key::record(lookup, id, index))?;
     if let Some(own) = tripwire.records.get_mut(usize::from(index)).and_then(Option::take) {
         debug_assert_eq!(own, *lookup);
         let freed = count(RECORD_LENGTH + RECORD_OVERHEAD).min(tripwire.charged);

@@ -1,0 +1,161 @@
+//! What sets off a tripwire beside its tokens: deadlines and voices, on any store.
+
+use lapwing_wire::{
+    capability::{PublicKey, SecretKey, Trigger, TripwireOwner},
+    frame::RaiseTrigger,
+    ids::TripwireId,
+    sharing,
+    tripwire::{Causes, Deadline, Quorum},
+};
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Minutes of the shortest deadline, with the one that is added to each.
+const SHORTEST: u64 = 11;
+
+/// Somebody whose tripwire alerts.
+struct Watched {
+    owner: SecretKey<TripwireOwner>,
+    token: Token,
+    alerts: Owner,
+}
+
+impl Watched {
+    fn new(byte: u8) -> Self {
+        let owner = SecretKey::from_seed([byte; 32]);
+        Self { owner, token: Token::from_bytes([byte; 32]), alerts: Owner::new(byte) }
+    }
+
+    fn id(&self) -> TripwireId {
+        TripwireId::of_owner(&self.owner.public())
+    }
+
+    fn alert(&self, number: u64) -> Action {
+        Action::append(self.alerts.id(), envelope(number, 1024), &self.alerts.write)
+    }
+
+    fn arm(&self, serial: u64, causes: Causes) -> Result<Mutation, Violation> {
+        let mut rng = StdRng::seed_from_u64(serial);
+        let renew = OpenRecord {
+            tripwire: self.id(),
+            meaning: Meaning::Renew,
+            list_key: ListKey::generate(&mut rng),
+            status_key: StatusKey::generate(&mut rng),
+        };
+        let list = SealedList::seal(&[], &self.id(), &renew.list_key, &mut rng)
+            .map_err(|_| Violation("no action fits".into()))?;
+        Ok(Mutation::Arm {
+            owner: self.owner.public(),
+            serial,
+            records: vec![TokenRecord::seal(&self.token, &renew, &mut rng)],
+            list,
+            causes: Box::new(causes),
+            charge: Charge::Open,
+        })
+    }
+
+    async fn renew(&self, store: &dyn MailboxStore) -> Result<(), Violation> {
+        let told = renewed(store, &self.token).await?;
+        ensure(told.is_some(), "the owner's token is known")
+    }
+}
+
+/// Lets minutes pass; the mailboxes that have something new.
+async fn pass(store: &dyn MailboxStore, minutes: u64) -> Result<usize, Violation> {
+    let mut came = 0;
+    for _ in 0..minutes {
+        let mut elapsed = MINUTE;
+        loop {
+            match apply(store, Mutation::Watch { elapsed, filler: [4; 32] }, 1).await? {
+                Outcome::Watched { appended, has_more } => {
+                    came += appended.len();
+                    if !has_more {
+                        break;
+                    }
+                    elapsed = Duration::ZERO;
+                }
+                _ => return Err(Violation("a look at the deadlines is answered as one".into())),
+            }
+        }
+    }
+    Ok(came)
+}
+
+/// TRP-10, TRP-12, TRP-13, TRP-16 on any store.
+pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
+    deadlines(store).await?;
+    many_deadlines(store).await?;
+    voices(store).await
+}
+
+async fn deadlines(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let watched = Watched::new(40);
+    done(store, watched.alerts.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    let deadline = || Causes {
+        alerting: Some(Deadline { after_s: 600, actions: vec![watched.alert(1)] }),
+        ..Causes::default()
+    };
+    ensure(pass(store, 2).await? == 0, "nothing comes where nothing waits")?;
+    done(store, watched.arm(1, deadline())?, "armed").await?;
+    ensure(pass(store, SHORTEST - 1).await? == 0, "a deadline does not come early")?;
+    for _ in 0..3 {
+        watched.renew(store).await?;
+        ensure(pass(store, SHORTEST - 1).await? == 0, "the owner's token puts it off")?;
+    }
+    done(store, watched.arm(2, deadline())?, "armed again").await?;
+    ensure(pass(store, SHORTEST - 1).await? == 0, "arming begins anew")?;
+    ensure(pass(store, 1).await? == 1, "it comes when its time has come")?;
+    watched.renew(store).await?;
+    ensure(pass(store, 2 * SHORTEST).await? == 0, "and once")?;
+    ensure(numbers(store, &watched.alerts, 0).await? == [1], "what it did is there")?;
+    done(store, watched.arm(3, deadline())?, "armed once more").await?;
+    done(store, Mutation::Disarm { owner: watched.owner.public() }, "disarmed").await?;
+    ensure(pass(store, 2 * SHORTEST).await? == 0, "what was disarmed does not come")
+}
+
+/// More at one time than one change does.
+async fn many_deadlines(store: &dyn MailboxStore) -> Result<(), Violation> {
+    const COUNT: u8 = 150;
+    let alerts = Owner::new(41);
+    done(store, alerts.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    for byte in 0..COUNT {
+        let watched = Watched { alerts: Owner::new(41), ..Watched::new(byte) };
+        let actions = vec![watched.alert(u64::from(byte))];
+        let causes = Causes { alerting: Some(Deadline { after_s: 600, actions }), ..Causes::default() };
+        done(store, watched.arm(9, causes)?, "armed").await?;
+    }
+    ensure(pass(store, SHORTEST).await? == usize::from(COUNT), "all that have come come")?;
+    ensure(pass(store, 2 * SHORTEST).await? == 0, "each once")?;
+    ensure(numbers(store, &alerts, 0).await?.len() == usize::from(COUNT), "what they did is there")
+}
+
+async fn voices(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let watched = Watched::new(200);
+    done(store, watched.alerts.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    let mut rng = StdRng::seed_from_u64(6);
+    let key = ListKey::generate(&mut rng);
+    let shares = sharing::split(&key, 2, 3, &mut rng).map_err(|_| Violation("a key is shared".into()))?;
+    let keys: Vec<PublicKey<Trigger>> = (0..3).map(|byte| PublicKey::from_bytes([byte; 32])).collect();
+    let voices: Vec<_> = keys.iter().copied().zip(shares.iter().cloned()).collect();
+    let quorum = Quorum::seal(&watched.id(), &key, 2, &voices, &[watched.alert(1)], &mut rng)
+        .map_err(|_| Violation("a quorum is made".into()))?;
+    done(store, watched.arm(1, Causes { quorum: Some(quorum), ..Causes::default() })?, "armed").await?;
+    let raise = async |voice: usize, share: usize, day: u32| -> Result<usize, Violation> {
+        let (Some(key), Some(share)) = (keys.get(voice), shares.get(share)) else {
+            return Err(Violation("there are three".into()));
+        };
+        let raise = RaiseTrigger { tripwire: watched.id(), key: *key, share: share.clone() };
+        match apply(store, Mutation::Trigger { raise, filler: [5; 32] }, day).await? {
+            Outcome::Triggered { appended } => Ok(appended.len()),
+            _ => Err(Violation("a voice is answered as a voice".into())),
+        }
+    };
+    ensure(raise(0, 0, 1).await? == 0, "one voice is too few")?;
+    ensure(raise(0, 0, 1).await? == 0, "also twice")?;
+    ensure(raise(1, 2, 1).await? == 0, "and with another's share")?;
+    ensure(raise(1, 1, 9).await? == 0, "a voice that is too old does not count")?;
+    ensure(raise(2, 2, 9).await? == 1, "two are enough")?;
+    ensure(raise(0, 0, 9).await? == 0, "once")?;
+    ensure(numbers(store, &watched.alerts, 0).await? == [1], "what it did is there")
+}

@@ -535,6 +535,8 @@ mod faults;
 #[cfg(test)]
 mod forgetting;
 #[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod power;

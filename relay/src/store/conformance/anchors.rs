@@ -13,14 +13,14 @@ use super::*;
 use crate::store::{AnchorChange, AnchorOutcome};
 
 /// An anchor with two groups of one entry each, all from one byte.
-struct Anchored {
+pub(super) struct Anchored {
     owner: SecretKey<AnchorOwner>,
-    key: OprfKey,
-    outer: OuterKey,
+    pub(super) key: OprfKey,
+    pub(super) outer: OuterKey,
 }
 
 impl Anchored {
-    fn new(byte: u8) -> Self {
+    pub(super) fn new(byte: u8) -> Self {
         Self {
             owner: SecretKey::from_seed([byte; 32]),
             key: OprfKey::from_bytes([byte ^ 0x20; 32]),
@@ -28,17 +28,17 @@ impl Anchored {
         }
     }
 
-    fn id(&self) -> AnchorId {
+    pub(super) fn id(&self) -> AnchorId {
         AnchorId::of_owner(&self.owner.public())
     }
 
-    fn keys(&self, passphrase: u8) -> Result<EntryKeys, Violation> {
+    pub(super) fn keys(&self, passphrase: u8) -> Result<EntryKeys, Violation> {
         let output = self.key.output(&[passphrase]).map_err(|_| Violation("a byte is evaluated".into()))?;
         Ok(EntryKeys::derive(&self.id(), &output))
     }
 
     /// Passphrase 0 is everyday's; passphrase 1 destroys what is not of its group.
-    fn create(&self) -> Result<CreateAnchor, Violation> {
+    pub(super) fn create(&self) -> Result<CreateAnchor, Violation> {
         let mut rng = StdRng::seed_from_u64(9);
         let mut entries = Vec::new();
         for passphrase in 0..2u8 {

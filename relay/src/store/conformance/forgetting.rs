@@ -168,14 +168,14 @@ async fn sweep_only(store: &dyn KeptStore, keep_from: u32) {
 }
 
 /// A tripwire with a list for its token and one that the relay reads.
-struct Armed {
+pub(super) struct Armed {
     owner: SecretKey<lapwing_wire::capability::TripwireOwner>,
     fires: Token,
-    renews: Token,
+    pub(super) renews: Token,
 }
 
 impl Armed {
-    fn new(byte: u8) -> Self {
+    pub(super) fn new(byte: u8) -> Self {
         Self {
             owner: SecretKey::from_seed([byte; 32]),
             fires: Token::from_bytes([byte; 32]),
@@ -184,7 +184,7 @@ impl Armed {
     }
 
     /// Alerts with these envelopes, by token and by deadline.
-    fn arm(&self, serial: u64, alerts: &Owner, by_token: &[u8], by_deadline: &[u8]) -> Mutation {
+    pub(super) fn arm(&self, serial: u64, alerts: &Owner, by_token: &[u8], by_deadline: &[u8]) -> Mutation {
         let mut rng = StdRng::seed_from_u64(serial);
         let tripwire = lapwing_wire::ids::TripwireId::of_owner(&self.owner.public());
         let list_key = ListKey::generate(&mut rng);

@@ -77,7 +77,7 @@ impl Bench {
 /// Cuts the power in the middle of the work, `rounds` times `CUTS`; what was lost.
 async fn cut_again_and_again(kept: Kept, rounds: u64) -> Vec<String> {
     let mut lost = Vec::new();
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut unlocked) = (0, 0);
     for round in 0..rounds {
         let bench = Bench::new();
         let mut storm = bench.storm(kept);
@@ -109,15 +109,18 @@ async fn cut_again_and_again(kept: Kept, rounds: u64) -> Vec<String> {
             model.cut(rng.next_u64(), &left);
             let marks = whole_lines(&model.marks);
             acknowledged += marks.lines().filter(|line| line.starts_with('+')).count();
+            unlocked += marks.lines().filter(|line| line.starts_with('S')).count();
             let found = look(kept, &left, &marks).await;
             lost.extend(found.err().map(|what| format!("round {round}, record {cut}: {what}")));
             std::fs::remove_dir_all(&left).unwrap();
         }
     }
     println!(
-        "{kept:?}: {rounds} processes, {acknowledged} acknowledged appends looked for, {} cuts with loss",
+        "{kept:?}: {rounds} processes, {acknowledged} acknowledged appends and {unlocked} changes of an outer key looked for, \
+         {} cuts with loss",
         lost.len()
     );
+    assert!(unlocked > 0, "the anchor was made, and used, before the power failed");
     lost
 }
 

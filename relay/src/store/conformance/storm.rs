@@ -8,6 +8,8 @@
 //! x M L      life L is about to be closed              X M L      it was closed
 //! ! M        refused: the disk is full                 = M N      a full disk shows N waiting envelopes
 //! ```
+//! One more task has an anchor and a tripwire, with marks of its own (`guarded`).
+//!
 //! The envelopes of a mailbox follow from its number, its life and their place, so a check needs the marks only.
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{guarded, *};
 use crate::store::{
     KeptStore, StoreOptions,
     fjall::FjallStore,
@@ -159,12 +161,14 @@ fn storm_child() {
             mark(&marks, format_args!("f {count}"));
             std::future::pending::<()>().await;
         }
-        let tasks: Vec<_> = (0..TASKS)
+        let mut tasks: Vec<_> = (0..TASKS)
             .map(|task| {
                 let (store, marks) = (Arc::clone(&store), Arc::clone(&marks));
                 tokio::spawn(async move { work(&*store, &marks, first + task).await })
             })
             .collect();
+        let (guarding, guarded) = (Arc::clone(&store), Arc::clone(&marks));
+        tasks.push(tokio::spawn(async move { guarded::work(&*guarding, &guarded, first).await }));
         for task in tasks {
             task.await.unwrap();
         }
@@ -172,7 +176,7 @@ fn storm_child() {
     });
 }
 
-fn mark(marks: &File, text: std::fmt::Arguments<'_>) {
+pub(super) fn mark(marks: &File, text: std::fmt::Arguments<'_>) {
     let line = format!("{text}\n");
     let mut marks = marks;
     // One call, so that a line is there or not.
@@ -205,7 +209,13 @@ async fn fill(store: &dyn KeptStore, count: u64) {
 }
 
 /// Applies a change; while the disk is full, says so and tries again.
-async fn press(store: &dyn KeptStore, marks: &File, owner: &Owner, number: u8, change: Mutation) -> Outcome {
+pub(super) async fn press(
+    store: &dyn KeptStore,
+    marks: &File,
+    owner: &Owner,
+    number: u8,
+    change: Mutation,
+) -> Outcome {
     loop {
         match apply(store, change.clone(), 1).await {
             Ok(outcome) => return outcome,
@@ -302,7 +312,7 @@ fn told(marks: &str, mailbox: u8) -> Told {
             "-" => told.taken = value,
             "x" => told.closing = true,
             "X" => told.closed = true,
-            "!" | "=" => {}
+            "!" | "=" | "a" | "A" | "s" | "S" | "t" | "T" => {}
             other => panic!("{other}"),
         }
     }
@@ -319,6 +329,7 @@ pub(super) async fn check_left(
     mailboxes: impl Iterator<Item = u8>,
 ) -> Result<(), Violation> {
     for number in mailboxes {
+        guarded::check_left(store, marks, number).await?;
         let told = told(marks, number);
         let wrong = |what: &str| Err(Violation(format!("mailbox {number}: {what}")));
         let Some(life) = told.life else { continue };

@@ -1,0 +1,161 @@
+//! An anchor and a tripwire under load until the process is killed or the power fails, and what must be left of them.
+//!
+//! ```text
+//! A M 0      the anchor is there                       a M N      N guesses at it were answered
+//! s M N      outer key N is about to be staged         S M N      it was committed
+//! t M N      the tripwire is about to be armed, serial N          T M N      it was armed
+//! ```
+
+use std::fs::File;
+
+use lapwing_wire::{
+    anchor::OuterKey,
+    frame::{Evaluate, ProveEntry, Settle, Stage},
+    limits::MAX_FAILURES,
+    oprf::Blinded,
+};
+
+use super::{
+    anchors::Anchored,
+    forgetting::Armed,
+    storm::{mark, press},
+    *,
+};
+use crate::store::{AnchorChange, AnchorOutcome, KeptStore};
+
+/// Guesses that the load makes: so few that the anchor still answers when it is looked at.
+const GUESSES: u64 = 5;
+/// Rounds, if nobody kills it.
+const ROUNDS: u64 = 2000;
+
+/// The key that round `n` commits.
+fn outer(anchored: &Anchored, n: u64) -> OuterKey {
+    if n == 0 {
+        return anchored.outer.clone();
+    }
+    let mut bytes = *anchored.outer.expose();
+    bytes[24..].copy_from_slice(&n.to_be_bytes());
+    OuterKey::from_bytes(bytes)
+}
+
+/// A blinded element that is asked for once.
+fn blinded(kind: u8, n: u64) -> Blinded {
+    let mut bytes = [kind; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    Blinded::from_bytes(bytes)
+}
+
+fn change(change: AnchorChange) -> Mutation {
+    Mutation::Anchor { change, filler: [8; 32] }
+}
+
+pub(super) async fn work(store: &dyn KeptStore, marks: &File, number: u8) {
+    let (owner, anchored, armed) = (Owner::new(number), Anchored::new(number), Armed::new(number));
+    let id = anchored.id();
+    let keys = anchored.keys(0).unwrap();
+    let proof = keys.proof().clone();
+    let ask = async |asked: AnchorChange| match press(store, marks, &owner, number, change(asked)).await {
+        Outcome::Anchor { outcome, appended: _ } => outcome,
+        other => panic!("{other:?}"),
+    };
+    let make = Box::new(anchored.create().unwrap());
+    assert!(matches!(ask(AnchorChange::Create { make, charge: Charge::Open }).await, AnchorOutcome::Done));
+    mark(marks, format_args!("A {number} 0"));
+    let mut guesses = 0;
+    for n in 1..=ROUNDS {
+        let asked = blinded(1, n);
+        let evaluated = ask(AnchorChange::Evaluate(Evaluate { anchor: id, blinded: asked })).await;
+        assert!(matches!(evaluated, AnchorOutcome::Evaluate(_)));
+        let shown = ProveEntry { anchor: id, blinded: asked, proof: proof.clone() };
+        let AnchorOutcome::Released(release) = ask(AnchorChange::Prove(shown)).await else {
+            panic!("a right proof is released")
+        };
+        assert!(release.outer == outer(&anchored, n - 1));
+        mark(marks, format_args!("s {number} {n}"));
+        let next = outer(&anchored, n);
+        let stage = next.stage();
+        let laid = Box::new(Stage { anchor: id, outer: next, mark: release.mark });
+        let laid = ask(AnchorChange::Stage { proof: proof.clone(), stage: laid }).await;
+        assert!(matches!(laid, AnchorOutcome::Done));
+        let settle = Settle { anchor: id, stage };
+        let committed = ask(AnchorChange::Commit { proof: proof.clone(), settle }).await;
+        assert!(matches!(committed, AnchorOutcome::Done));
+        mark(marks, format_args!("S {number} {n}"));
+
+        mark(marks, format_args!("t {number} {n}"));
+        let arm = armed.arm(n, &owner, &[1; 1024], &[2; 1024]);
+        assert!(matches!(press(store, marks, &owner, number, arm).await, Outcome::Done));
+        mark(marks, format_args!("T {number} {n}"));
+
+        if n % 3 == 0 && guesses < GUESSES {
+            guesses += 1;
+            let guess = Evaluate { anchor: id, blinded: blinded(2, n) };
+            assert!(matches!(ask(AnchorChange::Evaluate(guess)).await, AnchorOutcome::Evaluate(_)));
+            mark(marks, format_args!("a {number} {guesses}"));
+        }
+    }
+}
+
+/// The last number of each of these marks.
+fn told(marks: &str, number: u8, kinds: [&str; 6]) -> [Option<u64>; 6] {
+    kinds.map(|kind| {
+        let prefix = format!("{kind} {number} ");
+        marks.lines().filter_map(|line| line.strip_prefix(&prefix)?.parse().ok()).next_back()
+    })
+}
+
+/// Compares anchor and tripwire of a number with the marks. It is looked at once: then the anchor is frozen.
+///
+/// # Errors
+/// What is missing, or was undone.
+pub(super) async fn check_left(store: &dyn KeptStore, marks: &str, number: u8) -> Result<(), Violation> {
+    let [made, guesses, staging, committed, arming, armed] =
+        told(marks, number, ["A", "a", "s", "S", "t", "T"]);
+    if made.is_none() {
+        return Ok(());
+    }
+    let wrong = |what: String| Err(Violation(format!("anchor {number}: {what}")));
+    let anchored = Anchored::new(number);
+    let id = anchored.id();
+    let ask = async |asked| match apply(store, change(asked), 1).await? {
+        Outcome::Anchor { outcome, appended: _ } => Ok::<_, Violation>(outcome),
+        other => Err(Violation(format!("{other:?}"))),
+    };
+    if let Some(armed) = armed {
+        let told = renewed(store, &Armed::new(number).renews).await?;
+        let is_so =
+            told.is_some_and(|(serial, fired)| (armed..=arming.unwrap_or(armed)).contains(&serial) && !fired);
+        if !is_so {
+            return wrong(format!("its tripwire is {told:?} and was armed with {armed}"));
+        }
+    }
+    let asked = blinded(3, 0);
+    match ask(AnchorChange::Evaluate(Evaluate { anchor: id, blinded: asked })).await? {
+        AnchorOutcome::Evaluate(key) if key == anchored.key => {}
+        AnchorOutcome::Refused(Refusal::Frozen) => return Ok(()),
+        other => return wrong(format!("it is not there: {other:?}")),
+    }
+    let proof = anchored.keys(0)?.proof().clone();
+    let shown = ProveEntry { anchor: id, blinded: asked, proof };
+    let AnchorOutcome::Released(release) = ask(AnchorChange::Prove(shown)).await? else {
+        return wrong("a right proof is not released".into());
+    };
+    let (from, to) = (committed.unwrap_or(0), staging.unwrap_or(0));
+    if !(from..=to).any(|n| release.outer == outer(&anchored, n)) {
+        return wrong(format!("its outer key is none of {from} to {to}"));
+    }
+    if release.staged != release.outer && release.staged != outer(&anchored, to) {
+        return wrong("what is staged is not what was".into());
+    }
+    // ANC-04: what was answered is counted.
+    let mut answered = 0;
+    while let AnchorOutcome::Evaluate(_) =
+        ask(AnchorChange::Evaluate(Evaluate { anchor: id, blinded: blinded(4, answered) })).await?
+    {
+        answered += 1;
+    }
+    if answered + guesses.unwrap_or(0) > u64::from(MAX_FAILURES) {
+        return wrong(format!("{guesses:?} guesses were answered before, and {answered} after"));
+    }
+    Ok(())
+}

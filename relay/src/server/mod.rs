@@ -317,7 +317,9 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                     incoming.retry().ok();
                 } else {
                     let seat = context.crowd.seat(prefix);
-                    connections.spawn(welcome(incoming, seat, Arc::clone(&context)));
+                    // Counted here: a burst is decided on before any of its tasks runs.
+                    let handshake = Handshake::new(&counters);
+                    connections.spawn(welcome(incoming, seat, handshake, Arc::clone(&context)));
                 }
             }
         }
@@ -327,9 +329,8 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
     tokio::time::timeout(DRAIN, endpoint.wait_idle()).await.ok();
 }
 
-async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>) {
+async fn welcome(incoming: Incoming, _seat: Seat, handshake: Handshake, context: Arc<Context>) {
     let counters = &context.counters;
-    let handshake = Count::new(&counters.handshakes);
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
         Err(_) => return,
@@ -339,6 +340,22 @@ async fn welcome(incoming: Incoming, _seat: Seat, context: Arc<Context>) {
     let _open = Count::new(&counters.connections);
     counters.accepted.fetch_add(1, Ordering::Relaxed);
     connection::serve(connection, &context).await;
+}
+
+/// A handshake that is under way, for as long as it lives.
+struct Handshake(Arc<Counters>);
+
+impl Handshake {
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.handshakes.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts one for as long as it lives.

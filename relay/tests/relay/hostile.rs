@@ -449,3 +449,49 @@ async fn cap_06_nobody_uses_up_the_reserve_with_which_an_admin_removes_a_member(
     assert_eq!(admin.window(log.id(), 0).await.items.len(), 10);
     relay.stop().await;
 }
+
+/// Whoever fills everything that one ticket gives takes nothing from the holder of another, and gets it back by closing only.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_uses_up_a_ticket_takes_nothing_from_the_holder_of_another() {
+    let relay = Relay::start().await;
+    let [greedy, honest] = [(); 2].map(|()| SecretKey::generate(&mut rand::rng()));
+    for access in [&greedy, &honest] {
+        let ticket = Ticket::new(access.public(), 16 << 10, 4, None);
+        relay.service.issue_access(ticket, NOW).await.unwrap();
+    }
+    let mut client = relay.client().await;
+    let theirs = client.mailbox(&honest, MailboxKind::Queue).await;
+    let mut glutton = relay.client().await;
+    let mut filled = Vec::new();
+    for _ in 0..4 {
+        filled.push(glutton.mailbox(&greedy, MailboxKind::Queue).await);
+    }
+    let binding = glutton.binding;
+    let mut refused = 0;
+    // Whoever administrates has a reserve beyond the quota: this one does not.
+    let mut writer = relay.client().await;
+    for number in 0..40 {
+        let keys = &filled[number % filled.len()];
+        writer.prove(Subject::Mailbox(keys.id(), Right::Write), &keys.write).await;
+        refused += u64::from(
+            writer.append(keys.id(), envelope(u64::try_from(number).unwrap())).await
+                == ResponseBody::Refused(Refusal::Full),
+        );
+        let more = Keys::new().create(MailboxKind::Queue, Some(greedy.public()), &binding);
+        assert_eq!(glutton.ask(RequestBody::Create(more)).await, ResponseBody::Refused(Refusal::NoAccess));
+    }
+    assert_eq!(refused, 24, "its bytes are used up");
+    for number in 0..16 {
+        stored(&client.append(theirs.id(), envelope(number)).await);
+    }
+    let mine = client.mailbox(&honest, MailboxKind::Log).await;
+    assert_eq!(client.window(mine.id(), 0).await.items.len(), 0);
+    let tickets = relay.service.access_tickets().await.unwrap();
+    let used = |access: &SecretKey<lapwing_wire::capability::Access>| {
+        let ticket = tickets.iter().find(|ticket| ticket.key == access.public()).unwrap();
+        (ticket.used_bytes, ticket.used_mailboxes)
+    };
+    assert_eq!(used(&honest), (16 << 10, 2));
+    assert_eq!(used(&greedy), (16 << 10, 4));
+    relay.stop().await;
+}

@@ -10,6 +10,7 @@ mod causes;
 mod commands;
 mod crash;
 mod crowd;
+mod flood;
 mod hostile;
 mod memory;
 mod operator;

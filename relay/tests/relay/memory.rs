@@ -38,7 +38,7 @@ fn started(dir: &Path) -> (Process, AccessTicket) {
 }
 
 /// The greatest memory while the relay works off what was sent: until it has not grown for a second.
-async fn settled(relay: &Process) -> u64 {
+pub async fn settled(relay: &Process) -> u64 {
     let (mut most, mut quiet) = (relay.memory(), 0);
     while quiet < 5 {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

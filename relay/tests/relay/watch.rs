@@ -168,6 +168,22 @@ impl MailboxStore for Noting {
     }
 }
 
+/// FRM-04: what is not there and what is another's are asked for in every way that there is; the bytes of all answers, and
+/// what the store was asked.
+async fn asked(
+    noting: &Noting,
+    stranger: &mut Client,
+    bodies: Vec<RequestBody>,
+) -> (Vec<Vec<u8>>, Vec<&'static str>) {
+    noting.asked.lock().unwrap().clear();
+    let mut answers = Vec::new();
+    for body in bodies {
+        let body = stranger.ask(body).await;
+        answers.push(encode_frame(&Response { id: 0, body }).unwrap());
+    }
+    (answers, std::mem::take(&mut *noting.asked.lock().unwrap()))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn frm_04_unknown_and_forbidden_are_one_work() {
     let noting = Arc::new(Noting::default());
@@ -178,25 +194,73 @@ async fn frm_04_unknown_and_forbidden_are_one_work() {
     let nowhere = Keys::new().id();
     let mut stranger = relay.client().await;
     let key = SecretKey::<lapwing_wire::capability::Write>::generate(&mut rand::rng());
-    let mut work = Vec::new();
-    for id in [there, nowhere] {
-        noting.asked.lock().unwrap().clear();
-        for right in [Right::Read, Right::Write, Right::Admin] {
-            stranger.prove(Subject::Mailbox(id, right), &key).await;
-        }
+    let binding = stranger.binding;
+    let bodies = |id| {
         let window = Read { mailbox: id, after: Seq::START, count: 1 };
-        for body in [
+        let mut bodies: Vec<RequestBody> = [Right::Read, Right::Write, Right::Admin]
+            .into_iter()
+            .map(|right| {
+                let subject = Subject::Mailbox(id, right);
+                RequestBody::Prove(Prove { subject, signature: subject.prove(&key, &binding) })
+            })
+            .collect();
+        bodies.extend([
             append(id, envelope(1)),
             RequestBody::Read(window.clone()),
             RequestBody::Subscribe(window),
             RequestBody::Ack(Ack { mailbox: id, upto: Seq::new(1), also: Vec::new() }),
             RequestBody::Close(Close { mailbox: id }),
-        ] {
-            assert_eq!(stranger.ask(body).await, ResponseBody::Refused(Refusal::NotAllowed));
-        }
-        work.push(std::mem::take(&mut *noting.asked.lock().unwrap()));
-    }
-    assert_eq!(work[0], ["mailbox"; 3], "one look for each proof, none for what was not proved");
-    assert_eq!(work[0], work[1]);
+        ]);
+        bodies
+    };
+    let known = asked(&noting, &mut stranger, bodies(there)).await;
+    let unknown = asked(&noting, &mut stranger, bodies(nowhere)).await;
+    assert_eq!(known.1, ["mailbox"; 3], "one look for each proof, none for what was not proved");
+    assert_eq!(known, unknown);
+    let refused = Response { id: 0, body: ResponseBody::Refused(Refusal::NotAllowed) };
+    assert!(known.0.iter().all(|answer| *answer == encode_frame(&refused).unwrap()));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frm_04_half_an_upload_a_plan_and_an_ended_ticket_are_answered_as_what_is_not_there() {
+    let noting = Arc::new(Noting::default());
+    let relay = Relay::over(Arc::clone(&noting) as _, Limits::default(), local(), None).await;
+    let mut owner = relay.client().await;
+    owner.prove_access(&relay.access).await;
+    let half = BlobHash::from_bytes([1; 32]);
+    let put = BlobPut {
+        hash: half,
+        total: 1 << 20,
+        offset: 0,
+        bytes: vec![1; 64 << 10].into(),
+        access: Some(relay.access.public()),
+    };
+    assert!(matches!(owner.ask(RequestBody::BlobPut(put)).await, ResponseBody::BlobProgress(_)));
+    let plan = crate::tripwire::Plan::new();
+    owner.prove(Subject::Tripwire(plan.owner.public()), &plan.owner).await;
+    assert_eq!(owner.ask(RequestBody::Arm(plan.arm(&relay, 1, &[]))).await, ResponseBody::Done);
+    let ended = SecretKey::<Access>::generate(&mut rand::rng());
+    let ticket = Ticket::new(ended.public(), 1 << 20, 1, None);
+    relay.service.issue_access(ticket, crate::support::NOW).await.unwrap();
+    assert!(relay.service.revoke_access(ended.public(), crate::support::NOW).await.unwrap());
+
+    let mut stranger = relay.client().await;
+    let binding = stranger.binding;
+    let other = crate::tripwire::Plan::new();
+    let nobody = SecretKey::<Access>::generate(&mut rand::rng());
+    let bodies = |hash, plan: &crate::tripwire::Plan, access: &SecretKey<Access>| {
+        let subject = Subject::Access(access.public());
+        vec![
+            RequestBody::BlobGet(BlobGet { hash, offset: 0 }),
+            RequestBody::Disarm(Disarm { owner: plan.owner.public() }),
+            RequestBody::Arm(plan.arm_with(None, 9, &[])),
+            RequestBody::Prove(Prove { subject, signature: subject.prove(access, &binding) }),
+        ]
+    };
+    let known = asked(&noting, &mut stranger, bodies(half, &plan, &ended)).await;
+    let unknown = asked(&noting, &mut stranger, bodies(BlobHash::from_bytes([2; 32]), &other, &nobody)).await;
+    assert_eq!(known.1, ["blob_part", "ticket"]);
+    assert_eq!(known, unknown);
     relay.stop().await;
 }

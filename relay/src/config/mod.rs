@@ -475,6 +475,45 @@ mod tests {
         assert_eq!(Config::parse("").unwrap().0, defaults);
     }
 
+    /// The operator's page names every key with its default.
+    #[test]
+    fn the_operators_page_is_the_defaults() {
+        let page = include_str!("../../../docs/relay-operation.md");
+        let (_, section) = page.split_once("\n## Configuration\n").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let mut written = toml::Table::new();
+        let mut named = Vec::new();
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let values = match cells[2] {
+                "from `init`" => vec![Config::default().network.host],
+                "empty" => vec![String::new()],
+                cell => quoted(cell),
+            };
+            for (name, value) in quoted(cells[1]).into_iter().zip(values) {
+                let (part, key) = name.split_once('.').unwrap();
+                let part = written.entry(part).or_insert_with(|| toml::Table::new().into());
+                let value = value
+                    .parse::<i64>()
+                    .map(toml::Value::from)
+                    .or_else(|_| value.parse::<bool>().map(toml::Value::from))
+                    .unwrap_or_else(|_| value.into());
+                part.as_table_mut().unwrap().insert(key.to_owned(), value);
+                named.push(name);
+            }
+        }
+        assert_eq!(Config::parse(&written.to_string()).unwrap(), (Config::default(), Vec::new()));
+        let complete = toml::Table::try_from(Config::default()).unwrap();
+        let keys = complete
+            .iter()
+            .flat_map(|(part, keys)| keys.as_table().unwrap().keys().map(move |key| format!("{part}.{key}")));
+        let (mut keys, mut named) = (keys.collect::<Vec<_>>(), named);
+        keys.sort();
+        named.sort();
+        assert_eq!(named, keys, "every key, once");
+    }
+
     #[test]
     fn what_is_read_at_start_only_is_named() {
         let started = Config::default();

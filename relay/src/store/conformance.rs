@@ -1,7 +1,22 @@
 //! The suite that every store passes; whoever writes another engine runs it too.
 //!
 //! [`check`] walks through the contract of [`MailboxStore`] on an empty store. [`check_alike`] gives the same long
-//! series of changes, in concurrent groups, to a store and to the reference, and compares every answer.
+//! series of changes, in concurrent groups, to a store and to the reference, and compares every answer. What needs a disk, a
+//! clock or another process is in the tests beside it, over every engine:
+//!
+//! | clause | where it is tried |
+//! | --- | --- |
+//! | 1, durable | `..._keeps_what_it_acknowledged_through_power_cuts`, `..._through_kill_rounds`, with mailboxes, an anchor and a tripwire under load; the control is `plain_sled_loses_what_it_acknowledged_in_power_cuts` |
+//! | 1, whole changes | the same; `anc_06_a_deed_is_done_whole_or_not_at_all_when_the_relay_is_killed`, `trp_06_a_tripwire_fires_whole_or_not_at_all_and_once_when_the_relay_is_killed` |
+//! | 2, order | [`check`], with a group of one caller; [`check_alike`] |
+//! | 3, what has returned is seen | [`check`], [`check_alike`], `readers_see_whole_changes_while_the_store_is_written` |
+//! | 3, what is not durable is not | `a_disk_that_hangs_is_reported_while_it_hangs_and_nothing_undurable_is_shown` |
+//! | 4, retries | [`check`]: each kind of change twice; `every_engine_has_everything_after_it_is_opened_again` |
+//! | 5, a disk that failed | `after_a_disk_that_refused_nothing_is_taken_and_everything_is_readable` |
+//! | 5, a full disk | `a_disk_that_is_full_in_the_power_model_refuses_keeps_and_recovers_by_itself`, `a_full_disk_refuses_growth_and_only_growth` |
+//! | 6, nobody waits | `nobody_waits_for_somebody_elses_query` |
+//! | 6, no panic | damaged bytes are errors: `a_damaged_value_is_an_error_and_no_panic`, `mailbox_records_round_trip_and_refuse_every_other_length` |
+//! | heads | `what_is_gone_is_never_walked_over_counted`, `deadlines_that_were_put_off_are_never_walked_over_counted` |
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -215,7 +230,9 @@ async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
     };
     ensure(first.seq == Seq::new(1), "a mailbox begins anew after it was closed")?;
     ensure(numbers(store, &owner, 0).await? == [1], "nothing of its earlier life is there")?;
-    done(store, Mutation::Close { mailbox: id, born: owner.born() }, "closed").await?;
+    for promise in ["closed", "closed again"] {
+        done(store, Mutation::Close { mailbox: id, born: owner.born() }, promise).await?;
+    }
     ensure(store.mailbox(id).await?.is_none(), "a closed mailbox is gone")
 }
 
@@ -277,7 +294,9 @@ async fn tickets(store: &dyn MailboxStore) -> Result<(), Violation> {
     done(store, Mutation::Close { mailbox: owner.id(), born: owner.born() }, "closed").await?;
     let used = store.ticket(key).await?.map(|ticket| (ticket.used_bytes, ticket.used_mailboxes));
     ensure(used == Some((0, 0)), "closing gives back")?;
-    done(store, Mutation::RevokeTicket(key), "revoked").await?;
+    for promise in ["revoked", "revoked again"] {
+        done(store, Mutation::RevokeTicket(key), promise).await?;
+    }
     let refused = apply(store, create(&owner), 1).await?;
     ensure(matches!(refused, Outcome::Refused(Refusal::NoAccess)), "a revoked ticket opens nothing")?;
     ensure(store.tickets().await?.len() == 1, "tickets are listed")
@@ -303,8 +322,14 @@ async fn blobs(store: &dyn MailboxStore) -> Result<(), Violation> {
         }
     }
     ensure(store.blob_digest(hash).await? == Some(hash), "the digest is that of the parts")?;
-    let outcome = apply(store, Mutation::BlobFinish { hash, genuine: true }, 1).await?;
-    ensure(matches!(outcome, Outcome::Blob { complete: true, .. }), "a genuine blob is complete")?;
+    for genuine in [true, true, false] {
+        let outcome = apply(store, Mutation::BlobFinish { hash, genuine }, 1).await?;
+        let holds = matches!(outcome, Outcome::Blob { complete: true, stored: 100_000 });
+        ensure(holds, "a genuine blob is complete, and stays it")?;
+    }
+    let outcome = apply(store, put(0, &blob[..40_000]), 1).await?;
+    let holds = matches!(outcome, Outcome::Blob { complete: true, stored: 100_000 });
+    ensure(holds, "a part that comes again finds it complete")?;
     for offset in [0u64, 39_999, 40_000, 95_000, 99_999, 100_000, u64::MAX] {
         let part = store.blob_part(hash, offset).await?.ok_or(Violation("the blob is there".into()))?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(blob.len());
@@ -318,6 +343,8 @@ async fn blobs(store: &dyn MailboxStore) -> Result<(), Violation> {
     apply(store, put, 1).await?;
     let outcome = apply(store, Mutation::BlobFinish { hash: lie, genuine: false }, 1).await?;
     ensure(matches!(outcome, Outcome::Refused(Refusal::Conflict)), "a lie is refused")?;
+    let outcome = apply(store, Mutation::BlobFinish { hash: lie, genuine: false }, 1).await?;
+    ensure(matches!(outcome, Outcome::Refused(Refusal::Conflict)), "also again")?;
     ensure(store.blob_digest(lie).await?.is_none(), "a lie is dropped")
 }
 

@@ -324,6 +324,8 @@ pub struct Totals {
 /// 5. After [`StoreError::Disk`] the store takes no more changes; after [`StoreError::Full`] none until there is room
 ///    again. In both cases what was answered before stays readable.
 /// 6. No method panics, and none waits for another caller's query.
+///
+/// [`conformance`] says where each clause is tried.
 #[async_trait]
 pub trait MailboxStore: Send + Sync + 'static {
     /// Makes one change durable.

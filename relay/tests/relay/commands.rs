@@ -132,7 +132,8 @@ async fn sighup_reads_the_limits_again_and_mistakes_change_nothing() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path();
     run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
-    let relay = Process::start(dir);
+    let log = dir.join("log");
+    let relay = Process::start_logging(dir, std::fs::File::create(&log).unwrap());
     let issued = run_json(dir, &["access", "issue"]);
     let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
     let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
@@ -159,8 +160,17 @@ async fn sighup_reads_the_limits_again_and_mistakes_change_nothing() {
         })
         .await;
     }
-    std::fs::write(&config, "[limits]\nretention = \"0s\"").unwrap();
+    // The disk counts as full now, and goes on to do so after a file with a mistake.
+    std::fs::write(&config, none.replace("retention = \"30days\"", "retention = \"0s\"")).unwrap();
     relay.signal(Signal::SIGHUP);
+    within(async {
+        while !std::fs::read_to_string(&log).unwrap().contains("limits not changed") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let answer = client.append(keys.id(), envelope(1_000_000)).await;
+    assert_eq!(answer, ResponseBody::Refused(Refusal::Busy), "a mistake changes nothing");
     std::fs::write(&config, none).unwrap();
     relay.signal(Signal::SIGHUP);
     within(async {

@@ -104,3 +104,93 @@ async fn nobody_waits_for_somebody_elses_query() {
         store.close().await;
     }
 }
+
+/// Clause 6: whatever the values of a store have become, every method answers with an error or with what it finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_value_is_an_error_and_no_panic() {
+    use crate::store::tables::{Scan, Space, Tables};
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let owner = Owner::new(9);
+    let ticket = PublicKey::from_bytes([0xa1; 32]);
+    let blob = [7; 3000];
+    let hash = BlobHash::of(&blob);
+    {
+        let store = EngineName::Fjall.open(&options).unwrap();
+        done(&*store, Mutation::IssueTicket(Ticket::new(ticket, 1 << 20, 9, None)), "issued").await.unwrap();
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Ticket(ticket)), "created").await.unwrap();
+        place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+        let charge = Charge::Ticket(ticket);
+        let put = Mutation::BlobPut { hash, total: 3000, offset: 0, bytes: blob.to_vec(), charge };
+        apply(&*store, put, 1).await.unwrap();
+        apply(&*store, Mutation::BlobFinish { hash, genuine: true }, 1).await.unwrap();
+        store.close().await;
+    }
+    let mut rng = StdRng::seed_from_u64(3);
+    for round in 0..40 {
+        // Each value of the store cut or changed, one kind of damage a round.
+        let engine = Fjall::open(&options.path).unwrap();
+        let (mut bulk, mut state) = (Writes::new(), Writes::new());
+        for (space, writes) in [(Space::Bulk, &mut bulk), (Space::State, &mut state)] {
+            engine
+                .direct()
+                .scan(space, &[0], &[0xff; 90], &mut |key, value| {
+                    // The version is compared before anything else is looked at.
+                    if key != b"v" {
+                        writes.insert(key.to_vec(), Some(value.to_vec()));
+                    }
+                    Ok(Scan::More)
+                })
+                .unwrap();
+        }
+        let whole = (bulk.clone(), state.clone());
+        for value in bulk.values_mut().chain(state.values_mut()).flatten() {
+            if round % 2 == 0 {
+                value.truncate(rng.random_range(0..=value.len()));
+            } else if !value.is_empty() {
+                let at = rng.random_range(0..value.len());
+                value[at] ^= rng.random_range(1..=255u8);
+            }
+        }
+        engine.commit(bulk, state).unwrap();
+        drop(engine);
+        let store = EngineName::Fjall.open(&options);
+        if let Ok(store) = store {
+            let query = WindowQuery {
+                mailbox: owner.id(),
+                born: owner.born(),
+                after: Seq::START,
+                count: 9,
+                bytes: 9,
+            };
+            store.mailbox(owner.id()).await.ok();
+            store.window(query).await.ok();
+            store.blob_part(hash, 5).await.ok();
+            store.blob_digest(hash).await.ok();
+            store.ticket(ticket).await.ok();
+            store.tickets().await.ok();
+            store.totals(NOW).await.ok();
+            store.rows(&mut |_| Ok(())).ok();
+            for change in [
+                owner.append(envelope(2, 1024)),
+                owner.ack(1, &[1]),
+                owner.create(MailboxKind::Log, Charge::Ticket(ticket)),
+                Mutation::BlobFinish { hash, genuine: false },
+                Mutation::Sweep { from: None, keep_from: Day::new(9), unfinished_from: Day::new(9) },
+                Mutation::Token { token: Token::from_bytes([1; 32]), filler: [1; 32] },
+                Mutation::Watch { elapsed: Duration::from_secs(9), filler: [1; 32] },
+                Mutation::Tick,
+                Mutation::Close { mailbox: owner.id(), born: owner.born() },
+            ] {
+                let answered = apply(&*store, change, 1).await;
+                // A panic of the writer would close the store.
+                assert!(!matches!(answered, Err(StoreError::Closed)), "round {round}: the writer is gone");
+            }
+            assert!(!store.health().has_failed, "round {round}: damage is told of what is damaged only");
+            store.close().await;
+        }
+        let engine = Fjall::open(&options.path).unwrap();
+        // Puts back what was there; what was added since is left.
+        engine.commit(whole.0, whole.1).unwrap();
+    }
+}

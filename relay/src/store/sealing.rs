@@ -72,7 +72,7 @@ impl Sealer {
         Ok(())
     }
 
-    fn ready(&mut self, keys: &KeyFile, slot: Slot, number: u64) -> Result<&Chain, StoreError> {
+    fn ready(&mut self, keys: &KeyFile, slot: Slot, number: u64) -> Result<&mut Chain, StoreError> {
         use std::collections::hash_map::Entry;
         let chain = match self.ready.entry(slot) {
             Entry::Occupied(there) => there.into_mut(),

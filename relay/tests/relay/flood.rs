@@ -1,7 +1,7 @@
 //! Floods at a real relay: what each leaves in its memory is measured, and whoever is honest is served meanwhile.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
@@ -84,10 +84,11 @@ async fn one_way(relay: SocketAddr) -> (SocketAddr, JoinSet<()>) {
         let mut masks: HashMap<SocketAddr, UdpSocket> = HashMap::new();
         let mut packet = vec![0; 2048];
         while let Ok((length, from)) = hole.recv_from(&mut packet).await {
-            if !masks.contains_key(&from) {
-                masks.insert(from, UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            }
-            masks[&from].send_to(&packet[..length], relay).await.ok();
+            let mask = match masks.entry(from) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(free) => free.insert(UdpSocket::bind("127.0.0.1:0").await.unwrap()),
+            };
+            mask.send_to(&packet[..length], relay).await.ok();
         }
     });
     (address, passing)
@@ -164,7 +165,7 @@ async fn connections_without_end_take_the_seats_of_their_network_at_a_bounded_pr
     }
     println!("{SEATS} connections, twice: {} and {} KiB", peak[0] >> 10, peak[1] >> 10);
     // An idle connection has some 60 KiB; while it is made, more.
-    let bound = u64::try_from(SEATS).unwrap() * 96 << 10;
+    let bound = (u64::try_from(SEATS).unwrap() * 96) << 10;
     assert!(peak[0] < bound && peak[1] < peak[0] + 2 * MIB, "{peak:?} bytes for {SEATS} connections");
     relay.kill();
 }

@@ -15,6 +15,7 @@ mod hostile;
 mod memory;
 mod operator;
 mod quic;
+mod soak;
 mod stall;
 mod support;
 mod tripwire;

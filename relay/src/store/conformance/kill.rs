@@ -41,6 +41,10 @@ async fn kill_again_and_again(kept: Kept, rounds: usize) {
         let store = kept.open(dir.path()).unwrap();
         check_left(&*store, &marks, 1..=TASKS * 2).await.unwrap();
         store.close().await;
+        println!(
+            "{kept:?}: {} of {rounds} rounds, {stored} acknowledged appends",
+            rounds.min(from + ROUNDS_PER_STORE)
+        );
     }
     println!(
         "{kept:?}: {rounds} rounds, {stored} acknowledged appends, {unlocked} changes of an outer key, slowest opening {opened:?}"

@@ -85,7 +85,7 @@ impl KeyFile {
         let (at, keys) = bytes.split_first_chunk().ok_or(StoreError::Damaged)?;
         let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
         let page = page.first_chunk().ok_or(StoreError::Damaged)?;
-        Ok(Some(Chain { at: u64::from_le_bytes(*at), chain: *chain, page: *page }))
+        Ok(Some(Chain::at_number(u64::from_le_bytes(*at), *chain, *page)))
     }
 
     /// Makes new keys durable.
@@ -114,7 +114,7 @@ impl KeyFile {
             };
             let bytes = unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?;
             bytes.fill(0);
-            if let Some(Chain { at, chain, page }) = chain {
+            if let Some(Chain { at, chain, page, ahead: _ }) = chain {
                 let (first, keys) = bytes.split_at_mut(8);
                 first.copy_from_slice(&at.to_le_bytes());
                 let (left, right) = keys.split_at_mut(KEY);

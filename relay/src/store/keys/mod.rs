@@ -79,6 +79,8 @@ pub(super) struct Chain {
     chain: [u8; KEY],
     /// Of the page after the one of `at`.
     page: [u8; KEY],
+    /// What follows from `chain`, once it was needed: the chain key of the next number, and the envelope key of this one.
+    ahead: Option<[[u8; KEY]; 2]>,
 }
 
 impl fmt::Debug for Chain {
@@ -90,7 +92,12 @@ impl fmt::Debug for Chain {
 impl Chain {
     /// From number 0 on, with these random keys.
     pub(super) fn begin(chain: [u8; KEY], page: [u8; KEY]) -> Self {
-        Self { at: 0, chain, page }
+        Self::at_number(0, chain, page)
+    }
+
+    /// From a number on, with the keys that lead there.
+    fn at_number(at: u64, chain: [u8; KEY], page: [u8; KEY]) -> Self {
+        Self { at, chain, page, ahead: None }
     }
 
     /// What must be nowhere once it is forgotten.
@@ -115,26 +122,36 @@ impl Chain {
         while page < target {
             let [next, first] = stretch(&self.page);
             (self.page, self.chain) = (*next, *first);
+            self.ahead.zeroize();
             page += 1;
             self.at = page * PAGE;
         }
         while self.at < to {
-            let [next, _] = stretch(&self.chain);
-            self.chain = *next;
+            let [next, _] = *self.ahead();
+            self.chain = next;
+            self.ahead.zeroize();
             self.at += 1;
         }
         true
     }
 
+    /// Sealing one number after the other derives once for each.
+    fn ahead(&mut self) -> &[[u8; KEY]; 2] {
+        let chain = &self.chain;
+        self.ahead.get_or_insert_with(|| stretch(chain).map(|key| *key))
+    }
+
     /// Seals or opens the envelope at the number where it is.
-    pub(super) fn apply(&self, nonce: &[u8; 12], bytes: &mut [u8]) {
-        let [_, key] = stretch(&self.chain);
-        ChaCha20::new((&*key).into(), nonce.into()).apply_keystream(bytes);
+    pub(super) fn apply(&mut self, nonce: &[u8; 12], bytes: &mut [u8]) {
+        let [_, key] = self.ahead();
+        ChaCha20::new(key.into(), nonce.into()).apply_keystream(bytes);
     }
 }
 
 /// Two keys that follow from one.
 fn stretch(key: &[u8; KEY]) -> [Zeroizing<[u8; KEY]>; 2] {
+    #[cfg(test)]
+    tests::STRETCHES.set(tests::STRETCHES.get() + 1);
     let mut both = Zeroizing::new([0; 2 * KEY]);
     ChaCha20::new(key.into(), &[0; 12].into()).apply_keystream(&mut *both);
     let mut pair = [Zeroizing::new([0; KEY]), Zeroizing::new([0; KEY])];
@@ -152,10 +169,32 @@ mod tests {
         Chain::begin([1; KEY], [2; KEY])
     }
 
+    thread_local! {
+        /// Derivations of this thread.
+        pub(super) static STRETCHES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
     fn sealed(chain: &Chain) -> Vec<u8> {
         let mut bytes = vec![0; 100];
-        chain.apply(&[0; 12], &mut bytes);
+        chain.clone().apply(&[0; 12], &mut bytes);
         bytes
+    }
+
+    /// What an append pays: one derivation, and the key stream over the envelope itself.
+    #[test]
+    fn sealing_one_number_after_the_other_derives_once_for_each() {
+        let mut chain = chain();
+        let mut bytes = [0; 16];
+        let before = STRETCHES.get();
+        for number in 1..PAGE {
+            assert!(chain.advance(number));
+            chain.apply(&[0; 12], &mut bytes);
+            chain.apply(&[1; 12], &mut bytes);
+        }
+        // And the one that led away from number 0.
+        assert_eq!(STRETCHES.get() - before, usize::try_from(PAGE).unwrap());
+        assert!(chain.advance(200 * PAGE));
+        assert!(STRETCHES.get() - before < usize::try_from(PAGE).unwrap() + 200, "pages are passed over");
     }
 
     #[test]

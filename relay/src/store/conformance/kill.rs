@@ -1,6 +1,6 @@
 //! SIGKILL of a process under load, round after round on one store.
 //!
-//! Short here; `LAPWING_KILL_ROUNDS=1000 cargo nextest run -p lapwing-relay kill_rounds` is the long run.
+//! Short here; `LAPWING_KILL_ROUNDS=1000 cargo nextest run --profile long -p lapwing-relay kill_rounds` is the long run.
 
 use super::{
     storm::{FILL, Kept, Storm, TASKS, check_left},

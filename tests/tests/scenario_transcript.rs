@@ -301,6 +301,20 @@ async fn duress(stage: &mut Stage) {
     stage.settles(ana).await;
     stage.types(&["trust", "list"]).await;
     stage.types(&["--json", "trust", "list"]).await;
+    let answers = [Answer::Choose(0), Answer::Text("nobody has heard of me".into()), Answer::Confirm(true)];
+    stage.answers(&["checkin", "start", "--every", "12h"], answers).await;
+    for words in [
+        ["checkin", "status"].as_slice(),
+        &["--json", "checkin", "status"],
+        &["checkin", "now"],
+        &["--json", "checkin", "now"],
+        &["checkin", "start", "--alert", "ana", "--text", "x", "--yes"],
+        &["checkin", "stop"],
+        &["checkin", "stop"],
+        &["--json", "checkin", "now"],
+    ] {
+        stage.types(words).await;
+    }
     // As a person does it, with all its questions.
     let answers = [
         Answer::Text("street".into()),

@@ -1,0 +1,233 @@
+//! What an envelope costs where much is stored, or for many: the store alone, in this process.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use lapwing_relay::store::{
+    Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions, WindowQuery,
+    fjall::FjallStore,
+};
+use lapwing_wire::{
+    capability::PublicKey,
+    frame::{MailboxKind, Seq},
+    ids::{EnvelopeId, MailboxId},
+    time::Timestamp,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::process::{load, own_spent};
+
+/// Who append at a time, as many as the other benches have.
+const PRODUCERS: u64 = 64;
+/// Who fill at a time: larger groups, fewer flushes.
+const FILLERS: u64 = 768;
+/// Appends that are measured.
+const APPENDS: u64 = 50_000;
+/// Readings that are measured, of this many envelopes each.
+const READINGS: u64 = 4_000;
+const READ: usize = 10;
+/// Mailboxes while the bytes grow.
+const MAILBOXES: u64 = 1_000;
+/// Bytes of an envelope.
+const LENGTH: u64 = 1 << 10;
+
+/// A store and its mailboxes.
+struct Stored {
+    store: FjallStore,
+    ids: Vec<MailboxId>,
+    /// Numbers of envelopes, so that none is like another.
+    next: AtomicU64,
+}
+
+/// As the bytes grow: marks in GiB, in order.
+pub async fn by_size(disk: &Path, marks: &[u64]) {
+    println!("\nthe store alone, {MAILBOXES} mailboxes, on this disk; load {}", load());
+    let folder = tempfile::tempdir_in(disk).unwrap();
+    let stored = Arc::new(Stored::open(folder.path(), MAILBOXES).await);
+    stored.report("nothing").await;
+    for mark in marks {
+        let begun = Instant::now();
+        let target = mark * (1 << 30) / LENGTH;
+        let left = target.saturating_sub(stored.next.load(Ordering::Relaxed));
+        stored.append(FILLERS, left).await;
+        println!("    filled to {mark} GiB in {:.0} s", begun.elapsed().as_secs_f64());
+        stored.report(&format!("{mark} GiB")).await;
+    }
+    stored.store.close().await;
+}
+
+/// With more and more mailboxes.
+pub async fn by_mailboxes(folder: &Path, counts: &[u64]) {
+    println!("\nthe store alone, no flush; load {}", load());
+    for count in counts {
+        let folder = tempfile::tempdir_in(folder).unwrap();
+        let (begun, spent) = (Instant::now(), own_spent());
+        let stored = Arc::new(Stored::open(folder.path(), *count).await);
+        println!(
+            "    {count} mailboxes made in {:.1} s, {:.1} µs of processors each",
+            begun.elapsed().as_secs_f64(),
+            (own_spent() - spent).as_secs_f64() * 1e6 / *count as f64
+        );
+        stored.report(&format!("{count} mailboxes")).await;
+        stored.store.close().await;
+    }
+}
+
+impl Stored {
+    async fn open(folder: &Path, mailboxes: u64) -> Self {
+        let options = StoreOptions::at(folder.join("store"));
+        let store = tokio::task::spawn_blocking(move || FjallStore::open(&options).unwrap()).await.unwrap();
+        let ids = (0..mailboxes).map(|number| MailboxId::of_admin(&keys(number).admin)).collect();
+        let stored = Arc::new(Self { store, ids, next: AtomicU64::new(0) });
+        concurrently(FILLERS, mailboxes, {
+            let stored = Arc::clone(&stored);
+            move |number| {
+                let stored = Arc::clone(&stored);
+                async move {
+                    let (keys, kind, charge) = (keys(number), MailboxKind::Queue, Charge::Open);
+                    let made =
+                        stored.apply(Mutation::Create { keys, kind, charge, born: born(number) }).await;
+                    assert!(matches!(made, Outcome::Done), "it is made");
+                }
+            }
+        })
+        .await;
+        Arc::into_inner(stored).unwrap()
+    }
+
+    async fn apply(&self, mutation: Mutation) -> Outcome {
+        let change = Change { mutation, now: Timestamp::from_millis(0), day: Day::new(1) };
+        self.store.apply(change).await.unwrap()
+    }
+
+    /// Appends to mailboxes at random. What each took its sender.
+    async fn append(self: &Arc<Self>, producers: u64, count: u64) {
+        concurrently(producers, count, {
+            let stored = Arc::clone(self);
+            move |_| {
+                let stored = Arc::clone(&stored);
+                async move {
+                    let number = stored.next.fetch_add(1, Ordering::Relaxed);
+                    let index = scattered(number) % stored.ids.len() as u64;
+                    let mailbox = stored.ids[usize::try_from(index).unwrap()];
+                    let envelope = envelope(number);
+                    let id = EnvelopeId::of(&envelope);
+                    let limit = u64::MAX;
+                    let append =
+                        Mutation::Append { mailbox, born: born(index), id, envelope, limit, reserve: 0 };
+                    let outcome = stored.apply(append).await;
+                    assert!(matches!(outcome, Outcome::Stored { is_new: true, .. }), "it is new, and stored");
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Reads from a place at random in mailboxes at random. How many envelopes came.
+    async fn read(self: &Arc<Self>, count: u64) -> u64 {
+        let each = self.next.load(Ordering::Relaxed) / self.ids.len() as u64;
+        let came = Arc::new(AtomicU64::new(0));
+        concurrently(4, count, {
+            let (stored, came) = (Arc::clone(self), Arc::clone(&came));
+            move |number| {
+                let (stored, came) = (Arc::clone(&stored), Arc::clone(&came));
+                async move {
+                    let mut chance = StdRng::seed_from_u64(number);
+                    let index = chance.random_range(0..stored.ids.len() as u64);
+                    let after = Seq::new(chance.random_range(0..=each.saturating_sub(READ as u64)));
+                    let mailbox = stored.ids[usize::try_from(index).unwrap()];
+                    let query =
+                        WindowQuery { mailbox, born: born(index), after, count: READ, bytes: 1 << 20 };
+                    let window = stored.store.window(query).await.unwrap().unwrap();
+                    assert!(window.items.iter().all(|item| item.envelope.len() == LENGTH as usize));
+                    came.fetch_add(window.items.len() as u64, Ordering::Relaxed);
+                }
+            }
+        })
+        .await;
+        came.load(Ordering::Relaxed)
+    }
+
+    async fn report(self: &Arc<Self>, what: &str) {
+        let (wall, work, ()) = timed(self.append(PRODUCERS, APPENDS)).await;
+        let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
+        print!(
+            "  {what:<20} append {:>6.1} µs (processors {:>5.1})",
+            each(wall, APPENDS),
+            each(work, APPENDS)
+        );
+        let (wall, work, came) = timed(self.read(READINGS)).await;
+        println!(
+            ", read {:>6.1} µs a window (processors {:>6.1}), {:.1} envelopes each",
+            each(wall, READINGS),
+            each(work, READINGS),
+            came as f64 / READINGS as f64
+        );
+    }
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> (Duration, Duration, T) {
+    let (begun, spent) = (Instant::now(), own_spent());
+    let out = work.await;
+    (begun.elapsed(), own_spent() - spent, out)
+}
+
+/// `count` pieces of work by so many at a time.
+async fn concurrently<F>(workers: u64, count: u64, work: impl Fn(u64) -> F + Clone + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    let next = Arc::new(AtomicU64::new(0));
+    let running: Vec<_> = (0..workers)
+        .map(|_| {
+            let (work, next) = (work.clone(), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    work(number).await;
+                }
+            })
+        })
+        .collect();
+    for running in running {
+        running.await.unwrap();
+    }
+}
+
+fn keys(number: u64) -> MailboxKeys {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    MailboxKeys {
+        admin: PublicKey::from_bytes(bytes),
+        read: PublicKey::from_bytes(bytes),
+        write: PublicKey::from_bytes(bytes),
+    }
+}
+
+/// As a relay draws it at random: mailboxes that were made together do not lie together.
+fn born(number: u64) -> Born {
+    Born::new(scattered(!number))
+}
+
+/// A number that looks like chance (the finaliser of SplitMix64).
+fn scattered(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+fn envelope(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0x5a; LENGTH as usize];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes
+}

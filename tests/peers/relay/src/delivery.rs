@@ -9,7 +9,7 @@ use lapwing_wire::{
     ids::MailboxId,
 };
 use rumqttc::{AsyncClient, Event, Packet, QoS};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     appends::{LENGTH, mosquitto_client, redis_connection},
@@ -41,6 +41,8 @@ impl Rate {
 
 /// All arms in turns.
 pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usize) -> Vec<String> {
+    // A disk that takes milliseconds is in no answer of those who answer from memory: nothing is asked against them there.
+    let of_memory = disk.is_quick().then_some(1.6);
     let what = format!("append to subscriber, {} a second, {LENGTH} bytes, {}", rate.rate, disk.name());
     let mut comparison = Comparison::new(what, "µs, the middle one", Better::Less);
     for _ in 0..rounds {
@@ -57,13 +59,23 @@ pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usiz
         drop(server);
         let server = programs.nats(disk);
         let note = "keeps it in memory first: no sync, no encryption; each is acknowledged";
-        comparison.add("NATS JetStream, work queue", note, Some(1.6), over_nats(&server, rate).await);
+        comparison.add("NATS JetStream, work queue", note, of_memory, over_nats(&server, rate).await);
         drop(server);
         let server = programs.mosquitto(disk);
         let note = "keeps it in memory: no sync, no encryption; each is acknowledged";
         comparison.add("mosquitto, QoS 1", note, None, over_mosquitto(&server, rate).await);
     }
     comparison.print()
+}
+
+/// Only our relay, for a profiler.
+pub async fn ours(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usize) {
+    let mut comparison =
+        Comparison::new(format!("append to subscriber, {}", disk.name()), "µs", Better::Less);
+    for _ in 0..rounds {
+        comparison.add("lapwing-relay", "", None, over_relay(&programs.relay(disk), rate).await);
+    }
+    comparison.print_values();
 }
 
 /// When numbers were sent: what a message carries is its number.
@@ -81,6 +93,9 @@ fn number(bytes: &[u8]) -> usize {
 trait Sends {
     /// Sends one message.
     async fn send(&mut self, bytes: Vec<u8>);
+
+    /// Waits until all are answered.
+    async fn finish(&mut self);
 }
 
 /// Sends at the rate, and waits until the other side has all. Each number must have come once.
@@ -103,6 +118,7 @@ async fn steadily(
         sender.send(bytes(number)).await;
     }
     let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("all come").unwrap();
+    sender.finish().await;
     let each = |time: Duration| time.as_secs_f64() * 1e6 / (rate.count() - WARM) as f64;
     let (server, clients) = (each(server.spent() - spent.0), each(own_spent() - spent.1));
     let mut seen = vec![false; rate.count()];
@@ -154,22 +170,21 @@ async fn over_relay(relay: &Relay, rate: &Rate) -> Run {
     let mut writer = connect().await;
     writer.writes(&keys).await;
     let Link { connection: _open, requests, mut answers, .. } = writer;
-    let reading = tokio::spawn(async move {
+    let mut answered = JoinSet::new();
+    answered.spawn(async move {
         for _ in 0..count {
             let answer: Response = answers.next().await;
             assert!(matches!(answer.body, ResponseBody::Stored(_)), "it is stored");
         }
     });
-    let mut sender = RelayWriter { requests, mailbox, next: 1000 };
-    let run = steadily(rate, &relay.process, taken, &mut sender).await;
-    reading.await.unwrap();
-    run
+    steadily(rate, &relay.process, taken, &mut RelayWriter { requests, mailbox, next: 1000, answered }).await
 }
 
 struct RelayWriter {
     requests: quinn::SendStream,
     mailbox: MailboxId,
     next: u64,
+    answered: JoinSet<()>,
 }
 
 impl Sends for RelayWriter {
@@ -177,30 +192,44 @@ impl Sends for RelayWriter {
         self.next += 1;
         self.requests.write_all(&encode(self.next, append(self.mailbox, bytes))).await.unwrap();
     }
+
+    async fn finish(&mut self) {
+        all_of(&mut self.answered).await;
+    }
+}
+
+async fn all_of(answered: &mut JoinSet<()>) {
+    while let Some(answered) = answered.join_next().await {
+        answered.unwrap();
+    }
 }
 
 /// One command a message, with the message as its last argument.
 struct RedisWriter {
     connection: redis::aio::MultiplexedConnection,
     command: redis::Cmd,
+    answered: JoinSet<()>,
 }
 
 impl Sends for RedisWriter {
     async fn send(&mut self, bytes: Vec<u8>) {
         let (mut connection, mut command) = (self.connection.clone(), self.command.clone());
-        tokio::spawn(async move {
+        self.answered.spawn(async move {
             command.arg(bytes);
             command.query_async::<redis::Value>(&mut connection).await.unwrap();
         });
     }
+
+    async fn finish(&mut self) {
+        all_of(&mut self.answered).await;
+    }
 }
 
 async fn over_redis_streams(server: &Server, rate: &Rate) -> Run {
-    let (mut reader, mut deleter) =
-        (redis_connection(server.port).await, redis_connection(server.port).await);
+    let (mut reader, deleter) = (redis_connection(server.port).await, redis_connection(server.port).await);
     let count = rate.count();
     let taken = tokio::spawn(async move {
-        let mut taken = Vec::new();
+        let (mut taken, mut deleting) = (Vec::new(), JoinSet::new());
         let mut last = "0".to_owned();
         while taken.len() < count {
             let mut read = redis::cmd("XREAD");
@@ -215,15 +244,16 @@ async fn over_redis_streams(server: &Server, rate: &Rate) -> Run {
                 last = item.id;
             }
             let mut deleter = deleter.clone();
-            tokio::spawn(async move { delete.query_async::<u64>(&mut deleter).await.unwrap() });
+            deleting.spawn(async move { delete.query_async::<u64>(&mut deleter).await.unwrap() });
         }
-        // What was asked before is done when this is answered.
-        redis::cmd("PING").query_async::<String>(&mut deleter).await.unwrap();
+        let deleted: u64 = deleting.join_all().await.into_iter().sum();
+        assert_eq!(deleted, taken.len() as u64, "what was taken is deleted");
         taken
     });
     let mut command = redis::cmd("XADD");
     command.arg("mailbox").arg("*").arg("e");
-    let mut sender = RedisWriter { connection: redis_connection(server.port).await, command };
+    let mut sender =
+        RedisWriter { connection: redis_connection(server.port).await, command, answered: JoinSet::new() };
     steadily(rate, &server.process, taken, &mut sender).await
 }
 
@@ -243,16 +273,26 @@ async fn over_redis_channel(server: &Server, rate: &Rate) -> Run {
     });
     let mut command = redis::cmd("PUBLISH");
     command.arg("mailbox");
-    let mut sender = RedisWriter { connection: redis_connection(server.port).await, command };
+    let mut sender =
+        RedisWriter { connection: redis_connection(server.port).await, command, answered: JoinSet::new() };
     steadily(rate, &server.process, taken, &mut sender).await
 }
 
-struct NatsWriter(async_nats::jetstream::Context);
+struct NatsWriter {
+    context: async_nats::jetstream::Context,
+    answered: JoinSet<()>,
+}
 
 impl Sends for NatsWriter {
     async fn send(&mut self, bytes: Vec<u8>) {
-        let published = self.0.publish("mailbox", bytes.into()).await.unwrap();
-        tokio::spawn(async move { published.await.unwrap() });
+        let published = self.context.publish("mailbox", bytes.into()).await.unwrap();
+        self.answered.spawn(async move {
+            published.await.unwrap();
+        });
+    }
+
+    async fn finish(&mut self) {
+        all_of(&mut self.answered).await;
     }
 }
 
@@ -279,7 +319,8 @@ async fn over_nats(server: &Server, rate: &Rate) -> Run {
         }
         taken
     });
-    steadily(rate, &server.process, taken, &mut NatsWriter(connect().await)).await
+    let mut sender = NatsWriter { context: connect().await, answered: JoinSet::new() };
+    steadily(rate, &server.process, taken, &mut sender).await
 }
 
 struct MosquittoWriter(AsyncClient);
@@ -288,6 +329,9 @@ impl Sends for MosquittoWriter {
     async fn send(&mut self, bytes: Vec<u8>) {
         self.0.publish("mailbox", QoS::AtLeastOnce, false, bytes).await.unwrap();
     }
+
+    /// The reader has them all, so the server had.
+    async fn finish(&mut self) {}
 }
 
 async fn over_mosquitto(server: &Server, rate: &Rate) -> Run {
@@ -313,5 +357,7 @@ async fn over_mosquitto(server: &Server, rate: &Rate) -> Run {
     });
     let run = steadily(rate, &server.process, taken, &mut MosquittoWriter(writer)).await;
     polling.abort();
+    // Ended, before the server is.
+    assert!(polling.await.is_err_and(|ended| ended.is_cancelled()), "it polled to the end");
     run
 }

@@ -54,7 +54,7 @@ enum Bench {
         #[command(flatten)]
         load: appends::Load,
         /// Where files lie and what a flush takes: `disk`, or microseconds longer than none, on a file system in memory
-        #[arg(long, default_values = ["0", "1000"])]
+        #[arg(long, default_values = ["0", "100", "1000"])]
         on: Vec<String>,
         /// Only our relay, for a profiler
         #[arg(long)]
@@ -65,8 +65,11 @@ enum Bench {
         #[command(flatten)]
         rate: delivery::Rate,
         /// As for `appends`
-        #[arg(long, default_values = ["0", "disk"])]
+        #[arg(long, default_values = ["0", "100"])]
         on: Vec<String>,
+        /// Only our relay, for a profiler
+        #[arg(long)]
+        ours: bool,
     },
     /// Memory for each idle subscriber
     Idle {
@@ -127,9 +130,13 @@ async fn main() -> ExitCode {
                 }
             }
         }
-        Bench::Delivery { rate, on: places } => {
+        Bench::Delivery { rate, on: places, ours } => {
             for place in places {
-                missed.extend(delivery::compare(&programs, &rate, &on(&place), rounds).await);
+                if ours {
+                    delivery::ours(&programs, &rate, &on(&place), rounds).await;
+                } else {
+                    missed.extend(delivery::compare(&programs, &rate, &on(&place), rounds).await);
+                }
             }
         }
         Bench::Idle { count } => missed.extend(idle::compare(&programs, &count, &in_memory, rounds).await),

@@ -52,11 +52,18 @@ pub async fn by_size(disk: &Path, marks: &[u64]) {
     let stored = Arc::new(Stored::open(folder.path(), MAILBOXES).await);
     stored.report("nothing").await;
     for mark in marks {
-        let begun = Instant::now();
         let target = mark * (1 << 30) / LENGTH;
         let left = target.saturating_sub(stored.next.load(Ordering::Relaxed));
-        stored.append(FILLERS, left).await;
-        println!("    filled to {mark} GiB in {:.0} s", begun.elapsed().as_secs_f64());
+        let filling = async {
+            stored.append(FILLERS, left).await;
+            settle().await;
+        };
+        let (wall, work, ()) = timed(filling).await;
+        println!(
+            "    filled to {mark} GiB in {:.0} s, {:.1} µs of processors each, with all that is done later",
+            wall.as_secs_f64(),
+            work.as_secs_f64() * 1e6 / left as f64
+        );
         stored.report(&format!("{mark} GiB")).await;
     }
     stored.store.close().await;
@@ -74,6 +81,7 @@ pub async fn by_mailboxes(folder: &Path, counts: &[u64]) {
             begun.elapsed().as_secs_f64(),
             (own_spent() - spent).as_secs_f64() * 1e6 / *count as f64
         );
+        settle().await;
         stored.report(&format!("{count} mailboxes")).await;
         stored.store.close().await;
     }
@@ -169,6 +177,17 @@ impl Stored {
             each(work, READINGS),
             came as f64 / READINGS as f64
         );
+    }
+}
+
+/// Waits until nothing is sorted in the background any more.
+async fn settle() {
+    loop {
+        let spent = own_spent();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if own_spent() - spent < Duration::from_millis(20) {
+            return;
+        }
     }
 }
 

@@ -45,7 +45,7 @@ type Publishing = Pin<Box<dyn Future<Output = Vec<Duration>> + Send>>;
 /// One that is connected and waits for the beginning.
 type Publisher = Box<dyn FnOnce(Phase) -> Publishing + Send>;
 
-/// What the design requires on a disk like this: against redis, NATS, mosquitto. The last two do not wait for any disk, so
+/// What is required on a disk like this: against redis, NATS, mosquitto. The last two do not wait for any disk, so
 /// nothing is asked against them where a flush takes a millisecond.
 fn musts(disk: &Disk) -> [Option<f64>; 3] {
     match disk.least().as_micros() {

@@ -41,7 +41,7 @@ impl Rate {
 
 /// All arms in turns.
 pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usize) -> Vec<String> {
-    // A disk that takes milliseconds is in no answer of those who answer from memory: nothing is asked against them there.
+    // A disk that takes milliseconds is in no answer from memory: nothing is asked against those who give one.
     let of_memory = disk.is_quick().then_some(1.6);
     let what = format!("append to subscriber, {} a second, {LENGTH} bytes, {}", rate.rate, disk.name());
     let mut comparison = Comparison::new(what, "µs, the middle one", Better::Less);

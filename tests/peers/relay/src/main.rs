@@ -3,8 +3,8 @@
 //! ```text
 //! tests/benches/relay-peers
 //! ```
-//! gets the peers, builds what is needed, and runs all of it. Every round asserts what it timed; the exit code says whether all
-//! that must hold does.
+//! gets the peers, builds what is needed, and runs all. Every round asserts what it timed; the exit code says whether
+//! all that must hold does.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]
 

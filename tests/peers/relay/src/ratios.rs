@@ -55,8 +55,8 @@ impl Comparison {
         }
     }
 
-    /// Prints the medians, and of each other arm the median of the rounds' ratios of our value to its, with the least and
-    /// the greatest. Answers what is missed.
+    /// Prints the medians, and of each other arm the median of the rounds' ratios of our value to its, with the least
+    /// and the greatest. Answers what is missed.
     pub fn print(&self) -> Vec<String> {
         let mut missed = Vec::new();
         let Some((ours, others)) = self.arms.split_first() else { return missed };

@@ -3,8 +3,9 @@
 //! Order of effects of a deletion: everything in it is left and it is marked, in one commit; relays are told; its volume dies. What a
 //! crash leaves is a marked compartment, which the next session that opens it deletes.
 
-use super::{Client, fault, generator};
+use super::{Client, fault, generator, refused_by_engine};
 use crate::{
+    driver::Driver,
     engine::{
         Command,
         view::{self, ChatState},
@@ -71,18 +72,27 @@ impl Client {
     /// Whether a compartment, by number, can be deleted.
     ///
     /// # Errors
-    /// It is the first; something outside of it depends on it; a group in it was not left.
+    /// It is the first; something outside of it depends on it; a group in it was not left; a chat is on its way from or to
+    /// it (MOV-09).
     pub fn require_deletable(&self, number: usize) -> Result<(), Error> {
         let refused = |message: String, hint: String| Err(Error::refused(message, hint));
-        let Some(name) = self.compartments.get(number).map(|one| one.name.as_str()) else {
+        let Some(compartment) = self.compartments.get(number) else {
             return Err(Error::bug("no such compartment"));
         };
+        let name = compartment.name.as_str();
         if number == 0 {
             return refused(
                 format!(
                     "{name} is the first compartment, through which the others are found; it cannot be deleted"
                 ),
                 "delete what is in it: lapwing chat list; or rename it: lapwing compartment rename".into(),
+            );
+        }
+        let moving = Driver::is_on_the_way(&self.compartments, compartment);
+        if moving.map_err(|fault| refused_by_engine(&fault))? {
+            return refused(
+                format!("a chat on its way from or to {name} is not in its place yet"),
+                "run: lapwing sync; where there is no room, delete what is not needed there, or: lapwing grow --size SIZE".into(),
             );
         }
         if self.checkins()?.iter().any(|(home, _)| *home == number) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Compartment, Driver};
 use crate::{
     engine::{
-        Command, Fault, Reply,
+        Command, Event, Fault, Reply,
         moving::{self, Movable, MoveReply, MoveStep},
     },
     store::{ArrivalRow, ChatId, MoveId, StoreError, Unit},
@@ -21,8 +21,9 @@ impl Driver {
     /// Moves a chat with all that belongs to it, under `name` there, or its own. Nothing leaves yet.
     ///
     /// # Errors
-    /// Why it cannot be moved, or that there is no room: then nothing was changed. [`Fault::ArrivalWaits`] and what the
-    /// files say: the next unlock finishes or undoes it.
+    /// Why it cannot be moved, or that there is no room: then nothing was changed. [`Fault::NotErased`]: it is moved, and
+    /// not all that it left is gone from the file. [`Fault::ArrivalWaits`] and what the files say: the next unlock finishes
+    /// or undoes it.
     pub fn move_chat(
         &mut self,
         from: &Compartment,
@@ -49,9 +50,33 @@ impl Driver {
         }
         // MOV-01. Of a commit that failed nobody knows on which side of it the disk is: the next unlock sees.
         let target = moving::end(&id, &to.place);
-        self.step(from, MoveStep::Depart { chat, id, target })?;
-        self.take_up(to, arriving)?;
-        self.step(from, MoveStep::Departed { id }).map(|_| ())
+        self.handle(from, Event::Command(Command::Moving(MoveStep::Depart { chat, id, target })))?;
+        // It is shown nowhere now. What it left here is erased when it is shown there, which comes to far fewer writes.
+        let taken = self.take_up(to, arriving).and_then(|()| self.step(from, MoveStep::Departed { id }));
+        let swept = self.sweep(from).map_err(not_erased);
+        taken?;
+        swept.map(|_| ())
+    }
+
+    /// Whether a chat is on its way from or to a compartment, as far as the open ones tell: one that was decided would be
+    /// lost with either end, and of one that was not the rest would never be undone.
+    ///
+    /// Of an end that is not open nothing is said (MOV-09), and nothing is kept from being erased for it.
+    ///
+    /// # Errors
+    /// [`Fault::Store`].
+    pub fn is_on_the_way(compartments: &[Compartment], end: &Compartment) -> Result<bool, Fault> {
+        for to in compartments {
+            for (_, arrival) in moving::arrivals(&Unit::new(&*to.base))? {
+                let is_source = |from: &&Compartment| moving::end(&arrival.id, &from.place) == arrival.source;
+                let Some(from) = compartments.iter().find(is_source) else { continue };
+                // What is shown has let go of its source.
+                if to.place == end.place || (from.place == end.place && !arrival.live) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// MOV-01, MOV-02, MOV-09: finishes or undoes what was cut off, as far as the open compartments tell what became of it.
@@ -178,6 +203,14 @@ impl Driver {
             Reply::Moving(reply) => Ok(reply),
             _ => Err(Fault::Inconsistent("another reply was expected")),
         }
+    }
+}
+
+/// ERA-07
+fn not_erased(fault: Fault) -> Fault {
+    match fault {
+        fault @ Fault::NotErased(_) => fault,
+        other => Fault::NotErased(other.to_string()),
     }
 }
 

@@ -121,6 +121,9 @@ pub enum Fault {
     /// The target is full.
     #[error("there is not enough room in that compartment")]
     NoRoomThere,
+    /// MOV-10: what it holds cannot be carried over whole.
+    #[error("some of this chat cannot be read: the keys of its texts do not open; nothing was moved")]
+    DoesNotOpen,
     /// It was decided, and there is no room to use it yet.
     #[error("a chat that was moved cannot be shown yet: there is not enough room in its compartment")]
     ArrivalWaits,
@@ -234,6 +237,9 @@ impl Fault {
             Self::NameTakenThere => "choose another one: lapwing chat move CHAT COMPARTMENT --name NAME",
             Self::NoRelayThere => "add one first: lapwing relay add - --compartment NAME",
             Self::NoRoomThere => "nothing was moved; for more room: lapwing grow --size SIZE",
+            Self::DoesNotOpen => {
+                "run: lapwing doctor; what stays unreadable is erased with: lapwing chat erase CHAT NUMBER; then move it again"
+            }
             Self::ArrivalWaits => {
                 "nothing is lost; delete what is not needed there, or: lapwing grow --size SIZE"
             }

@@ -210,7 +210,7 @@ pub(super) struct MovedFile {
     fetched: bool,
 }
 
-/// The file of a message that goes to another compartment.
+/// The file of a message that goes to another compartment. MOV-10: one that does not open keeps it from going.
 pub(super) fn to_move(
     unit: &Unit<'_>,
     place: (ChatId, Order),
@@ -218,7 +218,8 @@ pub(super) fn to_move(
 ) -> Result<Option<MovedFile>, Fault> {
     let Some(row) = unit.get::<FileRow>(&place)? else { return Ok(None) };
     let reference = bodies::open_file(unit, &place.0, place.1, &message.key, &row.body)?;
-    Ok(reference.map(|reference| MovedFile { reference, fetched: row.fetched }))
+    let reference = reference.ok_or(Fault::DoesNotOpen)?;
+    Ok(Some(MovedFile { reference, fetched: row.fetched }))
 }
 
 /// MOV-03: keeps the file of a message that came from another compartment, under the message's key here.

@@ -6,9 +6,10 @@
 //! read, not changed                         messages, under keys made here
 //!                                           all the rest, staged
 //! deleted, departure noted                                                     from here on it is the target's
-//!                                           what was staged is used, page by page
+//!                                           the chat is shown; what waits is used, page by page
 //!                                           arrival forgotten
 //! departure forgotten
+//! what it left is erased
 //! ```
 //!
 //! Rules (docs/protocol-client.md): MOV-01 one commit of the source decides; before it the chat is the source's, after it
@@ -16,7 +17,8 @@
 //! target as soon as the source is open too. MOV-03 nothing is sealed with what the source had: texts lie under keys,
 //! numbers and a chat id that the target makes. MOV-04 nobody's safety and no group is left behind. MOV-05 to MOV-08 are in
 //! `renewal::succession`: the peer gets another identity. MOV-09 what was decided is finished by whoever opens both ends,
-//! and each end forgets the moving only when it has seen the other one done.
+//! and each end forgets the moving only when it has seen the other one done. MOV-10 a chat is moved whole or not at all:
+//! what does not open at the source keeps it there.
 
 mod arriving;
 
@@ -228,11 +230,12 @@ fn mailboxes(unit: &Unit<'_>, chat: &ChatId) -> Result<Vec<(MailboxId, MailboxRo
     Ok(unit.scan::<MailboxRow>(&[])?.into_iter().filter(|(_, row)| of_chat(row.purpose)).collect())
 }
 
-/// A page of a chat's messages, from beyond `after`, and the last one that was looked at. What cannot be opened any more is
-/// left out: it is erased.
+/// A page of a chat's messages, from beyond `after`, and the last one that was looked at.
 ///
 /// # Errors
-/// [`Fault::Store`].
+/// [`Fault::Store`]; [`Fault::DoesNotOpen`] (MOV-10). What was erased has no record any more when a sweep is done, which is
+/// before anything is read here: a text that has one and does not open lies under a key that is damaged, and a key that
+/// cannot be read now may be read later.
 pub fn messages(
     unit: &Unit<'_>,
     chat: ChatId,
@@ -243,7 +246,7 @@ pub fn messages(
     let last = *last;
     let mut found = Vec::new();
     for ((_, order), row) in page {
-        let Some(text) = conversation::text_of(unit, &chat, order, &row)? else { continue };
+        let text = conversation::text_of(unit, &chat, order, &row)?.ok_or(Fault::DoesNotOpen)?;
         let file = files::to_move(unit, (chat, order), &row)?;
         let deadline = unit.get::<DeadlineRow>(&(chat, order))?;
         found.push(MovedMessage { order, row, text, file, deadline });
@@ -268,12 +271,12 @@ pub fn marks(
 /// Everything else of a chat.
 ///
 /// # Errors
-/// [`Fault::Store`]; [`Fault::UnknownChat`].
+/// [`Fault::Store`]; [`Fault::UnknownChat`]; [`Fault::DoesNotOpen`]: its draft (MOV-10).
 pub fn rest(unit: &Unit<'_>, chat: ChatId) -> Result<MovedChat, Fault> {
     let tickets = unit.scan::<TakenTicketRow>(&[])?.into_iter();
     let alerts = unit.scan::<AlertRow>(&[])?.into_iter();
     let draft = match unit.get::<DraftRow>(&chat)? {
-        Some(row) => drafts::of(unit, &chat)?.map(|(text, _)| (text, row)),
+        Some(row) => Some((drafts::of(unit, &chat)?.ok_or(Fault::DoesNotOpen)?.0, row)),
         None => None,
     };
     Ok(MovedChat {

@@ -15,10 +15,10 @@ use std::{
 
 use super::{Cx, Effect, Fault, bodies, contact, expiry, files, group, outgoing, retention};
 use crate::store::{
-    AlertRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow, ErasingRow, GroupRow,
-    InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order,
-    Purpose, RenewalDueRow, RenewalRow, SeenRow, TakenTicketRow, TimerRow, TrustRow, Unit, UnsealedRow,
-    Writer,
+    AlertRow, ArrivalRow, ChainRow, ChatId, ChatKind, ChatRow, ContactRow, ContactState, DraftRow,
+    ErasingRow, GroupRow, InvitationRow, JoiningRow, MailboxRow, MessageRow, MessageState, NameRow, OpId,
+    OpKind, OpRow, Order, Purpose, RenewalDueRow, RenewalRow, SeenRow, TakenTicketRow, TimerRow, TrustRow,
+    Unit, UnsealedRow, Writer,
 };
 
 /// Records removed in one commit. More would hold many pages of a full volume at once.
@@ -55,9 +55,12 @@ impl Eraser {
             shown.waiting = shown.waiting.saturating_sub(u64::from(waits));
             cx.unit.put(&chat, &shown);
             self.touched.insert(chat);
-            if row.writer == Writer::Peer {
-                retention::mark_erased(cx, chat, row.id, row.stored);
-            }
+        } else if cx.unit.get::<ArrivalRow>(&chat)?.is_none() {
+            // Of a chat that is being erased nobody sends again; one that is coming is shown with what is known of it.
+            return Ok(());
+        }
+        if row.writer == Writer::Peer {
+            retention::mark_erased(cx, chat, row.id, row.stored);
         }
         Ok(())
     }

@@ -272,8 +272,12 @@ pub(super) fn undo(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<bool, Fault>
     }
     let staged = cx.unit.range::<StagedRow>(chat.as_bytes(), None, STEP, false)?;
     let more = staged.len() == STEP;
-    for (place, _) in staged {
+    for (place, row) in staged {
         cx.unit.delete::<StagedRow>(&place);
+        // A key of all chats counts what lies under it; it dies with the last, wherever that is.
+        if let Some(draft) = row.chat.and_then(|staged| staged.draft) {
+            bodies::release(cx, chat, draft.stored, &draft.key)?;
+        }
     }
     if more {
         return Ok(true);

@@ -3,7 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "scenario tests")]
 #![expect(clippy::disallowed_methods, reason = "a vault's file is set back as somebody else would")]
 
-use lapwing::cli::prompt::Answer;
+use lapwing::{
+    cli::prompt::Answer,
+    client::Client,
+    engine::{
+        Command, Reply,
+        moving::{self, MoveReply, MoveStep},
+        view,
+    },
+};
 use lapwing_tests::{
     transcript::Stage,
     world::{Person, calm},
@@ -232,4 +240,55 @@ async fn a_compartment_that_has_held_a_plan_is_not_shown_later() {
     refuses_to_show(&mut stage, "work").await;
     // What was only shown may be shown again.
     stage.must_set(SECOND, &["passphrase", "add", "--show", "home"]).await;
+}
+
+fn step(client: &mut Client, compartment: usize, step: MoveStep) -> MoveReply {
+    match client.command(compartment, Command::Moving(step)) {
+        Ok(Reply::Moving(reply)) => reply,
+        Ok(_) => panic!("another reply"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_09_neither_end_of_a_move_is_deleted_before_the_chat_is_in_its_place() {
+    let mut stage = two_rooms(907).await;
+    for name in ["home", "garden"] {
+        stage.must(&["compartment", "create", name]).await;
+    }
+    let access = stage.access();
+    stage.must(&["relay", "add", &access, "--compartment", "home"]).await;
+    // As far as a command comes that is killed right after the commit that decides: in neither.
+    let mut client = stage.unlocks().await;
+    let number =
+        |client: &Client, name| client.compartment(Some(name)).unwrap_or_else(|error| panic!("{error}"));
+    let (work, home, garden) = (number(&client, "work"), number(&client, "home"), number(&client, "garden"));
+    let place = |client: &Client, number: usize| client.compartments()[number].place;
+    let id = [7; 16];
+    let ends = (moving::end(&id, &place(&client, work)), moving::end(&id, &place(&client, home)));
+    let chats = client.read(work, view::chats).unwrap_or_else(|error| panic!("{error}"));
+    let from = chats[0].id;
+    let begin = MoveStep::Begin { id, from, source: ends.0, name: "bo".into(), is_open: true };
+    let MoveReply::Chat(chat) = step(&mut client, home, begin) else { panic!("another reply") };
+    assert!(client.require_deletable(work).is_err(), "the rest of it would stay for ever at the other end");
+    let read = client.read(work, |unit| moving::messages(unit, from, 0));
+    let messages = read.unwrap_or_else(|error| panic!("{error}")).unwrap().0;
+    let MoveReply::Places(places) = step(&mut client, home, MoveStep::Take { chat, messages }) else {
+        panic!("another reply")
+    };
+    let rest = client.read(work, |unit| moving::rest(unit, from)).unwrap_or_else(|error| panic!("{error}"));
+    let (rest, places) = (Box::new(rest), places.into_iter().collect());
+    step(&mut client, home, MoveStep::Stage { chat, name: "bo".into(), rest, places });
+    step(&mut client, work, MoveStep::Depart { chat: from, id, target: ends.1 });
+    for end in [work, home] {
+        let Err(refused) = client.require_deletable(end) else { panic!("it would be lost with {end}") };
+        assert!(refused.to_string().contains("on its way") && refused.hint().contains("lapwing sync"));
+        assert!(client.vacate_compartment(end).is_err());
+    }
+    assert!(client.require_deletable(garden).is_ok());
+    drop(client);
+    assert!(stage.must(&["read", "bo"]).await.stdout.contains("under the floor"));
+    stage.must(&["compartment", "delete", "work", "--yes"]).await;
+    assert!(stage.must(&["read", "bo"]).await.stdout.contains("under the floor"));
+    stage.must(&["compartment", "delete", "home", "--yes"]).await;
 }

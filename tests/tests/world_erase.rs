@@ -27,7 +27,7 @@ use lapwing_tests::world::{
     records::{assert_in_order, holds, mark_read, raw, texts},
     vault,
 };
-use lapwing_wire::frame::RequestBody;
+use lapwing_wire::{frame::RequestBody, time::Timestamp};
 use rand_core::RngCore;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -475,4 +475,78 @@ async fn rnw_08_what_was_erased_before_a_move_does_not_come_back_after_it() {
     calm(&mut [&mut vault.other, &mut bob]).await;
     assert!(bob.unsent("alice").is_empty());
     assert_eq!(vault.other.heard("bob"), ["and this is new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rnw_08_what_disappeared_on_its_way_to_another_compartment_does_not_come_back_there() {
+    let mut world = World::new(749);
+    let (mut vault, mut bob) = vault::friends(&mut world).await;
+    let silent = Arc::new(AtomicBool::new(true));
+    let (client, unanswered) = (bob.client, Arc::clone(&silent));
+    let append = |body: &RequestBody| matches!(body, RequestBody::Append { .. });
+    world.net.set_script(Some(Box::new(move |from, body| {
+        let lost = from == client && unanswered.load(Ordering::Relaxed) && append(body);
+        if lost { Fate::TimedOut } else { Fate::Answered }
+    })));
+    // The relay has it and alice reads it, under a timer that bob has not heard of.
+    bob.say("alice", "burn after reading");
+    bob.sync().await;
+    set_timer(&mut vault.main, "bob", lifetime(HOUR));
+    vault.main.sync().await;
+    mark_read(&mut vault.main, "bob");
+    assert_eq!(vault.main.heard("bob").last().unwrap(), "burn after reading");
+    vault.main.restart();
+    vault.main.base().crash_at(Crash { at: 1, kept: true });
+    vault.move_chat("bob").unwrap_err();
+    // Its time ends where it is staged, and nobody opens the source.
+    world.clock.advance(2 * HOUR);
+    vault.other.restart();
+    let staged = vault.other.rows::<MessageRow>().len();
+    let (driver, compartment) = vault.other.driver();
+    driver.sweep(&compartment).unwrap();
+    assert!(vault.other.rows::<MessageRow>().len() < staged);
+    vault.restart();
+    assert_eq!(vault.places(), (0, 1));
+    vault.other.sync().await;
+    bob.sync().await;
+    assert_eq!(bob.unsent("alice"), ["burn after reading"]);
+    silent.store(false, Ordering::Relaxed);
+    bob.say("alice", "and this is new");
+    calm(&mut [&mut vault.other, &mut bob]).await;
+    assert!(bob.unsent("alice").is_empty());
+    assert_eq!(vault.other.heard("bob"), ["before too", "and this is new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_03_moved_texts_lie_under_keys_of_the_days_on_which_they_came_and_die_with_them() {
+    let mut world = World::new(750);
+    let (mut vault, mut bob) = vault::friends(&mut world).await;
+    vault.main.must(Command::Draft { chat: "bob".into(), text: "for later".into() });
+    world.clock.advance(2 * DAY);
+    bob.say("alice", "on another day");
+    calm(&mut [&mut vault.main, &mut bob]).await;
+    world.clock.advance(DAY);
+    vault.move_chat("bob").unwrap();
+    let id = vault.other.chat("bob").id;
+    let key_of = |person: &Person, stored: Timestamp| {
+        let day = stored.as_millis() / u64::try_from(DAY.as_millis()).unwrap();
+        person.look(|unit| unit.get::<BodyKeyRow>(&(id, day))).unwrap().map(|row| row.name)
+    };
+    let messages = vault.other.rows::<MessageRow>();
+    for ((_, order), row) in &messages {
+        assert_eq!(key_of(&vault.other, row.stored), Some(row.key), "message {order}");
+    }
+    let (_, draft) = &vault.other.rows::<DraftRow>()[0];
+    assert_eq!(key_of(&vault.other, draft.stored), Some(draft.key));
+    let keys: Vec<BodyKeyName> = vault.other.rows::<BodyKeyRow>().iter().map(|(_, row)| row.name).collect();
+    assert!(keys.len() >= 2);
+    vault.other.must(Command::DeleteDraft { chat: "bob".into() });
+    for ((_, order), _) in messages {
+        vault.other.must(Command::Erase { chat: "bob".into(), orders: vec![order] });
+        assert_in_order(&vault.other, "one by one");
+    }
+    assert!(vault.other.rows::<BodyKeyRow>().is_empty());
+    for key in keys {
+        assert!(vault.other.base().body_key(&key).unwrap().is_none());
+    }
 }

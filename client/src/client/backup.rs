@@ -6,9 +6,11 @@ use std::{
     path::Path,
 };
 
-use lapwing_vault::{ContainerSize, Passphrase, Placement};
+use lapwing_vault::{ContainerSize, Passphrase};
 
-use super::{Client, FIRST_COMPARTMENT, World, fault, generator, new_file::NewFile, refused_by_engine};
+use super::{
+    Client, FIRST_COMPARTMENT, World, fault, generator, new_file::NewFile, placing, refused_by_engine,
+};
 use crate::{
     backup::{Item, ReadFailure, Reader, Writer},
     cli::prompt::TypedPassphrase,
@@ -165,24 +167,28 @@ impl Client {
         if !length.is_file() {
             return Err(read_error(ReadFailure::Length));
         }
-        let mut again = opened.try_clone().map_err(|error| read_error(error.into()))?;
+        let again = opened.try_clone().map_err(|error| read_error(error.into()))?;
         let secret = Passphrase::new(old.expose());
         let mut reader =
             Reader::open(BufReader::new(opened), length.len(), &secret, world.cost).map_err(read_error)?;
         // BAK-02: all of it is authentic and understood before anything is made of it.
         let mut summary = Summary { bytes: length.len(), ..Summary::default() };
         check(&mut reader, &mut summary)?;
-        again.rewind().map_err(|error| read_error(error.into()))?;
-        let mut reader = reader.again(BufReader::new(again)).map_err(read_error)?;
         let RestoreTarget { path, size, passphrase } = target;
+        let mut reader = Some(reader);
         // BAK-04: whatever ends this process before all is taken, there is no vault at the path.
-        let files = Placement::of(path);
-        let backend = files.create().map_err(fault::create)?;
-        let made =
-            Self::create_in(world, backend, *size, passphrase, &mut |done, all| progress(done, 2 * all));
-        made.and_then(|client| client.take_items(&mut reader, size.bytes(), progress))
-            .and_then(|client| files.put().map_err(fault::create).map(|()| (client, summary)))
-            .inspect_err(|_| files.discard())
+        let client = placing::placed(path, |backend| {
+            let mut file = again.try_clone().map_err(|error| read_error(error.into()))?;
+            file.rewind().map_err(|error| read_error(error.into()))?;
+            let known = reader.take().ok_or_else(|| Error::bug("a backup without a reader"))?;
+            let mut from_start = known.again(BufReader::new(file)).map_err(read_error)?;
+            let made =
+                Self::create_in(world, backend, *size, passphrase, &mut |done, all| progress(done, 2 * all));
+            let client = made?.take_items(&mut from_start, size.bytes(), progress)?;
+            reader = Some(from_start);
+            Ok(client)
+        })?;
+        Ok((client, summary))
     }
 
     fn take_items(

@@ -12,6 +12,7 @@ mod growth;
 mod moving;
 mod new_file;
 mod passphrases;
+mod placing;
 mod plans;
 mod records;
 mod tokens;
@@ -20,8 +21,8 @@ mod unfinished;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use lapwing_vault::{
-    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Placement, Replacement, Session,
-    UnlockError, Volume, VolumeError, VolumeId, lock_memory,
+    Container, ContainerSize, Cost, FileBackend, HeldField, Passphrase, Replacement, Session, UnlockError,
+    Volume, VolumeError, VolumeId, lock_memory,
 };
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
@@ -131,11 +132,7 @@ impl Client {
         passphrase: &TypedPassphrase,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
-        let files = Placement::of(path);
-        let backend = files.create().map_err(fault::create)?;
-        Self::create_in(world, backend, size, passphrase, progress)
-            .and_then(|client| files.put().map_err(fault::create).map(|()| client))
-            .inspect_err(|_| files.discard())
+        placing::placed(path, |backend| Self::create_in(world, backend, size, passphrase, progress))
     }
 
     /// Makes a vault in an empty file.

@@ -2,8 +2,8 @@
 //!
 //! Invariants: whatever is at the path is never replaced; what is not finished is never at the path. On Linux the file has
 //! no name until it gets its own, so a kill leaves nothing. Where the file system cannot do that (FAT, network disks), or
-//! elsewhere, it is written under another name, with `.writing` behind it, which a kill leaves; such a file is never taken
-//! for ours: it may be somebody's.
+//! a policy of the system forbids it, or elsewhere, it is written under another name, with `.writing` behind it, which a
+//! kill leaves; such a file is never taken for ours: it may be somebody's.
 //!
 //! Known gaps: where there are neither nameless files nor second names, a crash in the change of names can leave an empty
 //! file at the path.
@@ -11,7 +11,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Seek},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -69,11 +69,20 @@ impl NewFile {
     /// # Errors
     /// `AlreadyExists` if something came to the path meanwhile, else the system's error. Nothing is left then.
     pub(super) fn finish(self) -> io::Result<u64> {
+        self.finish_by(give_name)
+    }
+
+    fn finish_by(self, give_name: impl FnOnce(&File, &Path) -> io::Result<()>) -> io::Result<u64> {
         let Self { path, file, partial } = self;
         file.sync_all()?;
         let length = file.metadata()?.len();
         match &partial {
-            None => give_name(&file, &path)?,
+            None => match give_name(&file, &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Self::copied(&file, &path);
+                }
+                named => named?,
+            },
             Some(Partial(other)) => match fs::hard_link(other, &path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => replace_nothing(other, &path)?,
                 linked => linked?,
@@ -82,6 +91,14 @@ impl NewFile {
         drop(partial);
         sync_folder_of(&path)?;
         Ok(length)
+    }
+
+    /// Where a policy of the system gives no name to a file that had none: all of it once more, under another name.
+    fn copied(mut file: &File, path: &Path) -> io::Result<u64> {
+        let named = Self::create_named(path)?;
+        file.rewind()?;
+        io::copy(&mut file, &mut named.file())?;
+        named.finish()
     }
 }
 
@@ -182,6 +199,23 @@ mod tests {
         fs::write(folder.path().join("kept.writing"), "a letter").unwrap();
         assert_eq!(NewFile::create_named(&path).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(folder.path().join("kept.writing")).unwrap(), b"a letter");
+    }
+
+    #[test]
+    fn bak_04_where_a_file_may_not_be_named_late_it_is_written_once_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let refuse = |_: &File, _: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        let new = NewFile::create(&path).unwrap();
+        new.file().write_all(b"all of it").unwrap();
+        assert_eq!(new.finish_by(refuse).unwrap(), 9);
+        assert_eq!(fs::read(&path).unwrap(), b"all of it");
+        assert_eq!(names(folder.path()), ["kept"]);
+        let new = NewFile::create(&folder.path().join("other")).unwrap();
+        fs::write(folder.path().join("other"), "a letter").unwrap();
+        assert_eq!(new.finish_by(refuse).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(folder.path().join("other")).unwrap(), b"a letter");
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]

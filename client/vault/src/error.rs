@@ -29,6 +29,10 @@ pub enum CreateError {
     /// The name under which the container is filled, where the file system knows no files without one, is taken.
     #[error("a file that ends in .unfinished is in the way")]
     InTheWay,
+    /// The file was filled without a name, and the system does not let it have one afterwards. It can be filled again under
+    /// a name ([`Placement::with_a_name`](crate::Placement::with_a_name)).
+    #[error("the system forbids to give a finished file its name")]
+    NoLateName,
     /// The disk has no room for the whole container.
     #[error("the disk is full: the container's whole size is needed at once")]
     DiskFull,

@@ -282,6 +282,7 @@ fn vlt_74_a_container_that_is_filled_without_its_name_replaces_nothing() {
         assert!(matches!(one.create(), Err(CreateError::InTheWay)));
         one.discard();
         assert_eq!(fs::read(&other).unwrap(), wrong);
+        assert_eq!(Placement::unfinished_beside(&path), Some(other.clone()));
         // And where none is needed it is in nobody's way.
         let one = Placement::of(&path);
         drop(one.create().unwrap());
@@ -305,6 +306,7 @@ fn vlt_74_a_container_that_is_filled_without_its_name_replaces_nothing() {
     // The power failed between the two names: the next unlock removes the other one.
     drop(create(&path, &mut rng).unwrap());
     fs::hard_link(&path, &other).unwrap();
+    assert_eq!(Placement::unfinished_beside(&path), None);
     let session = open(&path, &mut rng, Duration::ZERO).unwrap();
     assert!(session.clear_leftovers(&Replacement::of(&path), &mut rng).unwrap());
     assert!(!other.exists() && path.exists());

@@ -2,8 +2,8 @@
 //!
 //! Invariants: nothing is at the path before all of the container is on the disk, and what is at the path is never
 //! replaced. Where the file system knows files without a name, a container that was not completed leaves nothing; where
-//! it does not, a kill leaves a file that ends in `.unfinished`, which a person has to remove: no file is removed that
-//! this process did not make.
+//! it does not, or no file may have a second name (as on Android), a kill leaves a file that ends in `.unfinished`, which a
+//! person has to remove: no file is removed that this process did not make.
 //!
 //! Known gaps: where the file system has neither files without a name nor second names for a file, a crash in the change
 //! of names can leave an empty file at the path.
@@ -13,10 +13,12 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
+
+use nix::libc;
 
 use super::{
     FileBackend,
@@ -30,7 +32,16 @@ pub struct Placement {
     path: PathBuf,
     partial: PathBuf,
     with_name: bool,
+    links: Links,
     made: OnceLock<Made>,
+}
+
+/// Whether files may have names beside their first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    AsTheSystemSays,
+    /// As a policy of the system forbids them: for tests.
+    Refused,
 }
 
 /// A second handle of the file that is being filled.
@@ -44,14 +55,38 @@ impl Placement {
     #[must_use]
     pub fn of(path: &Path) -> Self {
         let partial = Self::other_name(path);
-        Self { path: path.to_owned(), partial, with_name: false, made: OnceLock::new() }
+        Self {
+            path: path.to_owned(),
+            partial,
+            with_name: false,
+            links: Links::AsTheSystemSays,
+            made: OnceLock::new(),
+        }
     }
 
-    /// As it is done where the file system knows no files without a name.
-    #[doc(hidden)]
+    /// As it is done where the file system knows no files without a name: for who was told
+    /// [`CreateError::NoLateName`].
     #[must_use]
     pub fn with_a_name(path: &Path) -> Self {
         Self { with_name: true, ..Self::of(path) }
+    }
+
+    /// As it is where a policy forbids second names.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn refusing_links(self) -> Self {
+        Self { links: Links::Refused, ..self }
+    }
+
+    /// A file beside `path` that has the other name of the container there and is not that container itself: what a kill
+    /// left, or somebody's. Nothing here removes it.
+    #[must_use]
+    pub fn unfinished_beside(path: &Path) -> Option<PathBuf> {
+        let other = Self::other_name(path);
+        let there = other.symlink_metadata().ok()?;
+        let same =
+            path.symlink_metadata().is_ok_and(|one| (one.dev(), one.ino()) == (there.dev(), there.ino()));
+        (!same).then_some(other)
     }
 
     /// Creates the file. It has no name, or where that is not possible its other name.
@@ -86,10 +121,12 @@ impl Placement {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Exists`] if something came to the path meanwhile, else the system's error. Then nothing is at the
-    /// path that was not there, unless making its new name durable failed where a file has no second names.
+    /// [`CreateError::Exists`] if something came to the path meanwhile, [`CreateError::NoLateName`] if the system forbids to
+    /// name a file that had no name, else the system's error. Then nothing is at the path that was not there, unless making
+    /// its new name durable failed where a file has no second names.
     pub fn put(&self) -> Result<(), CreateError> {
         let linked = match self.made.get() {
+            Some(_) if self.links == Links::Refused => Err(io::ErrorKind::PermissionDenied.into()),
             Some(Made::Nameless(file)) => link_at(file, &self.path),
             Some(Made::Partial(_)) => fs::hard_link(&self.partial, &self.path),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -108,6 +145,7 @@ impl Placement {
             (Err(error), Some(Made::Partial(_))) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Ok(self.put_without_second_name()?)
             }
+            (Err(error), Some(Made::Nameless(_))) if is_forbidden(&error) => Err(CreateError::NoLateName),
             (Err(error), _) => Err(error.into()),
         }
     }
@@ -137,6 +175,13 @@ impl Placement {
         name.push(".unfinished");
         name.into()
     }
+}
+
+/// Whether the system forbids names beside the first, or this way to them, and not this one name.
+fn is_forbidden(error: &io::Error) -> bool {
+    let of_policy = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
+    of_policy
+        || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOENT))
 }
 
 impl fmt::Debug for Placement {

@@ -73,7 +73,7 @@ impl Shell {
         }
         for (name, _) in client.damaged_keys() {
             self.output.warn(format_args!(
-                "some keys of {name} do not open any more: texts under them are lost; the rest is whole; run: lapwing doctor"
+                "some keys of {name} do not open any more, nor do the texts under them; the rest is whole; before you erase anything, run: lapwing doctor"
             ));
         }
         for (name, fault) in client.unerased() {

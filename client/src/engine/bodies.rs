@@ -9,13 +9,15 @@
 //! ERA-02 the name of a key is never used again, so a destruction that comes late hits nothing that is alive. The name is
 //! the hash of the number of the first body, which no later commit gets again; a unit of work that was dropped leaves its
 //! key to the next one.
-//! A key that does not open any more (VLT-64) is drawn again under its name while its day lasts; both are doomed together.
+//! Where a key does not open any more (VLT-64), the day goes on under another name; all names of a day are doomed together,
+//! and what lies under the first opens again if its key does. So no name is ever drawn twice, and one that is in no part of
+//! the table of keys that opens may lie in one that does not.
 //! Known gap: where the table of keys has no room, bodies lie under a key of all chats, which dies with the last of all of
 //! them; what erases them until then is the scrubbing of the volume alone.
 
 use lapwing_vault::{NONCE_LEN, TAG_LEN, XChaCha};
 use lapwing_wire::{ids::labelled_hash, time::Timestamp};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 use zeroize::Zeroizing;
 
 use super::{Cx, Fault};
@@ -68,14 +70,18 @@ fn key_of_today(
     if known.is_none() {
         keep_spare(cx, number)?;
     }
-    let mut row = known.unwrap_or_else(|| BodyKeyRow { name: name_of(&[&number.to_be_bytes()]), bodies: 0 });
+    let fresh = name_of(&[&number.to_be_bytes()]);
+    let mut row = known.unwrap_or_else(|| BodyKeyRow { name: fresh, bodies: 0, lost: Vec::new() });
+    if row.bodies > 0 && cx.unit.body_key(&row.name)?.is_none() {
+        row.lost.push(ByteArray::new(std::mem::replace(&mut row.name, fresh)));
+    }
     match cx.unit.make_body_key(&row.name) {
         Ok(key) => {
             row.bodies = row.bodies.saturating_add(1);
             cx.unit.put(&place, &row);
             Ok((row.name, key))
         }
-        Err(StoreError::Full) => spare_key(cx),
+        Err(StoreError::Full) => spare_key(cx, number),
         Err(error) => Err(error.into()),
     }
 }
@@ -87,7 +93,7 @@ fn keep_spare(cx: &mut Cx<'_, '_, '_>, number: Order) -> Result<(), Fault> {
     }
     let name = name_of(&[&number.to_be_bytes(), SPARE]);
     match cx.unit.make_body_key(&name) {
-        Ok(_) => cx.unit.put(&(), &SpareKeyRow { name, bodies: 0 }),
+        Ok(_) => cx.unit.put(&(), &SpareKeyRow { name, bodies: 0, lost: Vec::new() }),
         // The last one died, and something else has taken its room: today's key is there, or nothing can be stored.
         Err(StoreError::Full) => {}
         Err(error) => return Err(error.into()),
@@ -95,8 +101,12 @@ fn keep_spare(cx: &mut Cx<'_, '_, '_>, number: Order) -> Result<(), Fault> {
     Ok(())
 }
 
-fn spare_key(cx: &mut Cx<'_, '_, '_>) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
+fn spare_key(cx: &mut Cx<'_, '_, '_>, number: Order) -> Result<(BodyKeyName, Zeroizing<[u8; 32]>), Fault> {
     let mut row = cx.unit.get::<SpareKeyRow>(&())?.ok_or(StoreError::Full)?;
+    if cx.unit.body_key(&row.name)?.is_none() {
+        let fresh = name_of(&[&number.to_be_bytes(), SPARE]);
+        row.lost.push(ByteArray::new(std::mem::replace(&mut row.name, fresh)));
+    }
     let key = cx.unit.make_body_key(&row.name)?;
     row.bodies = row.bodies.saturating_add(1);
     cx.unit.put(&(), &row);
@@ -236,7 +246,8 @@ pub(super) fn release(
     key: &BodyKeyName,
 ) -> Result<(), Fault> {
     let place = (chat, day_of(stored));
-    let Some(mut row) = cx.unit.get::<BodyKeyRow>(&place)?.filter(|row| row.name == *key) else {
+    let Some(mut row) = cx.unit.get::<BodyKeyRow>(&place)?.filter(|row| is_of(key, &row.name, &row.lost))
+    else {
         return release_spare(cx, key);
     };
     row.bodies = row.bodies.saturating_sub(1);
@@ -249,13 +260,14 @@ pub(super) fn release(
 }
 
 fn release_spare(cx: &mut Cx<'_, '_, '_>, key: &BodyKeyName) -> Result<(), Fault> {
-    let Some(mut row) = cx.unit.get::<SpareKeyRow>(&())?.filter(|row| row.name == *key) else {
+    let Some(mut row) = cx.unit.get::<SpareKeyRow>(&())?.filter(|row| is_of(key, &row.name, &row.lost))
+    else {
         return Ok(());
     };
     row.bodies = row.bodies.saturating_sub(1);
     if row.bodies == 0 {
         cx.unit.delete::<SpareKeyRow>(&());
-        cx.unit.put(&row.name, &DoomedKeyRow {});
+        doom_names(cx, &row.name, &row.lost);
     } else {
         cx.unit.put(&(), &row);
     }
@@ -272,5 +284,32 @@ pub(super) fn release_all(cx: &mut Cx<'_, '_, '_>, chat: &ChatId) -> Result<(), 
 
 fn doom(cx: &mut Cx<'_, '_, '_>, place: &(ChatId, u64), row: &BodyKeyRow) {
     cx.unit.delete::<BodyKeyRow>(place);
-    cx.unit.put(&row.name, &DoomedKeyRow {});
+    doom_names(cx, &row.name, &row.lost);
+}
+
+fn doom_names(cx: &mut Cx<'_, '_, '_>, name: &BodyKeyName, lost: &[ByteArray<16>]) {
+    cx.unit.put(name, &DoomedKeyRow {});
+    lost.iter().for_each(|name| cx.unit.put(&**name, &DoomedKeyRow {}));
+}
+
+/// Whether a body under this key counts among those of a row with these names.
+fn is_of(key: &BodyKeyName, name: &BodyKeyName, lost: &[ByteArray<16>]) -> bool {
+    name == key || lost.iter().any(|lost| **lost == *key)
+}
+
+/// Keys of days that seal texts and for which the table of keys has no answer: damaged, or given up since (VLT-64). What is
+/// under them opens for nobody; erasing the last text of their days ends them too.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn keys_without_answer(unit: &Unit<'_>) -> Result<usize, Fault> {
+    let spare = unit.get::<SpareKeyRow>(&())?.filter(|row| row.bodies > 0);
+    let days = unit.scan::<BodyKeyRow>(&[])?.into_iter().map(|(_, row)| (row.name, row.lost));
+    let mut count = 0;
+    for (name, lost) in days.chain(spare.map(|row| (row.name, row.lost))) {
+        for name in lost.iter().map(|lost| &**lost).chain([&name]) {
+            count += usize::from(unit.body_key(name)?.is_none());
+        }
+    }
+    Ok(count)
 }

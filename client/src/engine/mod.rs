@@ -65,6 +65,7 @@ use std::time::{Duration, SystemTime};
 use lapwing_wire::time::Timestamp;
 use rand_core::CryptoRng;
 
+pub use bodies::keys_without_answer;
 pub use command::{Command, Reply};
 pub use contact::{DEFAULT_VALIDITY, MAX_VALIDITY};
 pub use event::{Effect, Event};

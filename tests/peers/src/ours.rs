@@ -196,7 +196,7 @@ impl Ours {
         let place = (chat, message.time / DAY_MS);
         let mut keyed = unit.get::<BodyKeyRow>(&place).unwrap().unwrap_or_else(|| {
             let hash = labelled_hash(BODY_LABEL, &[&order.to_be_bytes()]);
-            BodyKeyRow { name: hash[..16].try_into().unwrap(), bodies: 0 }
+            BodyKeyRow { name: hash[..16].try_into().unwrap(), bodies: 0, lost: Vec::new() }
         });
         keyed.bodies += 1;
         unit.put(&place, &keyed);

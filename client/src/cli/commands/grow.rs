@@ -19,7 +19,9 @@ pub(super) async fn grow(shell: &mut Shell, args: &GrowArgs) -> Result<Exit, Err
         size::words(container.bytes())
     ));
     for (name, _) in client.damaged_keys() {
-        shell.output.talk(format_args!("Not carried over: the keys of {name} that do not open."));
+        shell.output.warn(format_args!(
+            "not carried over: the keys of {name} that do not open; the old file is erased, and with it the last copy of them"
+        ));
     }
     if !(args.yes || shell.prompt.confirm(Question::new("do that", "--yes"))?) {
         return Err(Error::negative("nothing was changed", "run it again whenever you like"));

@@ -178,7 +178,8 @@ impl Message {
 impl Record for Message {
     const TYPE: &'static str = "message";
     fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.as_deref().unwrap_or("(erased)");
+        // What was erased has no line: of what is here and does not open, the key is lost (VLT-64).
+        let text = self.text.as_deref().unwrap_or("(key damaged)");
         // A second line of a message must not look like another message.
         let text = text.replace('\n', "\n    ");
         if self.numbered {

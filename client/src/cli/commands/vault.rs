@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use lapwing_vault::ContainerSize;
+use lapwing_vault::{ContainerSize, Placement};
 use serde::Serialize;
 
 use crate::{
     cli::{args::InitArgs, exit::Exit, output::Record, progress::Progress, shell::Shell, size, table::Table},
     client::Client,
     clock,
-    engine::{copies, renewal, view},
+    engine::{self, copies, renewal, view},
     error::Error,
 };
 
@@ -35,6 +35,12 @@ pub(super) async fn init(shell: &mut Shell, args: &InitArgs) -> Result<Exit, Err
     drop(bar);
     shell.close(client).await;
     shell.output.emit(&Made { path: shell.vault.display().to_string(), bytes: container.bytes() })?;
+    if let Some(other) = Placement::unfinished_beside(&shell.vault) {
+        shell.output.warn(format_args!(
+            "{} lies beside it: what was ended while it made a vault here leaves such a file, which opens for nobody; see what it is and remove it",
+            other.display()
+        ));
+    }
     shell.output.talk("Next: ask your relay's operator for an access ticket, then run: lapwing relay add -");
     Ok(Exit::Done)
 }
@@ -82,6 +88,7 @@ struct CompartmentStatus {
     renewing: Vec<String>,
     copied: bool,
     damaged_keys: usize,
+    lost_keys: usize,
 }
 
 impl Record for Status {
@@ -116,6 +123,13 @@ impl Record for Status {
         }
         for one in self.compartments.iter().filter(|one| one.damaged_keys > 0) {
             writeln!(f, "some keys of {} do not open any more; what to do: lapwing doctor", one.name)?;
+        }
+        for one in self.compartments.iter().filter(|one| one.damaged_keys == 0 && one.lost_keys > 0) {
+            writeln!(
+                f,
+                "{} keys of {} are lost, and the texts under them; see: lapwing doctor",
+                one.lost_keys, one.name
+            )?;
         }
         for one in self.compartments.iter().filter(|one| one.copied) {
             writeln!(
@@ -152,6 +166,7 @@ pub(super) async fn status(shell: &mut Shell) -> Result<Exit, Error> {
             renewing: client.read(number, renewal::renewals)?.into_iter().map(|view| view.name).collect(),
             copied: client.read(number, copies::copied)?.is_some(),
             damaged_keys: damaged.map_or(0, |(_, units)| *units),
+            lost_keys: client.read(number, engine::keys_without_answer)?,
             inconsistent_relays: relays.iter().filter(|relay| relay.inconsistent).count(),
         });
     }

@@ -2,7 +2,7 @@
 
 use lapwing_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 use super::{
     super::{base::BodyKeyName, unit::Row},
@@ -15,8 +15,11 @@ pub struct BodyKeyRow {
     /// Its name in the table of keys; never used again after its end.
     #[serde(with = "serde_bytes")]
     pub name: BodyKeyName,
-    /// Bodies under it.
+    /// Bodies under it, and under those of `lost`.
     pub bodies: u64,
+    /// Names that it had before, for which the table of keys had no answer any more. All end together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<ByteArray<16>>,
 }
 row!(
     0x20,
@@ -33,8 +36,11 @@ pub struct SpareKeyRow {
     /// Its name in the table of keys; never used again after its end.
     #[serde(with = "serde_bytes")]
     pub name: BodyKeyName,
-    /// Bodies under it.
+    /// Bodies under it, and under those of `lost`.
     pub bodies: u64,
+    /// Names that it had before, for which the table of keys had no answer any more. All end together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<ByteArray<16>>,
 }
 row!(0x28, SpareKeyRow, (), |()| vec![], |b| b.is_empty().then_some(()));
 

@@ -234,6 +234,22 @@ impl Backend for FileBackend {
         self.file.read_exact_at(out, offset)
     }
 
+    fn forget_copy(&self, offset: u64, len: u64) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+            // Where it is refused, the next reading sees what this one saw.
+            if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
+                let _best_effort =
+                    posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            }
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _nothing_to_ask = (offset, len);
+        }
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
     }

@@ -11,8 +11,8 @@
 //! rewritten and synced (VLT-61); the disk says that the region is not scrubbed before a unit is written, and a change
 //! that a crash interrupted is completed at the next opening, before the disk says anything else (VLT-62); a unit is
 //! read when it is needed, and each name has one to be looked for first (VLT-63); a unit of which neither copy opens
-//! keeps nobody from making keys, and is overwritten by the next destruction (VLT-64); a unit whose writing failed is read
-//! again, and both of its copies are written again (VLT-65).
+//! keeps nobody from making keys, and is overwritten by the next destruction of a name that may lie in it (VLT-64); a unit
+//! whose writing failed is read again, and both of its copies are written again (VLT-65).
 //!
 //! Known gaps: an image from before the destruction, together with the volume key, still has the key.
 
@@ -182,6 +182,8 @@ impl KeyTable {
     }
 
     /// The key of this name; a fresh random one if there was none that opens (VLT-64), on the disk before this returns.
+    /// Only for a name whose key, if it ever had one, was destroyed: what [`get`](Self::get) has no answer for gets another
+    /// name, and both are destroyed together.
     ///
     /// # Errors
     ///
@@ -217,9 +219,10 @@ impl KeyTable {
     ///
     /// # Security
     ///
-    /// VLT-64: a name may lie in a unit that does not open, where who ignores the tag still reads most of it. So each such
-    /// unit is read once more, and overwritten if it still does not open. The other keys in it are lost for good; they were
-    /// for everyone who goes by the format.
+    /// VLT-64: a name that no unit has may lie in one that does not open, where who ignores the tag still reads most of it.
+    /// So each such unit is read once more, from the disk, and overwritten if it still does not open. The other keys in it
+    /// are lost for good; they were for everyone who goes by the format. Where every name is in a unit that opens, those
+    /// that do not are left as they are: they may open again.
     ///
     /// # Errors
     ///
@@ -231,11 +234,11 @@ impl KeyTable {
         if names.is_empty() {
             return Ok(());
         }
-        state.prepared.retain(|name, _| !names.contains(name));
         let mut changed: BTreeMap<usize, Option<UnitContent>> = BTreeMap::new();
-        for number in self.give_up_damaged(&mut state)? {
+        for number in self.give_up_damaged(&mut state, &names)? {
             changed.insert(number, None);
         }
+        state.prepared.retain(|name, _| !names.contains(name));
         // In each of them, wherever it was found first: a table may have been filled in another way.
         for (number, slot) in state.units.iter().enumerate() {
             if let Slot::Known(unit) = slot
@@ -250,8 +253,8 @@ impl KeyTable {
         self.finish(&mut state)
     }
 
-    /// Units of which neither copy opens. Who asks for a key that may lie there gets no answer, until the next
-    /// destruction overwrites them (VLT-64).
+    /// Units of which neither copy opens. Who asks for a key that may lie there gets no answer, until the destruction of such
+    /// a one overwrites them (VLT-64).
     ///
     /// # Errors
     ///
@@ -422,13 +425,23 @@ impl KeyTable {
         }
     }
 
-    /// VLT-64: units that do not open when they are read once more are empty from now on. Both of their copies are still to
-    /// be written.
-    fn give_up_damaged(&self, state: &mut State) -> Result<Vec<usize>, VolumeError> {
+    /// VLT-64: where no unit has one of the names, those that do not open when they are read once more are empty from now on.
+    /// Both of their copies are still to be written.
+    fn give_up_damaged(
+        &self,
+        state: &mut State,
+        names: &BTreeSet<KeyName>,
+    ) -> Result<Vec<usize>, VolumeError> {
         let mut given_up: Vec<usize> = state.damaged().collect();
+        if given_up.is_empty() || state.has_all(names) {
+            return Ok(Vec::new());
+        }
         for number in &given_up {
-            state.forget(*number);
-            self.read_slot(state, *number)?;
+            self.read_from_disk(state, *number)?;
+        }
+        // One that opens now may have what was missing.
+        if state.has_all(names) {
+            return Ok(Vec::new());
         }
         given_up.retain(|number| matches!(state.units.get(*number), Some(Slot::Damaged)));
         for number in &given_up {
@@ -440,6 +453,14 @@ impl KeyTable {
             state.doubtful.insert(*number);
         }
         Ok(given_up)
+    }
+
+    /// VLT-64: what did not open may have gone bad in memory alone.
+    fn read_from_disk(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
+        let stored = 2 * TABLE_UNIT_LEN as u64;
+        self.backend.forget_copy(self.geometry.table_unit(self.region, unit, 0), stored);
+        state.forget(unit);
+        self.read_slot_once(state, unit)
     }
 
     /// Every unit, none of which may be damaged.
@@ -459,6 +480,11 @@ impl KeyTable {
             let bytes = &stored[(unit - first) * 2 * TABLE_UNIT_LEN..][..2 * TABLE_UNIT_LEN];
             state.learn(*unit, Unit::open(&self.key, *unit, bytes, &mut plaintext));
         }
+        for unit in unread {
+            if matches!(state.units.get(unit), Some(Slot::Damaged)) {
+                self.read_from_disk(state, unit)?;
+            }
+        }
         self.finish(state)
     }
 
@@ -472,6 +498,14 @@ impl KeyTable {
         if !matches!(state.units.get(unit), Some(Slot::Unread)) {
             return Ok(());
         }
+        self.read_slot_once(state, unit)?;
+        if matches!(state.units.get(unit), Some(Slot::Damaged)) {
+            self.read_from_disk(state, unit)?;
+        }
+        Ok(())
+    }
+
+    fn read_slot_once(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
         let mut stored = [0; 2 * TABLE_UNIT_LEN];
         self.backend.read_at(self.geometry.table_unit(self.region, unit, 0), &mut stored)?;
         let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);

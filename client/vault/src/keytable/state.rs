@@ -86,6 +86,11 @@ impl State {
         self.places.retain(|_, unit| *unit != number);
     }
 
+    /// Whether each of these names is in a unit that opens, or in none yet.
+    pub(super) fn has_all(&self, names: &BTreeSet<KeyName>) -> bool {
+        names.iter().all(|name| self.places.contains_key(name) || self.prepared.contains_key(name))
+    }
+
     pub(super) fn key(&self, name: KeyName) -> Option<Secret<32>> {
         self.unit(*self.places.get(&name)?).ok()?.content.key(name)
     }

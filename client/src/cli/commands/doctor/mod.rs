@@ -25,7 +25,7 @@ use self::host::{Host, System};
 use crate::{
     cli::{exit::Exit, output::Record, shell::Shell},
     client::Client,
-    engine::{Fault, view},
+    engine::{self, Fault, view},
     error::Error,
 };
 
@@ -79,22 +79,37 @@ fn computer(host: &dyn Host, process: &memory::Process) -> Vec<Finding> {
     findings
 }
 
-/// Keys that do not open, and what was due and is not erased.
+/// Keys that do not open or are lost, and what was due and is not erased.
 fn keys(shell: &mut Shell, client: &Client) -> Result<bool, Error> {
+    let mut well = client.damaged_keys().is_empty() && client.unerased().is_empty();
     for (name, units) in client.damaged_keys() {
         let message = format!(
-            "{units} part(s) of the table of keys of {name} do not open: texts whose keys lay there are lost"
+            "{units} part(s) of the table of keys of {name} do not open, nor do texts whose keys lie there"
         );
         shell.output.emit(&Finding::care(
             "keys",
             message,
-            "check the disk, and move the vault to another one; if you have a backup, keep it; the next erasing overwrites these parts",
+            "copy the vault's file away before anything else: another computer or disk may read it; check this disk; erasing a text whose key lies there overwrites these parts, for good",
+        ))?;
+    }
+    for (number, compartment) in client.compartments().iter().enumerate() {
+        let lost = client.read(number, engine::keys_without_answer)?;
+        let name = &compartment.name;
+        // Where parts do not open now, that is told already, and nobody knows yet what is lost.
+        if lost == 0 || client.damaged_keys().iter().any(|(damaged, _)| damaged == name) {
+            continue;
+        }
+        well = false;
+        shell.output.emit(&Finding::care(
+            "keys",
+            format!("{lost} key(s) of {name} are lost: the table of keys was damaged, and its damaged parts were overwritten"),
+            "the texts under them open for nobody: lapwing read says \"key damaged\"; ask your contacts for them; this line goes when they are erased: lapwing chat erase",
         ))?;
     }
     for (name, fault) in client.unerased() {
         shell.output.emit(&Finding::care("erasing", format!("{name}: {fault}"), fault.hint()))?;
     }
-    Ok(client.damaged_keys().is_empty() && client.unerased().is_empty())
+    Ok(well)
 }
 
 async fn relays(shell: &mut Shell) -> Result<bool, Error> {

@@ -20,7 +20,7 @@ use crate::{
         checkin::{CheckinView, Standing},
         view,
     },
-    error::{Error, Retry},
+    error::{Error, Kind, Retry},
     store::{PlanState, TrustSide},
 };
 
@@ -107,8 +107,10 @@ fn alerted(
 async fn now(shell: &mut Shell) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     let outcome = say(shell, &mut client).await;
-    // Whoever lost it is told anew before the command ends.
-    shell.settle(&mut client).await;
+    if !matches!(&outcome, Err(error) if error.kind() == Kind::Unreachable) {
+        // Whoever lost it is told anew before the command ends.
+        shell.settle(&mut client).await;
+    }
     let checkins = client.checkins()?;
     let names = names(&client);
     shell.close(client).await;

@@ -158,7 +158,7 @@ async fn vlt_56_where_nothing_more_is_taken_all_can_be_erased_expires_and_grows(
     }
     let walrus = client.read(0, |unit| view::chat(unit, "walrus")).unwrap().id;
     let base = Arc::clone(&client.compartments()[0].base);
-    for order in 1..=5 {
+    for order in 70_001..=70_005 {
         let mut unit = Unit::new(&*base);
         let at = NOW.plus(HOUR);
         unit.put(&(walrus, order), &message());
@@ -173,8 +173,10 @@ async fn vlt_56_where_nothing_more_is_taken_all_can_be_erased_expires_and_grows(
     let texts =
         |client: &Client| client.read(0, |unit| Ok(unit.scan::<MessageRow>(walrus.as_bytes())?.len()));
 
+    // What is there can be read, and that it was read is noted.
+    client.command(0, Command::MarkRead { chat: walrus, order: 70_005 }).unwrap();
     client.command(0, Command::DeleteDraft { chat: "otter".into() }).unwrap();
-    client.command(0, Command::Erase { chat: "walrus".into(), orders: vec![2] }).unwrap();
+    client.command(0, Command::Erase { chat: "walrus".into(), orders: vec![70_002] }).unwrap();
     assert_eq!(texts(&client).unwrap(), 4);
     client.close().await.unwrap();
     // What falls due while it is locked is gone before anything is shown.

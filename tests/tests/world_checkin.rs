@@ -175,6 +175,13 @@ async fn chk_02_and_chk_03_a_relay_that_is_away_or_from_the_past_is_told() {
     olga.sync().await;
     assert!(running(&olga).armed);
     assert_eq!(word(&mut olga, &checkin).await, Some(Standing::Running));
+    // Again within the hour: it is never shown as running where it is not.
+    world.net.change_relay(RELAY, async |relay, now| relay.roll_back(moment, now).await).await;
+    assert_eq!(word(&mut olga, &checkin).await, Some(Standing::Lost));
+    assert!(!running(&olga).armed);
+    olga.sync().await;
+    assert!(running(&olga).armed && olga.rows::<OpRow>().is_empty());
+    assert_eq!(word(&mut olga, &checkin).await, Some(Standing::Running));
     pass(&world, SPAN + LATE).await;
     assert_eq!(alerts(&mut ben).await.len(), 1);
 }

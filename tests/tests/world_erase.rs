@@ -447,18 +447,24 @@ async fn whatever_happens_erased_messages_stay_erased_and_records_in_order() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn rnw_08_what_was_erased_before_a_move_does_not_come_back_after_it() {
-    let mut world = World::new(745);
-    let (mut vault, mut bob) = vault::friends(&mut world).await;
-    // The relay has it and alice reads it; bob never learns that it left.
+/// As long as what this answers is set, relays take what somebody stores and their answers are lost.
+fn unanswered(world: &World, person: &Person) -> Arc<AtomicBool> {
     let silent = Arc::new(AtomicBool::new(true));
-    let (client, unanswered) = (bob.client, Arc::clone(&silent));
+    let (client, unanswered) = (person.client, Arc::clone(&silent));
     let append = |body: &RequestBody| matches!(body, RequestBody::Append { .. });
     world.net.set_script(Some(Box::new(move |from, body| {
         let lost = from == client && unanswered.load(Ordering::Relaxed) && append(body);
         if lost { Fate::TimedOut } else { Fate::Answered }
     })));
+    silent
+}
+
+#[tokio::test(start_paused = true)]
+async fn rnw_08_what_was_erased_before_a_move_does_not_come_back_after_it() {
+    let mut world = World::new(745);
+    let (mut vault, mut bob) = vault::friends(&mut world).await;
+    // The relay has it and alice reads it; bob never learns that it left.
+    let silent = unanswered(&world, &bob);
     bob.say("alice", "burn after reading");
     bob.sync().await;
     vault.main.sync().await;
@@ -481,13 +487,7 @@ async fn rnw_08_what_was_erased_before_a_move_does_not_come_back_after_it() {
 async fn rnw_08_what_disappeared_on_its_way_to_another_compartment_does_not_come_back_there() {
     let mut world = World::new(749);
     let (mut vault, mut bob) = vault::friends(&mut world).await;
-    let silent = Arc::new(AtomicBool::new(true));
-    let (client, unanswered) = (bob.client, Arc::clone(&silent));
-    let append = |body: &RequestBody| matches!(body, RequestBody::Append { .. });
-    world.net.set_script(Some(Box::new(move |from, body| {
-        let lost = from == client && unanswered.load(Ordering::Relaxed) && append(body);
-        if lost { Fate::TimedOut } else { Fate::Answered }
-    })));
+    let silent = unanswered(&world, &bob);
     // The relay has it and alice reads it, under a timer that bob has not heard of.
     bob.say("alice", "burn after reading");
     bob.sync().await;

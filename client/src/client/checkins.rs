@@ -22,7 +22,6 @@ use crate::{
 };
 
 /// What the owner decided about a check-in.
-#[derive(Debug)]
 pub struct CheckinRequest {
     /// The silence after which the alert leaves, 10 minutes to 400 days.
     pub after: Duration,

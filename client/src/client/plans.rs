@@ -24,7 +24,6 @@ use crate::{
 pub(super) const ARM_WAIT: Duration = Duration::from_secs(20);
 
 /// What the owner decided about a duress passphrase.
-#[derive(Debug)]
 pub struct PlanRequest {
     /// Name of the plan.
     pub name: String,

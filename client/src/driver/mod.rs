@@ -168,10 +168,7 @@ impl Driver {
         let effects = self.handle(compartment, Event::Command(command))?;
         if effects.iter().any(|effect| matches!(effect, Effect::Erased)) {
             // It is decided; what a fault leaves is erased by the next sweep. ERA-07: nobody is told that it is gone.
-            self.sweep(compartment).map_err(|fault| match fault {
-                fault @ Fault::NotErased(_) => fault,
-                other => Fault::NotErased(other.to_string()),
-            })?;
+            self.sweep(compartment).map_err(not_erased)?;
         }
         effects
             .into_iter()
@@ -252,6 +249,14 @@ impl Driver {
         let gone = join_all(lines.values().map(|line| line.link.closed()));
         // A relay that vanished is not waited for.
         let _ = tokio::time::timeout(Duration::from_millis(500), gone).await;
+    }
+}
+
+/// ERA-07: what kept something from being erased that is decided on.
+fn not_erased(fault: Fault) -> Fault {
+    match fault {
+        fault @ Fault::NotErased(_) => fault,
+        other => Fault::NotErased(other.to_string()),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Compartment, Driver};
+use super::{Compartment, Driver, not_erased};
 use crate::{
     engine::{
         Command, Event, Fault, Reply,
@@ -203,14 +203,6 @@ impl Driver {
             Reply::Moving(reply) => Ok(reply),
             _ => Err(Fault::Inconsistent("another reply was expected")),
         }
-    }
-}
-
-/// ERA-07
-fn not_erased(fault: Fault) -> Fault {
-    match fault {
-        fault @ Fault::NotErased(_) => fault,
-        other => Fault::NotErased(other.to_string()),
     }
 }
 

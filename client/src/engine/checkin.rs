@@ -47,7 +47,6 @@ pub enum Standing {
 }
 
 /// A check-in.
-#[derive(Debug)]
 pub struct CheckinView {
     /// Which.
     pub id: [u8; 16],
@@ -156,8 +155,13 @@ pub(super) fn answered(
     let standing = match status.open(&key) {
         // CHK-03
         None => {
-            let relay = tripwire.relay.clone();
-            relays::tell_anew(cx, &relay)?;
+            let address = tripwire.relay.clone();
+            tripwire.armed = None;
+            tripwire.wanted = [0; 32];
+            cx.unit.put(id, &row);
+            plan::rearm(cx, id)?;
+            // Everything else that it may have lost, at most once an hour; this one whenever its owner asks.
+            relays::tell_anew(cx, &address)?;
             return Ok(Standing::Lost);
         }
         Some(open) if open.came.alerting => {

@@ -33,6 +33,10 @@ const ENDING: [u8; 4] = [ChatRow::TABLE, GroupRow::TABLE, PlanRow::TABLE, TrustR
 /// Most bytes of such words.
 const WORDS_OF_AN_END: usize = 4 << 10;
 
+/// Bytes by which a record that is there may grow in such a commit: what was read, and how far, are numbers, and a larger one
+/// is longer.
+const GROWTH: usize = 16;
+
 /// Longest number in a record.
 const COUNT_LEN: usize = 9;
 
@@ -96,9 +100,15 @@ impl VolumeBase {
         let lasting: Vec<_> =
             puts.iter().filter(|(key, _)| !key.first().is_some_and(|kind| PASSING.contains(kind))).collect();
         let put = lasting.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        let gone = self.bytes_of(removes.iter().chain(lasting.iter().map(|(key, _)| key)))?;
+        let (replaced, before) = self.bytes_of(lasting.iter().map(|(key, _)| key))?;
+        let gone = before + self.bytes_of(removes.iter())?.1;
         let ends = removes.iter().any(|key| key.first().is_some_and(|kind| ENDING.contains(kind)));
-        let write = if put <= gone.saturating_add(if ends { WORDS_OF_AN_END } else { 0 }) {
+        let more = match (ends, replaced == lasting.len()) {
+            (true, _) => WORDS_OF_AN_END,
+            (false, true) => replaced * GROWTH,
+            (false, false) => 0,
+        };
+        let write = if put <= gone.saturating_add(more) {
             self.volume.begin_cleanup()
         } else if put <= gone.saturating_add(SMALL_COMMIT) {
             self.volume.begin_small()
@@ -108,13 +118,16 @@ impl VolumeBase {
         write.map_err(of_volume)
     }
 
-    /// Bytes of those records that are there.
-    fn bytes_of<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) -> Result<usize, StoreError> {
-        let mut bytes = 0;
+    /// How many of those records are there, and their bytes.
+    fn bytes_of<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) -> Result<(usize, usize), StoreError> {
+        let (mut found, mut bytes) = (0, 0);
         for key in keys {
-            bytes += self.get(key)?.map_or(0, |value| key.len() + value.len());
+            if let Some(value) = self.get(key)? {
+                found += 1;
+                bytes += key.len() + value.len();
+            }
         }
-        Ok(bytes)
+        Ok((found, bytes))
     }
 
     /// The volume, for what concerns space and erasure.

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::AlertArgs;
+
 /// `checkin`.
 #[derive(Debug, Subcommand)]
 pub enum CheckinCommand {
@@ -21,18 +23,9 @@ pub struct CheckinStartArgs {
     /// The silence after which the alert leaves, from 10m to 400d
     #[arg(long, value_name = "SPAN", default_value = "24h")]
     pub every: String,
-    /// A trusted contact to alert, by chat; may be given several times
-    #[arg(long, value_name = "CHAT")]
-    pub alert: Vec<String>,
-    /// What the alert says
-    #[arg(long)]
-    pub text: Option<String>,
-    /// A place to name in it
-    #[arg(long)]
-    pub place: Option<String>,
-    /// What the contacts are asked to do
-    #[arg(long)]
-    pub instructions: Option<String>,
+    /// Whom it goes to, and what it says
+    #[command(flatten)]
+    pub alert: AlertArgs,
     /// You have read what it does and what it risks
     #[arg(long)]
     pub yes: bool,

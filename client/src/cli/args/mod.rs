@@ -27,7 +27,7 @@ pub use group::GroupCommandLine;
 pub use message::{AttachArgs, DraftArgs, ReadArgs, SendArgs, SyncArgs};
 pub use relay::RelayCommand;
 pub use search::SearchArgs;
-pub use sos::{ActionArg, SosAddArgs, SosCommand};
+pub use sos::{ActionArg, AlertArgs, SosAddArgs, SosCommand};
 pub use vault::{GrowArgs, InitArgs, NewPassphraseArgs, PassphraseCommand};
 
 use crate::error::Error;

@@ -27,6 +27,23 @@ pub enum SosCommand {
     },
 }
 
+/// An alert that is prepared now.
+#[derive(Debug, Args)]
+pub struct AlertArgs {
+    /// A trusted contact to alert, by chat; may be given several times
+    #[arg(long = "alert", value_name = "CHAT", id = "alert")]
+    pub to: Vec<String>,
+    /// What the alert says
+    #[arg(long)]
+    pub text: Option<String>,
+    /// A place to name in it
+    #[arg(long)]
+    pub place: Option<String>,
+    /// What the contacts are asked to do
+    #[arg(long)]
+    pub instructions: Option<String>,
+}
+
 /// Arguments of `sos add`. What is not given is asked.
 #[derive(Debug, Args)]
 pub struct SosAddArgs {
@@ -39,21 +56,12 @@ pub struct SosAddArgs {
     /// What becomes of all others
     #[arg(long = "do", value_name = "ACTION")]
     pub action: Option<ActionArg>,
-    /// A trusted contact to alert, by chat; may be given several times
-    #[arg(long, value_name = "CHAT")]
-    pub alert: Vec<String>,
     /// Alert nobody
     #[arg(long, conflicts_with = "alert")]
     pub no_alert: bool,
-    /// What the alert says
-    #[arg(long)]
-    pub text: Option<String>,
-    /// A place to name in it
-    #[arg(long)]
-    pub place: Option<String>,
-    /// What the contacts are asked to do
-    #[arg(long)]
-    pub instructions: Option<String>,
+    /// Whom the alert goes to, and what it says
+    #[command(flatten)]
+    pub alert: AlertArgs,
     /// You have read what it does and what it risks
     #[arg(long)]
     pub yes: bool,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::done::Done;
+use super::{done::Done, sos};
 use crate::{
     cli::{
         args::{CheckinCommand, CheckinStartArgs},
@@ -16,12 +16,9 @@ use crate::{
     },
     client::{CheckinRequest, Client},
     clock::{self, Zone},
-    engine::{
-        checkin::{CheckinView, Standing},
-        view,
-    },
+    engine::checkin::{CheckinView, Standing},
     error::{Error, Kind, Retry},
-    store::{PlanState, TrustSide},
+    store::PlanState,
 };
 
 const WHAT_IT_IS: &str = "\
@@ -52,11 +49,8 @@ async fn start(shell: &mut Shell, args: CheckinStartArgs) -> Result<Exit, Error>
     shell.settle(&mut client).await;
     let number = client.compartment(shell.compartment.as_deref())?;
     shell.output.talk(WHAT_IT_IS);
-    let alert = alerted(shell, &client, number, args.alert)?;
-    let text = match args.text {
-        Some(text) => text,
-        None => shell.prompt.text(Question::new("what the alert says (name, what it means)", "--text"))?,
-    };
+    let alert = alerted(shell, &client, number, args.alert.to)?;
+    let text = sos::words(shell, args.alert.text)?;
     shell.output.talk(format_args!(
         "After {} without `lapwing checkin now` the alert leaves, to {}.",
         clock::span_words(after),
@@ -65,7 +59,7 @@ async fn start(shell: &mut Shell, args: CheckinStartArgs) -> Result<Exit, Error>
     if !(args.yes || shell.prompt.confirm(Question::new("begin it like this", "--yes"))?) {
         return Err(Error::negative("no check-in was begun", "run it again whenever you like"));
     }
-    let (place, instructions) = (args.place, args.instructions);
+    let (place, instructions) = (args.alert.place, args.alert.instructions);
     client.start_checkin(number, CheckinRequest { after, alert, text, place, instructions }).await?;
     let checkins = client.checkins()?;
     let names = names(&client);
@@ -85,23 +79,14 @@ fn alerted(
     if !given.is_empty() {
         return Ok(given);
     }
-    let trusts = client.read(number, view::trusts)?.into_iter();
-    let candidates: Vec<String> = trusts
-        .filter(|trust| trust.side == TrustSide::Ours && trust.accepted)
-        .map(|trust| trust.chat)
-        .collect();
+    let candidates = sos::trusted(client, number)?;
     if candidates.is_empty() {
         return Err(Error::refused(
             "there is nobody to alert in this compartment",
             "ask somebody: lapwing trust add CHAT; they agree with: lapwing trust accept CHAT",
         ));
     }
-    let mut options: Vec<&str> = vec!["all of them"];
-    options.extend(candidates.iter().map(String::as_str));
-    match shell.prompt.choose(Question::new("whom to alert", "--alert"), &options)? {
-        0 => Ok(candidates),
-        number => Ok(candidates.into_iter().skip(number - 1).take(1).collect()),
-    }
+    sos::chosen(shell, candidates)
 }
 
 async fn now(shell: &mut Shell) -> Result<Exit, Error> {

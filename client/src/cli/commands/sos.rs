@@ -79,13 +79,12 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
     let shows = make_cover(shell, &mut client, shows, args.yes)?;
     let numbers: Vec<usize> =
         shows.iter().map(|name| client.compartment(Some(name))).collect::<Result<_, _>>()?;
-    let alert = if args.no_alert { Vec::new() } else { alerted(shell, &client, &numbers, args.alert)? };
-    let text = match args.text {
-        Some(text) => text,
+    let alert = if args.no_alert { Vec::new() } else { alerted(shell, &client, &numbers, args.alert.to)? };
+    let text = match args.alert.text {
         None if alert.is_empty() => String::new(),
-        None => shell.prompt.text(Question::new("what the alert says (name, what it means)", "--text"))?,
+        given => words(shell, given)?,
     };
-    let (place, instructions) = (args.place, args.instructions);
+    let (place, instructions) = (args.alert.place, args.alert.instructions);
     confirm(shell, action, &shows, &alert, args.yes)?;
     let duress = shell.set_passphrase("new duress passphrase", args.new)?;
     require_distinct(&real, &duress)?;
@@ -181,13 +180,7 @@ fn alerted(
 ) -> Result<Vec<String>, Error> {
     let mut candidates = Vec::new();
     for number in (0..client.compartments().len()).filter(|number| !shows.contains(number)) {
-        let trusts = client.read(number, view::trusts)?;
-        candidates.extend(
-            trusts
-                .into_iter()
-                .filter(|trust| trust.side == TrustSide::Ours && trust.accepted)
-                .map(|trust| trust.chat),
-        );
+        candidates.extend(trusted(client, number)?);
     }
     if !given.is_empty() {
         if let Some(unknown) = given.iter().find(|chat| !candidates.contains(chat)) {
@@ -208,11 +201,35 @@ fn alerted(
         }
         return Err(Error::negative("no plan was set up", "ask somebody first: lapwing trust add CHAT"));
     }
+    chosen(shell, candidates)
+}
+
+/// The contacts of a compartment, by number, who have agreed to get our alerts.
+pub(super) fn trusted(client: &Client, number: usize) -> Result<Vec<String>, Error> {
+    let trusts = client.read(number, view::trusts)?.into_iter();
+    Ok(trusts
+        .filter(|trust| trust.side == TrustSide::Ours && trust.accepted)
+        .map(|trust| trust.chat)
+        .collect())
+}
+
+/// Asks whom of these to alert.
+pub(super) fn chosen(shell: &mut Shell, candidates: Vec<String>) -> Result<Vec<String>, Error> {
     let mut options: Vec<&str> = vec!["all of them"];
     options.extend(candidates.iter().map(String::as_str));
     match shell.prompt.choose(Question::new("whom to alert", "--alert"), &options)? {
         0 => Ok(candidates),
         number => Ok(candidates.into_iter().skip(number - 1).take(1).collect()),
+    }
+}
+
+/// What an alert says: as given, or asked for.
+pub(super) fn words(shell: &mut Shell, given: Option<String>) -> Result<String, Error> {
+    match given {
+        Some(text) => Ok(text),
+        None => {
+            Ok(shell.prompt.text(Question::new("what the alert says (name, what it means)", "--text"))?)
+        }
     }
 }
 

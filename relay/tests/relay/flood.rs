@@ -140,8 +140,8 @@ async fn connections_without_end_take_the_seats_of_their_network_at_a_bounded_pr
     let keys = owner.mailbox(ticket.secret(), MailboxKind::Queue).await;
     let before = settled(&relay).await;
     let mut peak = Vec::new();
-    // Twice: what the first crowd held serves the second.
-    for _ in 0..2 {
+    // Three times: what one crowd held serves the next.
+    for _ in 0..3 {
         let mut crowd = Vec::new();
         let mut refused = 0;
         for _ in 0..FLOOD {
@@ -163,10 +163,10 @@ async fn connections_without_end_take_the_seats_of_their_network_at_a_bounded_pr
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    println!("{SEATS} connections, twice: {} and {} KiB", peak[0] >> 10, peak[1] >> 10);
-    // An idle connection has some 60 KiB; while it is made, more.
+    println!("{SEATS} connections, three times: {} {} {} KiB", peak[0] >> 10, peak[1] >> 10, peak[2] >> 10);
+    // An idle connection has some 40 KiB; while it is made, more. Three crowds that nobody forgot would be 120.
     let bound = (u64::try_from(SEATS).unwrap() * 96) << 10;
-    assert!(peak[0] < bound && peak[1] < peak[0] + 2 * MIB, "{peak:?} bytes for {SEATS} connections");
+    assert!(peak.iter().all(|&peak| peak < bound), "{peak:?} bytes for {SEATS} connections");
     relay.kill();
 }
 

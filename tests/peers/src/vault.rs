@@ -265,7 +265,8 @@ impl Bench<'_> {
         if self.wants("list a chat") {
             let mut rounds =
                 Rounds::new(format!("list a chat, the last {LISTED}: all {CHATS} chats"), Some(MUST));
-            for _ in 0..self.options.rounds {
+            // Milliseconds each: a few of them say little.
+            for _ in 0..self.options.rounds * 9 {
                 let (time, own) =
                     timed(|| (0..CHATS).map(|chat| ours.last(chat, LISTED)).collect::<Vec<_>>());
                 rounds.add("lapwing", time);
@@ -279,7 +280,7 @@ impl Bench<'_> {
         }
         if self.wants("list the chats") {
             let mut rounds = Rounds::new(format!("list the chats with what is unread: {CHATS}"), Some(MUST));
-            for _ in 0..self.options.rounds * 3 {
+            for _ in 0..self.options.rounds * 27 {
                 let (time, own) = timed(|| ours.chats());
                 rounds.add("lapwing", time);
                 let (time, other) = timed(|| peer.chats());
@@ -345,7 +346,7 @@ impl Bench<'_> {
         let mut rounds = Rounds::new(what, (model != NO_FLUSH).then_some(MUST));
         let mut next = first;
         // The first round is not counted: it makes the keys of the day, and is what an opened volume writes first.
-        for round in 0..=self.options.rounds {
+        for round in 0..=self.options.rounds * 3 {
             let messages = self.corpus.messages(next..next + COMMITS);
             let sessions: Vec<_> = messages.iter().map(|message| corpus::session(message.order)).collect();
             let taken = || messages.iter().zip(&sessions);

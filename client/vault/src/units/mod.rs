@@ -33,7 +33,7 @@ use rand_core::CryptoRng;
 
 use crate::{
     backend::Backend,
-    btree::{self, HeaderPage, Leaves, PageRef, SLOTS_END, Source, Unsettled},
+    btree::{self, HeaderPage, Leaves, Malformed, PageRef, SLOTS_END, Unsettled},
     geometry::{Geometry, PAGE_LEN},
     memory::Wiped,
     pageset::PageSet,
@@ -95,6 +95,17 @@ enum Phase {
     Closing,
     /// The database closes, and nothing was written before: what it writes is forgotten.
     Forgetting,
+}
+
+/// What a sync of the database finds in page 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// No commit.
+    Nothing,
+    /// A commit that does not count yet: the next sync makes it count.
+    FirstPhase,
+    /// A commit that counts already.
+    Counts,
 }
 
 impl Traces {
@@ -338,11 +349,15 @@ impl Units {
             // VLT-58: nothing but marks of being open.
             return Ok(());
         }
-        let counts = self.settle(&mut state)?;
+        let settled = self.settle(&mut state)?;
         self.write_out(&mut state)?;
-        if counts {
+        match settled {
+            // The second phase writes page 0 with all that the first one changed in it. Until then the disk has that
+            // of the last commit, and pages that nothing leads to.
+            Settled::FirstPhase => return self.sync(&mut state),
             // Packing commits in one phase: its pages are on the disk before page 0 leads to them (VLT-54).
-            self.sync(&mut state)?;
+            Settled::Counts => self.sync(&mut state)?,
+            Settled::Nothing => {}
         }
         if state.phase == Phase::Closing && HeaderPage(&state.superblocks.current.page).is_closed() {
             return Ok(());
@@ -352,8 +367,8 @@ impl Units {
     }
 
     /// VLT-59: a slot that changed is a commit whose pages have all been handed over. None of them counts on the disk
-    /// yet: they can still be changed, whatever happens to the power. Tells whether it counts in page 0 already.
-    fn settle(&self, state: &mut State) -> io::Result<bool> {
+    /// yet: they can still be changed, whatever happens to the power.
+    fn settle(&self, state: &mut State) -> io::Result<Settled> {
         let page = state.superblocks.current.page.clone();
         let changed: Vec<usize> = (0..2)
             .filter(|slot| {
@@ -362,7 +377,7 @@ impl Units {
             })
             .collect();
         if changed.is_empty() {
-            return Ok(false);
+            return Ok(Settled::Nothing);
         }
         let counts = changed.contains(&HeaderPage(&page).primary_slot());
         for slot in changed {
@@ -371,7 +386,7 @@ impl Units {
         }
         state.settled = page[..SLOTS_END].to_vec();
         state.fresh.clear();
-        Ok(counts)
+        Ok(if counts { Settled::Counts } else { Settled::FirstPhase })
     }
 
     /// Seals the waiting pages into their units.
@@ -431,8 +446,8 @@ struct Handed<'a> {
     state: &'a mut State,
 }
 
-impl Source for Handed<'_> {
-    fn read(&mut self, page: PageRef) -> io::Result<Wiped> {
+impl Handed<'_> {
+    fn read(&self, page: PageRef) -> io::Result<Wiped> {
         let mut bytes = whole_page(page, self.disk.geometry.unit_count())?;
         for (unit, part) in page.units().zip(bytes.chunks_exact_mut(PAGE_LEN)) {
             match self.state.waiting.get(&unit) {
@@ -449,9 +464,23 @@ impl Unsettled for Handed<'_> {
         self.state.fresh.contains(page.first)
     }
 
-    fn replace(&mut self, page: PageRef, bytes: &[u8]) -> io::Result<()> {
-        for (unit, part) in page.units().zip(bytes.chunks_exact(PAGE_LEN)) {
-            self.state.waiting.insert(unit, part.into());
+    fn edit(
+        &mut self,
+        page: PageRef,
+        edit: &mut dyn FnMut(&mut [u8]) -> Result<bool, Malformed>,
+    ) -> io::Result<()> {
+        // As a rule a page is one unit, and still waits: then it is changed where it lies.
+        if page.count == 1
+            && let Some(waiting) = self.state.waiting.get_mut(&page.first)
+        {
+            edit(waiting)?;
+            return Ok(());
+        }
+        let mut bytes = self.read(page)?;
+        if edit(&mut bytes)? {
+            for (unit, part) in page.units().zip(bytes.chunks_exact(PAGE_LEN)) {
+                self.state.waiting.insert(unit, part.into());
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use redb::{Database, StorageBackend, TableDefinition};
 use super::*;
 use crate::{
     backend::MemoryBackend,
+    btree::Source,
     geometry::{ContainerSize, RegionIndex},
     memory::Secret,
     payload::VolumeKey,
@@ -261,7 +262,12 @@ proptest! {
             fn is_new(&self, page: PageRef) -> bool {
                 page.first.is_multiple_of(2)
             }
-            fn replace(&mut self, _: PageRef, _: &[u8]) -> io::Result<()> {
+            fn edit(
+                &mut self,
+                page: PageRef,
+                edit: &mut dyn FnMut(&mut [u8]) -> Result<bool, Malformed>,
+            ) -> io::Result<()> {
+                edit(&mut Source::read(self, page)?)?;
                 Ok(())
             }
         }

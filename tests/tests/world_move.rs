@@ -543,6 +543,33 @@ async fn cpy_03_two_copies_of_a_vault_used_in_turn_are_noticed_by_both_and_renew
     assert_eq!(told_of_a_copy(&mut alice), 0);
 }
 
+/// Somebody puts a copy back that is minutes old: nothing but the vault itself has been used since.
+#[tokio::test(start_paused = true)]
+async fn cpy_06_an_older_state_that_is_put_back_finds_what_came_after_it() {
+    for sessions in [1, 3, 100] {
+        let mut world = World::new(393);
+        let (mut alice, mut bob) = friends(&mut world).await;
+        alice.restart();
+        talk(&mut alice, &mut bob, "before").await;
+        let disk = alice.copy_of_records();
+        for number in 0..sessions {
+            alice.restart();
+            talk(&mut alice, &mut bob, &format!("after {number}")).await;
+            world.clock.advance(Duration::from_secs(60));
+        }
+        assert_eq!(told_of_a_copy(&mut alice), 0);
+        drop(alice);
+        let mut back = Person::with_records(&mut world, "alice", disk);
+        assert!(!is_copied(&back));
+        back.settle().await;
+        assert_eq!(told_of_a_copy(&mut back), 1, "after {sessions} sessions");
+        renew(&mut back, "bob").unwrap();
+        calm(&mut [&mut back, &mut bob]).await;
+        assert!(!is_copied(&back));
+        talk(&mut back, &mut bob, "one place").await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn cpy_01_crashes_lost_answers_and_relays_from_the_past_are_no_copy() {
     let hours = Duration::from_secs(6 * 3_600);

@@ -126,7 +126,7 @@ impl Driver {
         report: &mut Report,
     ) -> Result<(), Lost> {
         let Notice::Window(window) = notice;
-        let Self { transport: _, clock, rng, lines, heirs: _ } = self;
+        let Self { transport: _, clock, rng, lines, heirs: _, begun: _ } = self;
         let Some(line) = lines.get(relay).cloned() else { return Ok(()) };
         let ask = Ask::Read;
         let shared = Shared {

@@ -31,7 +31,7 @@ mod pass;
 mod settle;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -132,12 +132,21 @@ pub struct Driver {
     rng: Box<dyn CryptoRng + Send>,
     lines: BTreeMap<RelayKey, Arc<Line>>,
     heirs: Heirs,
+    /// Compartments whose session was begun.
+    begun: BTreeSet<[u8; 16]>,
 }
 
 impl Driver {
     /// A driver without links; they are made when something needs them.
     pub fn new(transport: Arc<dyn Transport>, clock: Clock, rng: Box<dyn CryptoRng + Send>) -> Self {
-        Self { transport, clock, rng, lines: BTreeMap::new(), heirs: Heirs::default() }
+        Self {
+            transport,
+            clock,
+            rng,
+            lines: BTreeMap::new(),
+            heirs: Heirs::default(),
+            begun: BTreeSet::new(),
+        }
     }
 
     /// The time.

@@ -364,7 +364,7 @@ impl<'a> Shared<'a> {
 
     pub(super) fn to_acknowledge(&self, number: usize, mailbox: &MailboxId) -> Option<(MailboxId, Seq)> {
         let row = self.mailbox_row(number, mailbox)?;
-        engine::is_acknowledged(&row).then_some((*mailbox, row.cursor))
+        engine::acknowledged_to(&row).map(|upto| (*mailbox, upto))
     }
 
     pub(super) fn mailbox_row(&self, number: usize, mailbox: &MailboxId) -> Option<MailboxRow> {

@@ -58,7 +58,7 @@ impl Driver {
 
     async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
         self.learn_heirs_from(compartments);
-        let Self { transport, clock, rng, lines, heirs } = self;
+        let Self { transport, clock, rng, lines, heirs, begun } = self;
         let heirs = &*heirs;
         let shared = Shared {
             compartments,
@@ -68,9 +68,12 @@ impl Driver {
             ask,
         };
         let shared = &shared;
-        for number in 0..compartments.len() {
+        for (number, compartment) in compartments.iter().enumerate() {
             shared.sweep(number);
-            shared.handle(number, Event::Tick);
+            let begins = !begun.contains(&compartment.place);
+            if shared.handle(number, Event::Tick { begins }) {
+                begun.insert(compartment.place);
+            }
         }
         // What was followed while tokens were presented.
         shared.inherit(heirs);

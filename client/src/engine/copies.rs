@@ -12,7 +12,8 @@
 //! that shows an older state make no foreign mark of an own one; CPY-02 a mark that is not ours, with a number that we
 //! have not left behind, is another copy's; CPY-03 whoever finds one continues behind its number and leaves a mark at
 //! once, so that the other copy finds it too; CPY-04 own sender keys of groups are dropped then; CPY-05 it is told until
-//! every contact's session was begun anew afterwards.
+//! every contact's session was begun anew afterwards; CPY-06 every session leaves a mark, and the newest stay at the relay,
+//! so that a state from before any of them finds one, however old and however young it is.
 
 use std::time::Duration;
 
@@ -23,20 +24,23 @@ use crate::store::{
     ChatId, ChatRow, ContactRow, ContactState, GroupRow, MailboxRow, MarksRow, Purpose, RenewalRow, Unit,
 };
 
-/// How often a compartment leaves a mark, while it is used: two copies that are used in turn notice it within that time.
-/// They lie at the relay until that drops them by age: about 120 of them, in the smallest envelopes.
+/// How often a compartment leaves a mark in a session that goes on: two copies that are used at the same time notice it
+/// within that time.
 const PERIOD: Duration = Duration::from_secs(6 * 3600);
 
-/// Own marks that are remembered: those of two weeks of use. An older one says nothing.
-const REMEMBERED: usize = 64;
+/// Marks that stay at the relay, in the smallest envelopes; older ones are acknowledged. CPY-06.
+pub(super) const KEPT: u64 = 64;
+
+/// Own marks that are remembered: as many as stay at the relay, and some that one may show again. An older one says nothing.
+const REMEMBERED: usize = 128;
 
 const MARK: u8 = 0x11;
 const MARK_LEN: usize = 1 + 8 + 16;
 
-/// Leaves a mark at every relay, when it is time.
-pub(super) fn tick(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
+/// Leaves a mark at every relay, when a session begins or it is time.
+pub(super) fn tick(cx: &mut Cx<'_, '_, '_>, begins: bool) -> Result<(), Fault> {
     let mut row = cx.unit.get::<MarksRow>(&())?.unwrap_or_default();
-    if row.left.is_some_and(|left| cx.now.since(left) < PERIOD && left <= cx.now) {
+    if !begins && row.left.is_some_and(|left| cx.now.since(left) < PERIOD && left <= cx.now) {
         return Ok(());
     }
     let homes = cx.unit.scan::<MailboxRow>(&[])?.into_iter();

@@ -57,7 +57,10 @@ pub enum Event {
         heir: RelayKey,
     },
     /// Time has passed: whatever is due by now.
-    Tick,
+    Tick {
+        /// The first of this session.
+        begins: bool,
+    },
     /// What is due to be erased, or was left to be erased, goes: a part of it, see [`Effect::MoreToErase`].
     Sweep,
 }

@@ -94,9 +94,11 @@ fn take(cx: &mut Cx<'_, '_, '_>, mailbox: &MailboxId, row: &MailboxRow, item: &I
     }
 }
 
-/// Whether what was taken from this mailbox is acknowledged to its relay. What we left there for copies of this vault is
-/// not: they have to find it (CPY).
+/// Up to where what was taken from this mailbox is acknowledged to its relay, if at all. Of what we left for copies of this
+/// vault the newest stays: they have to find it (CPY-06).
 #[must_use]
-pub fn is_acknowledged(row: &MailboxRow) -> bool {
-    row.kind == MailboxKind::Queue && row.cursor > Seq::START && row.purpose != Purpose::Home
+pub fn acknowledged_to(row: &MailboxRow) -> Option<Seq> {
+    let stays = if row.purpose == Purpose::Home { copies::KEPT } else { 0 };
+    let upto = Seq::new(row.cursor.value().saturating_sub(stays));
+    (row.kind == MailboxKind::Queue && upto > Seq::START).then_some(upto)
 }

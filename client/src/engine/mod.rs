@@ -71,7 +71,7 @@ pub use contact::{DEFAULT_VALIDITY, MAX_VALIDITY};
 pub use event::{Effect, Event};
 pub use expiry::next_due;
 pub use fault::Fault;
-pub use inbox::is_acknowledged;
+pub use inbox::acknowledged_to;
 pub use outgoing::{OpStep, Proof, request_of};
 pub use relays::{connected_relays, default_relay, heirs, held_up};
 
@@ -126,10 +126,10 @@ pub fn handle(
         Event::File { place, moved } => files::moved(&mut cx, place, moved)?,
         Event::Gone { mailbox } => relays::gone(&mut cx, &mailbox)?,
         Event::Heir { relay, heir } => relays::inherit(&mut cx, &relay, heir)?,
-        Event::Tick => {
+        Event::Tick { begins } => {
             contact::expire(&mut cx)?;
             renewal::tick(&mut cx)?;
-            copies::tick(&mut cx)?;
+            copies::tick(&mut cx, begins)?;
             group::tick(&mut cx)?;
         }
         Event::Sweep => sweep(&mut cx)?,

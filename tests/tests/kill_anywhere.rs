@@ -2,7 +2,7 @@
 //! anything about it. The real program, killed for real; what a power cut would have left is replayed from what it wrote.
 //!
 //! Where a command makes hundreds of such calls, the first and last ones, those around each sync and a sample are
-//! tried; `LAPWING_EVERY_CALL=1` tries all.
+//! tried; `LAPWING_EVERY_CALL=1` tries all, and `LAPWING_EVERY_CALL=kinds` all but the inside of loops.
 
 use std::path::Path;
 

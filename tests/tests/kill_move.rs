@@ -6,7 +6,7 @@ use std::path::Path;
 use lapwing_tests::{
     scenario::{Folder, Relay},
     trace::{
-        Subject, Sweep,
+        Places, Subject, Sweep,
         sweep::{Leaves, Swept, probe},
     },
 };
@@ -18,10 +18,6 @@ const SOURCE_ALONE: &str = "otter pebble lantern quilt";
 
 /// Places of the command in a run of all tests; `LAPWING_EVERY_CALL=1` tries all.
 const PLACES: usize = 8;
-
-fn places() -> usize {
-    if std::env::var_os("LAPWING_EVERY_CALL").is_some() { usize::MAX } else { PLACES }
-}
 
 struct Vault {
     subject: Subject,
@@ -96,7 +92,7 @@ fn a_chat_that_is_moved_is_in_one_place_wherever_it_is_killed() {
         leaves: Leaves::Nothing,
         tells_when_done: true,
         again: false,
-        most: places(),
+        places: Places::asked(PLACES),
         seed: 8,
     };
     let Swept { changes, killed, cuts, states, ended } = sweep.sweep();

@@ -18,6 +18,8 @@
 //! | [`call`] | one system call, and what it was about |
 //! | [`disk`] | what a power cut would have left of the files of a folder |
 //! | [`memory`] | what a process leaves behind |
+//! | [`places`] | where a command is killed |
+//! | [`relay`] | a relay whose time the test moves |
 //! | [`scene`] | a vault in a folder of its own, and a chat in it |
 //! | [`subject`] | somebody with a vault whose commands are traced |
 //! | [`sweep`] | kills a command everywhere and looks what is left |
@@ -30,8 +32,10 @@ pub mod disk;
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod filter;
 pub mod memory;
+pub mod places;
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod process;
+pub mod relay;
 #[expect(clippy::print_stdout, reason = "a long run tells what it did")]
 pub mod scene;
 pub mod subject;
@@ -43,6 +47,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use call::{Call, Target, Write};
 pub use memory::{Memory, Span};
+pub use places::Places;
 pub use subject::Subject;
 pub use sweep::Sweep;
 

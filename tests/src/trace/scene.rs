@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::{
-    Subject, Sweep,
+    Places, Subject, Sweep,
     sweep::{Beside, Leaves, Swept},
 };
-use crate::scenario::{Folder, Relay};
+use crate::scenario::{Folder, Relay, wait::timed};
 
 /// The owner's passphrase.
 pub const REAL: &str = "heron orbit velvet candle of bo";
@@ -21,9 +21,6 @@ pub const DESTROY: &str = "granny bakes plum cake in april";
 pub const COMPARTMENTS: &[&str] = &["--json", "--offline", "compartment", "list"];
 /// A command that tells which chats there are.
 pub const CHATS: &[&str] = &["--json", "--offline", "chat", "list"];
-
-/// Places of one command in a run of all tests; `LAPWING_EVERY_CALL=1` tries all.
-const PLACES: usize = 6;
 
 /// Which places are tried where not all are, unless `LAPWING_SEED` says otherwise.
 const SEED: u64 = 6;
@@ -56,8 +53,8 @@ pub struct Killed<'a> {
     pub tells_when_done: bool,
     /// See [`Sweep::again`].
     pub again: bool,
-    /// See [`Sweep::most`]; all where `LAPWING_EVERY_CALL` is set.
-    pub most: usize,
+    /// See [`Sweep::places`].
+    pub places: Places,
 }
 
 impl<'a> Killed<'a> {
@@ -74,7 +71,7 @@ impl<'a> Killed<'a> {
             leaves: Leaves::Nothing,
             tells_when_done: true,
             again: false,
-            most: PLACES,
+            places: Places::default(),
         }
     }
 }
@@ -109,20 +106,28 @@ impl Scene {
     pub fn with_messages(program: &Path, messages: &[&str]) -> (Self, Relay, Self) {
         let (scene, ana) = (Self::made(program), Self::made(program));
         let relay = Relay::start(&ana.folder.join("relay"));
-        for one in [&scene, &ana] {
-            one.subject.does(&["relay", "add", &relay.access], "");
+        scene.meets(&ana, &relay.access);
+        for message in messages {
+            scene.subject.does(&["--offline", "send", "ana", "-"], message);
         }
-        let made = scene.subject.does(&["--json", "invite", "ana"], "").told();
+        (scene, relay, ana)
+    }
+
+    /// Gets a chat called `ana` with somebody who gets one called `bo`, over the relay to which this ticket admits.
+    ///
+    /// # Panics
+    /// A command fails.
+    pub fn meets(&self, ana: &Self, access: &str) {
+        for one in [self, ana] {
+            one.subject.does(&["relay", "add", access], "");
+        }
+        let made = self.subject.does(&["--json", "invite", "ana"], "").told();
         let ticket = made.lines().find_map(|line| {
             let record: serde_json::Value = serde_json::from_str(line).ok()?;
             Some(record["ticket"].as_str()?.to_owned())
         });
         ana.subject.does(&["join", &ticket.expect("a ticket"), "--name", "bo"], "");
-        scene.subject.does(&["sync"], "");
-        for message in messages {
-            scene.subject.does(&["--offline", "send", "ana", "-"], message);
-        }
-        (scene, relay, ana)
+        self.subject.does(&["sync"], "");
     }
 
     /// Sets up the compartments and SOS passphrases.
@@ -145,13 +150,12 @@ impl Scene {
     /// # Panics
     /// See [`Sweep::sweep`].
     pub fn killed(&self, what: &Killed<'_>) -> Swept {
-        let Killed { typing, words, more, probes, beside, power, leaves, tells_when_done, again, most } =
+        let Killed { typing, words, more, probes, beside, power, leaves, tells_when_done, again, places } =
             *what;
         let subject = self.subject.typing(typing);
-        let most = if std::env::var_os("LAPWING_EVERY_CALL").is_some() { usize::MAX } else { most };
         let seed = std::env::var("LAPWING_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
         let before = self.image();
-        let swept = Sweep {
+        let sweep = Sweep {
             subject: &subject,
             before,
             words,
@@ -162,14 +166,17 @@ impl Scene {
             leaves,
             tells_when_done,
             again,
-            most,
+            places,
             seed,
-        }
-        .sweep();
+        };
+        let (took, swept) = timed(|| sweep.sweep());
         let Swept { changes, killed, cuts, ended, .. } = &swept;
         println!(
-            "{words:?}: {changes} changing calls; killed at {killed}: {} before, {} after; {cuts} power cuts",
-            ended.0, ended.1
+            "{words:?}: {changes} changing calls; {places} places; killed at {killed}: {} before, {} after; {cuts} power \
+             cuts; {} s",
+            ended.0,
+            ended.1,
+            took.as_secs()
         );
         assert!(ended.0 > 0, "{words:?}: no kill came before it was done");
         assert!(ended.1 > 0, "{words:?}: after the last call it is done");

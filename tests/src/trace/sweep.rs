@@ -1,19 +1,21 @@
 //! Kills a command at every call that changes a file, and looks each time what is left.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     ffi::OsString,
-    fs::OpenOptions,
-    io::Write as _,
+    fs::{File, OpenOptions},
+    io::{Read as _, Write as _},
     path::Path,
     process::{Command, Stdio},
 };
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use rand_core::RngCore;
 use serde_json::Value;
 
-use super::{Call, End, Kill, Plan, Subject, Target, Trace, disk, run};
+use super::{Call, End, Places, Plan, Subject, Target, Trace, disk, run};
+
+/// Bytes that are compared at a time.
+const PIECE: usize = 64 << 10;
 
 /// A command, and how to see whether it was carried out.
 pub struct Sweep<'a> {
@@ -38,9 +40,8 @@ pub struct Sweep<'a> {
     pub tells_when_done: bool,
     /// Whether it is typed again where it was not carried out, and must then succeed.
     pub again: bool,
-    /// Most places at which it is killed, besides those before the first call and after the last; where there are more,
-    /// half of them are the first, the last, those around each sync and changes of names, and half are others.
-    pub most: usize,
+    /// Where it is killed, and the power fails.
+    pub places: Places,
     /// Which of them are drawn.
     pub seed: u64,
 }
@@ -80,8 +81,6 @@ pub struct Swept {
 struct World {
     names: (BTreeSet<OsString>, BTreeSet<OsString>),
     states: (Seen, Seen),
-    /// Every byte of the folder before.
-    untouched: BTreeMap<OsString, Vec<u8>>,
 }
 
 impl Sweep<'_> {
@@ -99,8 +98,7 @@ impl Sweep<'_> {
         let done = self.names();
         let after = self.look();
         self.restore(&untouched);
-        let contents = self.contents();
-        let world = World { names: (untouched, done), states: (self.look(), after), untouched: contents };
+        let world = World { names: (untouched, done), states: (self.look(), after) };
         assert_ne!(
             world.states.0, world.states.1,
             "{:?}: the probes cannot tell before from after",
@@ -108,7 +106,7 @@ impl Sweep<'_> {
         );
         let changes = whole.changes().count();
         let mut ended = (0, 0);
-        let places = self.places(&whole);
+        let places = self.places.kills(&whole, self.seed);
         for place in &places {
             self.restore(&world.names.0);
             let plan = self.subject.plan(self.words, self.more).changes_only().killed(*place);
@@ -129,10 +127,10 @@ impl Sweep<'_> {
         Swept { changes, killed: places.len(), cuts, states: world.states, ended }
     }
 
-    /// What is left is before or after, and stays so without help; answers whether it is after. A folder that is what it
-    /// was, byte for byte, is before.
+    /// What is left is before or after, and stays so without help; answers whether it is after. Where there are the files
+    /// that there were, and the vault is what it was, byte for byte, it is before.
     fn settles(&self, world: &World, what: &str) -> bool {
-        if self.contents() == world.untouched {
+        if self.is_untouched(&world.names.0) {
             return false;
         }
         let (before, after) = &world.names;
@@ -181,16 +179,11 @@ impl Sweep<'_> {
             .collect();
         self.is_all_watched(whole);
         self.is_named_when_synced(whole);
-        let changes = whole.calls.iter().enumerate().filter(|(_, call)| call.changes_a_file());
-        let all: Vec<usize> = changes.map(|(at, _)| at + 1).collect();
         let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
-        let chosen = sample(&all, self.most - 1, &mut rng);
         let is_told = |call: &Call| call.target == Target::Standard(1) && call.name.contains("write");
         let told = whole.calls.iter().position(is_told).filter(|_| self.tells_when_done);
         let certain = told.unwrap_or(whole.calls.len());
-        let mut cuts: Vec<usize> = chosen.into_iter().chain([certain]).collect();
-        cuts.sort_unstable();
-        cuts.dedup();
+        let cuts = self.places.cuts(whole, certain, &mut rng);
         for cut in &cuts {
             self.restore(&world.names.0);
             let _ = std::fs::remove_file(&self.subject.vault);
@@ -231,30 +224,6 @@ impl Sweep<'_> {
         }
     }
 
-    /// Before the first call, then after each that was chosen, then after the last.
-    fn places(&self, whole: &Trace) -> Vec<Kill> {
-        let changes: Vec<_> = whole.changes().collect();
-        let last = changes.len().checked_sub(1).expect("a command that changes nothing cannot be swept");
-        let syncs =
-            changes.iter().enumerate().filter(|(_, call)| call.name.contains("sync")).map(|(at, _)| at);
-        let mut edges: Vec<usize> = syncs.flat_map(|at| [at.saturating_sub(1), at]).collect();
-        edges.extend([0, 1, 2]);
-        edges.extend((1..3).filter_map(|back| last.checked_sub(back)));
-        // Which files there are, and how long they are.
-        edges.extend((0..changes.len()).filter(|at| !is_data(changes[*at])));
-        edges.retain(|at| *at < last);
-        edges.sort_unstable();
-        edges.dedup();
-        let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
-        let others: Vec<usize> = (0..last).filter(|at| !edges.contains(at)).collect();
-        let inner = sample(&others, self.most / 2, &mut rng);
-        let mut chosen = sample(&edges, self.most.saturating_sub(inner.len()), &mut rng);
-        chosen.extend(inner);
-        chosen.sort_unstable();
-        chosen.push(last);
-        std::iter::once(Kill::Before(0)).chain(chosen.into_iter().map(Kill::After)).collect()
-    }
-
     fn folder(&self) -> &Path {
         self.subject.vault.parent().expect("the vault lies in a folder")
     }
@@ -264,18 +233,20 @@ impl Sweep<'_> {
         folder.flatten().map(|entry| entry.file_name()).collect()
     }
 
-    /// The files in the vault's folder, with every byte: where that is what it was, nothing needs to be asked.
-    fn contents(&self) -> BTreeMap<OsString, Vec<u8>> {
-        let files = self.names().into_iter().filter(|name| self.folder().join(name).is_file());
-        let read = |name: OsString| {
-            let bytes = std::fs::read(self.folder().join(&name)).expect("a file of the test");
-            (name, bytes)
-        };
-        files.map(read).collect()
+    /// Whether there are the files that there were, and every byte of the vault: then nothing needs to be asked.
+    fn is_untouched(&self, untouched: &BTreeSet<OsString>) -> bool {
+        self.names() == *untouched
+            && match &self.before {
+                Some(image) => is_in(&self.subject.vault, image),
+                None => true,
+            }
     }
 
     /// As it was before.
     fn restore(&self, untouched: &BTreeSet<OsString>) {
+        if self.is_untouched(untouched) {
+            return;
+        }
         for name in self.names().difference(untouched) {
             std::fs::remove_file(self.folder().join(name)).expect("a file of the command");
         }
@@ -311,9 +282,19 @@ impl Sweep<'_> {
     }
 }
 
-/// Whether it writes bytes, or makes them certain, and nothing else.
-fn is_data(call: &Call) -> bool {
-    call.name.contains("write") || call.name.contains("sync")
+/// Whether these bytes are all that is in the file.
+fn is_in(path: &Path, bytes: &[u8]) -> bool {
+    let mut file = File::open(path).expect("a file of the test");
+    let mut read = vec![0; PIECE];
+    let mut left = bytes;
+    loop {
+        let count = file.read(&mut read).expect("a file of the test");
+        match left.split_at_checked(count) {
+            _ if count == 0 => return left.is_empty(),
+            Some((next, rest)) if *next == read[..count] => left = rest,
+            _ => return false,
+        }
+    }
 }
 
 /// Runs a command, without the tracer; `more` follows the passphrase on its standard input.
@@ -370,14 +351,4 @@ pub fn put(path: &Path, image: &[u8]) {
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(true).open(path).expect("a file of the test");
     file.write_all(image).expect("room for a vault");
-}
-
-/// At most `most` of them, in order.
-fn sample(all: &[usize], most: usize, rng: &mut impl RngCore) -> Vec<usize> {
-    let mut left = all.to_vec();
-    while left.len() > most {
-        let at = usize::try_from(rng.next_u64() % left.len() as u64).expect("an index");
-        left.remove(at);
-    }
-    left
 }

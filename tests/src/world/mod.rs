@@ -11,6 +11,7 @@
 //! | [`network`] | links, and what may happen to what travels on them |
 //! | [`person`] | one client with its records |
 //! | [`records`] | what a person's records say of each other |
+//! | [`remembered`] | a store that can be what it once was |
 //! | [`relay`] | a relay whose past can be played again |
 //! | [`vault`] | a vault with two compartments |
 
@@ -20,6 +21,7 @@ pub mod network;
 pub mod person;
 pub mod records;
 pub mod relay;
+pub mod remembered;
 pub mod vault;
 
 use std::{
@@ -38,6 +40,7 @@ pub use crash::{Crash, CrashBase};
 pub use network::{Fate, Faults, Network};
 pub use person::{Line, Person};
 pub use relay::{Relay, RelayNumber};
+pub use remembered::RememberedStore;
 
 /// When every world begins: some day in June 2025.
 const BEGINNING_MS: u64 = 1_750_000_000_000;

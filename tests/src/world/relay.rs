@@ -1,25 +1,22 @@
 //! A relay in process whose past is kept, so that it can come back as it once was.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use lapwing_relay::{
     limits::Limits,
     service::Service,
-    store::{
-        Change, Mailbox, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals, WindowQuery,
-        memory::MemoryStore,
-    },
+    store::{Mailbox, MailboxStore, Mutation, Ticket, Totals},
 };
 use lapwing_wire::{
     address::{AccessTicket, RelayAddress, RelayKey},
     capability::{Access, PublicKey, SecretKey},
-    frame::{BlobPart, Window},
-    ids::{BlobHash, MailboxId},
+    ids::MailboxId,
     time::Timestamp,
 };
 use rand_chacha::ChaCha20Rng;
 use tokio_util::sync::CancellationToken;
+
+use super::RememberedStore;
 
 /// Which relay of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +89,7 @@ impl Relay {
     /// How much has happened: a point to come back to.
     #[must_use]
     pub fn moment(&self) -> usize {
-        self.store.log().len()
+        self.store.moment()
     }
 
     /// Runs for a while: what moves its deadlines, whatever any clock says.
@@ -114,9 +111,8 @@ impl Relay {
 
     /// Starts again with the store as it was at that moment: an old backup, or malice.
     pub async fn roll_back(&mut self, moment: usize, now: Timestamp) {
-        let past: Vec<Change> = self.store.log().iter().take(moment).cloned().collect();
         let store = Arc::new(RememberedStore::default());
-        for change in past {
+        for change in self.store.past().into_iter().take(moment) {
             store.apply(change).await.expect("a store in memory");
         }
         self.store = store;
@@ -159,57 +155,4 @@ async fn serve(
 ) -> Arc<Service> {
     let store: Arc<dyn MailboxStore> = Arc::<RememberedStore>::clone(store);
     Arc::new(Service::start(store, limits.clone(), rng, now).await.expect("a store in memory"))
-}
-
-/// The reference store, and all that was asked of it.
-#[derive(Default)]
-struct RememberedStore {
-    inner: MemoryStore,
-    log: Mutex<Vec<Change>>,
-}
-
-impl RememberedStore {
-    fn log(&self) -> MutexGuard<'_, Vec<Change>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl MailboxStore for RememberedStore {
-    async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
-        self.log().push(change.clone());
-        self.inner.apply(change).await
-    }
-
-    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
-        self.inner.mailbox(id).await
-    }
-
-    async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError> {
-        self.inner.window(query).await
-    }
-
-    async fn blob_part(&self, hash: BlobHash, offset: u64) -> Result<Option<BlobPart>, StoreError> {
-        self.inner.blob_part(hash, offset).await
-    }
-
-    async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError> {
-        self.inner.blob_digest(hash).await
-    }
-
-    async fn ticket(&self, key: PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {
-        self.inner.ticket(key).await
-    }
-
-    async fn tickets(&self) -> Result<Vec<Ticket>, StoreError> {
-        self.inner.tickets().await
-    }
-
-    async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError> {
-        self.inner.totals(now).await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
 }

@@ -55,6 +55,9 @@ const ELSEWHERE: &[&str] = &[
     "chat delete",
     "chat erase",
     "chat move",
+    "checkin now",
+    "checkin start",
+    "checkin stop",
     "compartment create",
     "compartment delete",
     "compartment list",
@@ -83,18 +86,8 @@ const SHOW_ONLY: &[&str] = &[
     "trust list",
 ];
 
-/// Open no vault; or vaults of their own; or, `chat fetch`, write a file elsewhere, which has
-/// tests of its own; or, `checkin`, show the time of what a relay said, which is never the same twice: a crash at each of their
-/// commits is tested where the clock stands still (`world_checkin`).
-const APART: &[&str] = &[
-    "chat fetch",
-    "checkin now",
-    "checkin start",
-    "checkin stop",
-    "demo",
-    "passphrase compare",
-    "passphrase suggest",
-];
+/// Open no vault; or vaults of their own; or, `chat fetch`, write a file elsewhere, which has tests of its own.
+const APART: &[&str] = &["chat fetch", "demo", "passphrase compare", "passphrase suggest"];
 
 /// Places of each command in a run of all tests, besides the beginning and the end.
 const PLACES: usize = 1;

@@ -25,7 +25,7 @@ pub enum Places {
     /// At most so many, besides those before the first call and after the last; where there are more, half of them are the
     /// first, the last, those around each sync and changes of names, and half are others.
     AtMost(usize),
-    /// All but the inside of loops: of more than [`LOOP`] equal calls in a row those at both ends and some that are drawn.
+    /// All but the inside of loops: of more than 64 equal calls in a row those at both ends and some that are drawn.
     Kinds,
     /// All.
     All,

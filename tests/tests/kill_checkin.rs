@@ -10,6 +10,7 @@ use std::{path::Path, time::Duration};
 use lapwing_tests::trace::{
     End, Kill, Places,
     disk::{self, File},
+    places::is_left_out,
     relay::ClockedRelay,
     run,
     scene::Scene,
@@ -29,6 +30,11 @@ const ON: Duration = Duration::from_secs(240);
 
 /// The calls of the unlock come first: two writes of the header, and their syncs.
 const UNLOCKED: usize = 3;
+
+/// A command says that the relay did not answer.
+const UNREACHED: i32 = 4;
+/// How often it is typed then.
+const TRIES: usize = 5;
 
 /// Which sectors are lost when the power fails.
 const SEED: u64 = 9;
@@ -84,6 +90,9 @@ impl Friends {
 
     /// Where Bo's command ends: in a long run before and after each call, as what a relay hears lies in between.
     fn places(&self, words: &[&str]) -> Vec<Place> {
+        if is_left_out(words) {
+            return Vec::new();
+        }
         let before = self.moment();
         let changes = self.bo.subject.does(words, "").changes().count();
         self.go_back(&before);
@@ -102,16 +111,19 @@ impl Friends {
     }
 
     /// Ends Bo's command there; answers whether it had not come to its end.
-    fn ends(&self, words: &[&str], place: Place) -> bool {
-        let before = self.bo.image().expect("a vault");
+    fn ends(&self, from: &Moment, words: &[&str], place: Place) -> bool {
         let plan = self.bo.subject.plan(words, "").changes_only().killed(place.at);
-        let trace = run(&plan).expect("a trace");
+        let once = || {
+            self.go_back(from);
+            run(&plan).expect("a trace")
+        };
+        let trace = answered(once, |trace| trace.end == End::Exited(UNREACHED));
         let killed = trace.end == End::Signaled(9);
         assert!(killed || trace.succeeded(), "{words:?} {place:?}: {}", trace.told());
         if place.power {
             let vault = &self.bo.subject.vault;
             let folder = vault.parent().expect("a folder of its own");
-            let before = [File { names: vec![vault.clone()], bytes: before }];
+            let before = [File { names: vec![vault.clone()], bytes: from.bo.clone() }];
             let mut rng = ChaCha20Rng::seed_from_u64(SEED);
             let left = disk::power_cut(folder, &before, &trace, trace.calls.len(), &mut rng);
             let [File { names, bytes }] = left.as_slice() else {
@@ -125,7 +137,7 @@ impl Friends {
 
     /// By when Bo's vault says that the next word is due, if it says that a check-in runs.
     fn due(&self) -> Option<String> {
-        let told = self.bo.subject.does(&["--json", "--offline", "checkin", "status"], "").told();
+        let (_, told) = probe(&self.bo.subject, &["--json", "--offline", "checkin", "status"], "");
         let mut records = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let seen = records.find(|record| record["type"] == "checkins").expect("an answer");
         match seen["checkins"].as_array().expect("a list").as_slice() {
@@ -141,9 +153,23 @@ impl Friends {
     /// How many alerts Ana has when the relay has run for so long.
     fn alerts_after(&self, span: Duration) -> usize {
         self.relay.run_for(span);
-        let told = self.ana.subject.does(&["--json", "alert", "list"], "").told();
+        assert_eq!(says(&self.ana, &["sync"]), Some(0));
+        let (code, told) = probe(&self.ana.subject, &["--json", "--offline", "alert", "list"], "");
+        assert_eq!(code, Some(0), "{told}");
         told.matches("bo is silent").count()
     }
+}
+
+/// The exit code of a command that needs the relay.
+fn says(of: &Scene, words: &[&str]) -> Option<i32> {
+    answered(|| probe(&of.subject, words, "").0, |code| *code == Some(UNREACHED))
+}
+
+/// What comes of something that asks the relay. On a machine with much else to do the relay may not answer in the time that
+/// a command waits for it; the command says so, and people type it again.
+fn answered<T>(ask: impl FnMut() -> T, is_unreached: impl Fn(&T) -> bool) -> T {
+    let mut all = std::iter::repeat_with(ask).take(TRIES);
+    all.find(|one| !is_unreached(one)).expect("an answer of the relay")
 }
 
 fn tell(words: &[&str], places: &[Place], (before, after): (usize, usize)) {
@@ -152,7 +178,7 @@ fn tell(words: &[&str], places: &[Place], (before, after): (usize, usize)) {
         &words[..2],
         places.len()
     );
-    assert!(before > 0 && after > 0, "{words:?}: {before} before, {after} after");
+    assert!(places.is_empty() || before > 0 && after > 0, "{words:?}: {before} before, {after} after");
 }
 
 #[test]
@@ -163,10 +189,9 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
     let places = friends.places(START);
     let (mut undone, mut done) = (0, 0);
     for &place in &places {
-        friends.go_back(&before);
-        let killed = friends.ends(START, place);
+        let killed = friends.ends(&before, START, place);
         let runs = friends.due().is_some();
-        friends.bo.subject.does(&["sync"], "");
+        assert_eq!(says(&friends.bo, &["sync"]), Some(0));
         let left = friends.moment();
         assert_eq!(friends.alerts_after(SPAN + LATE), usize::from(runs), "begun, {place:?}");
         if runs {
@@ -179,7 +204,7 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
             undone += 1;
             // Typed again: what the killed one may have told the relay does not alert beside it.
             friends.go_back(&left);
-            friends.bo.subject.does(START, "");
+            assert_eq!(says(&friends.bo, START), Some(0));
             assert!(friends.due().is_some());
             assert_eq!(friends.alerts_after(SPAN + LATE), 1, "begun again, {place:?}");
         }
@@ -187,7 +212,7 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
     tell(START, &places, (undone, done));
 
     friends.go_back(&before);
-    friends.bo.subject.does(START, "");
+    assert_eq!(says(&friends.bo, START), Some(0));
     let running = friends.moment();
 
     friends.relay.run_for(SILENT);
@@ -196,8 +221,7 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
     let places = friends.places(NOW);
     let (mut unheard, mut heard) = (0, 0);
     for &place in &places {
-        friends.go_back(&silent);
-        let killed = friends.ends(NOW, place);
+        let killed = friends.ends(&silent, NOW, place);
         let due = friends.due();
         let left = friends.moment();
         let alerts = friends.alerts_after(ON);
@@ -217,7 +241,7 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
         assert!(alerts <= 1, "given, {place:?}: {alerts}");
         // Typed again, in time.
         friends.go_back(&left);
-        friends.bo.subject.does(NOW, "");
+        assert_eq!(says(&friends.bo, NOW), Some(0));
         assert_eq!(friends.alerts_after(ON), 0, "given again, {place:?}");
         assert_eq!(friends.alerts_after(SPAN), 1, "given again and then no more, {place:?}");
     }
@@ -227,10 +251,9 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
     let places = friends.places(STOP);
     let (mut goes_on, mut ended) = (0, 0);
     for &place in &places {
-        friends.go_back(&running);
-        let killed = friends.ends(STOP, place);
+        let killed = friends.ends(&running, STOP, place);
         let runs = friends.due().is_some();
-        friends.bo.subject.does(&["sync"], "");
+        assert_eq!(says(&friends.bo, &["sync"]), Some(0));
         let left = friends.moment();
         assert_eq!(friends.alerts_after(SPAN + LATE), usize::from(runs), "ended, {place:?}");
         friends.go_back(&left);
@@ -240,7 +263,9 @@ fn a_check_in_that_is_begun_given_or_ended_by_a_killed_command_alerts_exactly_if
                 killed && (ended == 0 || place.power),
                 "ended, {place:?}: it said that it is over, or an earlier kill left it so"
             );
-            assert_eq!(code, Some(0), "ended again, {place:?}: {told}");
+            // If the relay did not hear it in time, it does so now.
+            assert!(matches!(code, Some(0 | UNREACHED)), "ended again, {place:?}: {told}");
+            assert_eq!(says(&friends.bo, &["sync"]), Some(0));
             goes_on += 1;
         } else {
             assert_eq!(code, Some(5), "ended, {place:?}: there is none any more: {told}");

@@ -11,7 +11,9 @@ use lapwing::cli::args::Cli;
 use lapwing_tests::{
     scenario::Relay,
     trace::{
-        End, Kill, Places, run,
+        End, Kill, Places,
+        places::is_left_out,
+        run,
         scene::{CHATS, COMPARTMENTS, Killed, REAL, Scene},
         sweep::put,
     },
@@ -116,11 +118,6 @@ struct Case<'a> {
     shows: &'a [&'a str],
     /// It shows first and notes afterwards that it was shown.
     notes_later: bool,
-}
-
-/// Whether `LAPWING_COMMAND` leaves it out: of a long run one command can be done again.
-fn is_left_out(words: &[&str]) -> bool {
-    std::env::var("LAPWING_COMMAND").is_ok_and(|wanted| !words.join(" ").contains(&wanted))
 }
 
 /// Sweeps each on the vault as it is now. In a long run it is typed again where it was not carried out.

@@ -197,3 +197,27 @@ async fn who_is_no_trusted_contact_any_more_gets_no_alert() {
     pass(&world, SPAN + LATE).await;
     assert!(alerts(&mut ben).await.is_empty());
 }
+
+/// What `checkin start` says when its relay does not answer any more: it may have begun there.
+#[tokio::test(start_paused = true)]
+async fn a_beginning_that_is_given_up_alerts_if_its_relay_does_not_hear_of_that_in_time() {
+    let mut world = World::new(764);
+    let (mut olga, mut ben) = friends(&mut world).await;
+    for in_time in [true, false] {
+        let begin = spec(&mut world, &olga, SPAN);
+        let Reply::Plan(plan) = olga.must(begin) else { panic!("another reply") };
+        olga.sync().await;
+        world.net.take_down(RELAY).await;
+        olga.must(Command::PlanRemove { plan });
+        let _ = olga.sync().await;
+        assert!(olga.look(checkin::of).unwrap().is_none());
+        assert!(olga.look(checkin::is_ending).unwrap(), "and this is told");
+        world.net.bring_back(RELAY);
+        if in_time {
+            olga.sync().await;
+            assert!(!olga.look(checkin::is_ending).unwrap());
+        }
+        pass(&world, SPAN + LATE).await;
+        assert_eq!(alerts(&mut ben).await.len(), usize::from(!in_time));
+    }
+}

@@ -35,6 +35,9 @@ pub struct CheckinRequest {
     pub instructions: Option<String>,
 }
 
+/// What to do about a relay that does not do what it should.
+const LOOK: &str = "see: lapwing relay list; then try again";
+
 /// What each relay of a check-in said to a word: nothing where it could not be asked.
 pub type Heard = Vec<(RelayAddress, Option<Standing>)>;
 
@@ -54,7 +57,8 @@ impl Client {
     /// Begins a check-in in a compartment, by number.
     ///
     /// # Errors
-    /// One is running there; nobody is there to be alerted; a relay cannot be reached or refuses. Nothing is set up then.
+    /// One is running there; nobody is there to be alerted; a relay cannot be reached or refuses. Nothing is set up then; a
+    /// relay that was asked and did not answer is told so with the next settling.
     pub async fn start_checkin(&mut self, number: usize, request: CheckinRequest) -> Result<(), Error> {
         let CheckinRequest { after, alert, text, place, instructions } = request;
         let relays = self.read(number, |unit| alert_relays(unit, &alert))?;
@@ -74,12 +78,18 @@ impl Client {
         }
         self.command(number, Command::PlanRemove { plan })?;
         self.settle(Duration::from_secs(5)).await;
-        let message = if report.trouble.is_empty() {
-            "the relay did not accept the check-in; nothing was set up"
+        // Its answer may have been lost, and not what it was asked.
+        let (message, hint) = if self.is_checkin_ending(number)? {
+            (
+                "the relay that has to keep the alert does not answer; nothing is set up here, but it may have begun there",
+                "tell it before the time of the check-in is over: lapwing sync --wait 30; then try again",
+            )
+        } else if report.trouble.is_empty() {
+            ("the relay did not accept the check-in; nothing was set up", LOOK)
         } else {
-            "the relay that has to keep the alert cannot be reached; nothing was set up"
+            ("the relay that has to keep the alert cannot be reached; nothing was set up", LOOK)
         };
-        Err(Error::unreachable(message, "see: lapwing relay list; then try again").with_retry(Retry::Later))
+        Err(Error::unreachable(message, hint).with_retry(Retry::Later))
     }
 
     /// Gives the word of the check-in in a compartment: its time begins anew at every relay that answers.

@@ -102,11 +102,8 @@ impl Friends {
             let cut = (0..changes).map(Kill::Before).chain([Kill::After(changes - 1)]);
             killed.map(|at| place(at, false)).chain(cut.map(|at| place(at, true))).collect()
         } else {
-            vec![
-                place(Kill::After(UNLOCKED), false),
-                place(Kill::Before(changes * 2 / 3), true),
-                place(Kill::After(changes - 1), false),
-            ]
+            // Before anything of it is there, and when it is, but for what comes at lock.
+            vec![place(Kill::After(UNLOCKED), false), place(Kill::Before(changes * 4 / 5), true)]
         }
     }
 

@@ -1,0 +1,122 @@
+//! A vault that was copied, or put back to an older state, and what is no sign of that.
+
+use std::time::Duration;
+
+use lapwing::engine::Effect;
+use lapwing_tests::world::{Crash, Faults, Person, World, calm, company::talk};
+
+use super::{friends, renew};
+
+fn is_copied(person: &Person) -> bool {
+    person.look(lapwing::engine::copies::copied).unwrap().is_some()
+}
+
+fn told_of_a_copy(person: &mut Person) -> usize {
+    std::mem::take(&mut person.effects).iter().filter(|effect| matches!(effect, Effect::Copied)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn cpy_03_two_copies_of_a_vault_used_in_turn_are_noticed_by_both_and_renewing_ends_it() {
+    let hours = Duration::from_secs(6 * 3_600);
+    let mut world = World::new(391);
+    let (mut alice, mut bob) = friends(&mut world).await;
+    let disk = alice.copy_of_records();
+    let mut copy = Person::with_records(&mut world, "copy", disk);
+    assert!(!is_copied(&alice) && !is_copied(&copy), "nothing was used twice yet");
+    world.clock.advance(hours);
+    alice.say("bob", "from one");
+    alice.sync().await;
+    world.clock.advance(hours);
+    copy.sync().await;
+    assert_eq!(told_of_a_copy(&mut copy), 1);
+    assert!(is_copied(&copy));
+    // The other one hears of it as well, at once.
+    copy.sync().await;
+    alice.sync().await;
+    assert_eq!(told_of_a_copy(&mut alice), 1);
+    assert!(is_copied(&alice));
+    // One of them is used on, and its sessions are begun anew.
+    renew(&mut alice, "bob").unwrap();
+    calm(&mut [&mut alice, &mut bob]).await;
+    assert!(!is_copied(&alice));
+    talk(&mut alice, &mut bob, "one place").await;
+    for _ in 0..100 {
+        world.clock.advance(hours);
+        alice.sync().await;
+    }
+    assert!(!is_copied(&alice));
+    assert_eq!(told_of_a_copy(&mut alice), 0);
+}
+
+/// Somebody puts a copy back that is minutes old: nothing but the vault itself has been used since.
+#[tokio::test(start_paused = true)]
+async fn cpy_06_an_older_state_that_is_put_back_finds_what_came_after_it() {
+    for sessions in [1, 3, 100] {
+        let mut world = World::new(393);
+        let (mut alice, mut bob) = friends(&mut world).await;
+        alice.restart();
+        talk(&mut alice, &mut bob, "before").await;
+        let disk = alice.copy_of_records();
+        for number in 0..sessions {
+            alice.restart();
+            talk(&mut alice, &mut bob, &format!("after {number}")).await;
+            world.clock.advance(Duration::from_secs(60));
+        }
+        assert_eq!(told_of_a_copy(&mut alice), 0);
+        drop(alice);
+        let mut back = Person::with_records(&mut world, "alice", disk);
+        assert!(!is_copied(&back));
+        back.settle().await;
+        assert_eq!(told_of_a_copy(&mut back), 1, "after {sessions} sessions");
+        renew(&mut back, "bob").unwrap();
+        calm(&mut [&mut back, &mut bob]).await;
+        assert!(!is_copied(&back));
+        talk(&mut back, &mut bob, "one place").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cpy_01_crashes_lost_answers_and_relays_from_the_past_are_no_copy() {
+    let hours = Duration::from_secs(6 * 3_600);
+    let mut world = World::new(392);
+    let (mut alice, mut bob) = friends(&mut world).await;
+    let (a, b) = (lapwing_tests::world::RelayNumber(0), lapwing_tests::world::RelayNumber(1));
+    alice.relays_lie = true;
+    bob.relays_lie = true;
+    let moment = world.net.with_relay(a, |relay| relay.moment());
+    for round in 0..30 {
+        world.clock.advance(hours);
+        world.net.set_faults(Faults::BAD);
+        alice.restart();
+        alice.base().crash_at(Crash { at: 1 + round % 7, kept: round % 2 == 0 });
+        alice.settle().await;
+        if alice.base().is_dead() {
+            alice.restart();
+        }
+        alice.settle().await;
+        bob.settle().await;
+        world.net.set_faults(Faults::default());
+        if round % 10 == 9 {
+            world.net.change_relay(a, async |relay, now| relay.roll_back(moment, now).await).await;
+        }
+        if round == 15 {
+            world.net.change_relay(b, async |relay, now| relay.roll_back(0, now).await).await;
+        }
+    }
+    alice.restart();
+    for person in [&mut alice, &mut bob] {
+        person.settle().await;
+        assert_eq!(told_of_a_copy(person), 0, "{}", person.name);
+        assert!(!is_copied(person));
+    }
+    // A relay that keeps every mark for longer than we remember them.
+    let moment = world.net.with_relay(a, |relay| relay.moment());
+    for _ in 0..100 {
+        world.clock.advance(hours);
+        alice.settle().await;
+    }
+    world.net.change_relay(a, async |relay, now| relay.roll_back(moment, now).await).await;
+    alice.settle().await;
+    alice.settle().await;
+    assert_eq!(told_of_a_copy(&mut alice), 0);
+}

@@ -25,6 +25,7 @@ use crate::{geometry::PAGE_LEN, memory::Wiped, pageset::PageSet};
 
 const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 const FLAGS_AT: usize = 9;
+const NOT_CLOSED: u8 = 2;
 const FULL_REGIONS_AT: usize = 24;
 const LAST_REGION_PAGES_AT: usize = 28;
 const SLOTS_AT: usize = 64;
@@ -101,7 +102,7 @@ impl HeaderPage<'_> {
 
     /// Whether the database was closed after its last change.
     pub(crate) fn is_closed(self) -> bool {
-        self.0[FLAGS_AT] & 2 == 0
+        self.0[FLAGS_AT] & NOT_CLOSED == 0
     }
 
     /// Which slot counts.
@@ -142,6 +143,12 @@ pub(crate) fn set_pages(page: &mut [u8; PAGE_LEN], pages: u64) -> Result<(), Mal
     page[FULL_REGIONS_AT..][..4].fill(0);
     page[LAST_REGION_PAGES_AT..][..4].copy_from_slice(&pages.to_le_bytes());
     Ok(())
+}
+
+/// Says that the database was closed. Only of a page 0 that is on the disk with all that it leads to: then there is
+/// nothing to recover from, and the database makes its list of free pages anew wherever it is not of the last commit.
+pub(crate) fn set_closed(page: &mut [u8; PAGE_LEN]) {
+    page[FLAGS_AT] &= !NOT_CLOSED;
 }
 
 /// Whether these are the bytes of a branch page: what no leaf begins with.

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     backend::Backend,
+    btree::{self, HeaderPage},
     generation::{GENERATION_LEN, Generation},
     geometry::{Geometry, PAGE_LEN, RegionIndex},
     kdf::subkey,
@@ -157,6 +158,12 @@ impl SuperblockPair {
     pub(crate) fn set_scrubbed(&mut self, scrubbed: bool) {
         self.changed |= self.current.scrubbed != scrubbed;
         self.current.scrubbed = scrubbed;
+    }
+
+    /// What a scrubbed volume says of its database.
+    pub(crate) fn set_closed(&mut self) {
+        self.changed |= !HeaderPage(&self.current.page).is_closed();
+        btree::set_closed(&mut self.current.page);
     }
 
     /// Changes page 0.

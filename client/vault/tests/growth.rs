@@ -96,6 +96,41 @@ fn vlt_70_everything_known_is_carried_over_and_there_is_more_room() {
     assert_eq!(get(&volume, 59), Some("plan 59 ".repeat(90)));
 }
 
+/// The next session after a kill may write nothing of its own.
+#[test]
+fn vlt_57_71_a_container_grows_after_a_session_that_did_not_end() {
+    let mut made = made(209);
+    let rng = &mut made.world.rng;
+    let session = unlock(made.world.backend.another_handle(), "real", rng).unwrap();
+    let volume = session.open_volume(made.private, rng).unwrap();
+    put(&volume, 1000, "killed");
+    let image = made.world.backend.image();
+    drop((volume, session));
+    // As a kill leaves it, and as a power cut leaves the opening after a kill.
+    let recording = RecordingBackend::with_image(image.clone());
+    let session = unlock(recording.clone(), "real", rng).unwrap();
+    let _unlock = recording.take_calls();
+    let base = recording.image();
+    drop(session.open_volume(made.private, rng).unwrap());
+    drop(session);
+    let calls = recording.take_calls();
+    let cuts = (0..=calls.len()).filter(|cut| *cut == 0 || calls[*cut - 1] == Call::Sync);
+    let left: Vec<Vec<u8>> = cuts.map(|cut| power_cut(&base, &calls, cut, rng)).collect();
+    assert!(left.len() > 2, "{}", left.len());
+    for image in left {
+        let backend = MemoryBackend::with_image(image);
+        let session = unlock(backend, "real", rng).unwrap();
+        let volume = session.open_volume(made.private, rng).unwrap();
+        assert_eq!(get(&volume, 1000).as_deref(), Some("killed"));
+        volume.close().unwrap();
+        let grown = MemoryBackend::new();
+        session.copy_into(grown.another_handle(), larger(), rng, &mut |_, _| {}).unwrap();
+        let session = unlock(grown, "real", rng).unwrap();
+        let volume = session.open_volume(made.private, rng).unwrap();
+        assert_eq!(get(&volume, 1000).as_deref(), Some("killed"));
+    }
+}
+
 #[test]
 fn vlt_70_what_the_session_does_not_know_is_left_behind_and_its_passphrase_still_opens() {
     let made = made(201);

@@ -237,6 +237,55 @@ fn vlt_58_reading_writes_nothing_to_the_region() {
     assert_eq!(recording.image()[143_360..], before[143_360..]);
 }
 
+/// What the newest superblock says: whether the region is scrubbed, and whether the database was closed.
+fn superblock(session: &Session, volume: VolumeId) -> (bool, bool) {
+    const PLAIN_LEN: usize = 8 + 8 + 8 + 4096;
+    const FLAGS_AT: usize = 24 + 9;
+    let number = |text: &[u8], at: usize| u64::from_le_bytes(text[at..at + 8].try_into().unwrap());
+    let texts = testing::plaintexts(session, volume);
+    let pair: Vec<&[u8]> =
+        texts.iter().map(|text| text.as_slice()).filter(|text| text.len() == PLAIN_LEN).collect();
+    let newest = match pair[..] {
+        [one, other] if number(other, 0).wrapping_sub(number(one, 0)) < 1 << 63 => other,
+        [one, ..] => one,
+        [] => panic!("no superblock opens"),
+    };
+    (number(newest, 16) == 1, newest[FLAGS_AT] & 2 == 0)
+}
+
+/// A session after it that reads alone is no exception.
+#[test]
+fn vlt_57_58_after_a_kill_the_opening_says_scrubbed_of_a_closed_database_and_nothing_else_is_written() {
+    let mut world = World::new(125);
+    let session = world.create("real");
+    let id = session.volumes()[0];
+    assert_eq!(superblock(&session, id), (true, true));
+    let volume = session.open_volume(id, &mut world.rng).unwrap();
+    assert_eq!(superblock(&session, id), (true, true));
+    put(&volume, 1, "here");
+    assert_eq!(superblock(&session, id), (false, false));
+    let killed = world.backend.image();
+    volume.close().unwrap();
+    assert_eq!(superblock(&session, id), (true, true));
+    drop(session);
+
+    let recording = RecordingBackend::with_image(killed);
+    let session = unlock(recording.clone(), "real", &mut world.rng).unwrap();
+    session.open_volume(id, &mut world.rng).unwrap().close().unwrap();
+    assert_eq!(superblock(&session, id), (true, true));
+    let _opening = recording.take_calls();
+    for _ in 0..2 {
+        let volume = session.open_volume(id, &mut world.rng).unwrap();
+        assert_eq!(get(&volume, 1).as_deref(), Some("here"));
+        volume.close().unwrap();
+    }
+    drop(session);
+    let calls = recording.take_calls();
+    assert!(calls.iter().all(|call| matches!(call, Call::Read { .. })), "{calls:?}");
+    let session = unlock(recording.clone(), "real", &mut world.rng).unwrap();
+    assert_eq!(superblock(&session, id), (true, true));
+}
+
 #[test]
 fn vlt_57_scrub_costs_what_was_written_and_not_the_region() {
     let mut world = World::new(122);
@@ -357,6 +406,7 @@ fn vlt_57_power_cut_at_every_call_of_deleting_closing_and_packing_loses_and_leav
         assert!(rows == before || rows == after, "between at {cut}");
         outcomes[usize::from(rows == after)] += 1;
         assert_eq!(planted(&session, id), live(&rows), "left at {cut}");
+        assert_eq!(superblock(&session, id), (true, true), "at {cut}");
         volume.close().unwrap();
         assert_eq!(planted(&session, id), live(&rows), "left at {cut} after closing");
     };

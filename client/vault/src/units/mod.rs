@@ -39,7 +39,7 @@ use crate::{
     pageset::PageSet,
     payload::Grant,
     sector::FillRng,
-    superblock::SuperblockPair,
+    superblock::{Superblock, SuperblockPair},
 };
 
 pub(crate) use copy::{copy, is_same};
@@ -178,9 +178,14 @@ impl Units {
     /// Scrubs what a session left that did not end, and gives the database its whole region.
     fn make_ready(&self, before_scrub: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
-        if state.traces.is_none() && !state.superblocks.current.scrubbed {
+        let Superblock { scrubbed, page, generation: _, len: _ } = &state.superblocks.current;
+        let (scrubbed, closed) = (*scrubbed, HeaderPage(page).is_closed());
+        if state.traces.is_none() && !scrubbed {
             before_scrub()?;
             self.scrub_everything(&mut state)?;
+        } else if state.traces.is_none() && !closed {
+            // As earlier programs left it that scrubbed after a session that did not end.
+            self.say_scrubbed(&mut state)?;
         }
         let superblocks = &mut state.superblocks;
         if HeaderPage(&superblocks.current.page).exists() {
@@ -269,8 +274,11 @@ impl Units {
         self.say_scrubbed(state)
     }
 
+    /// Of page 0 as the disk has it, or as the database left it when it closed: all that it leads to is on the disk, so
+    /// the database has nothing to recover (VLT-57).
     fn say_scrubbed(&self, state: &mut State) -> io::Result<()> {
         state.superblocks.set_scrubbed(true);
+        state.superblocks.set_closed();
         self.write_superblock(state)?;
         self.sync(state)?;
         state.traces = None;

@@ -309,3 +309,27 @@ fn tree_that_is_less_even_than_assumed_is_noticed_and_read_in_full() {
     assert!(units.walk(&state, &page, Leaves::Skip).is_err());
     assert_eq!(units.live(&state, &page).unwrap(), even);
 }
+
+/// Earlier programs said scrubbed of a database that was not closed, after a session that did not end.
+#[test]
+fn vlt_57_what_says_scrubbed_and_not_closed_says_closed_from_the_next_opening_on() {
+    let mut region = Region::new(4);
+    let Region { backend, geometry, grant, rng } = &mut region;
+    let limit = capacity(geometry);
+    let mut pair = SuperblockPair::open(&**backend, geometry, grant, limit).unwrap().unwrap();
+    pair.edit_page(|page| {
+        page[9] |= 2;
+        Ok::<_, io::Error>(())
+    })
+    .unwrap();
+    assert!(pair.write(&**backend, geometry, rng).unwrap());
+    for _ in 0..2 {
+        let (database, units) = region.open();
+        close(database, &units);
+        let Region { backend, geometry, grant, rng: _ } = &region;
+        let found = SuperblockPair::open(&**backend, geometry, grant, limit).unwrap().unwrap().current;
+        assert!(found.scrubbed && HeaderPage(&found.page).is_closed());
+        // One write, at the first opening.
+        assert_eq!(found.generation, pair.current.generation.next().next());
+    }
+}

@@ -18,6 +18,10 @@ pub(super) fn create(error: CreateError) -> Error {
             message,
             "what was ended while it made a vault here leaves such a file: see what it is and remove it; nothing was changed",
         ),
+        CreateError::NameTooLong => Error::refused(
+            message,
+            "give the file a shorter name: files with a longer one lie beside it for a while; nothing was changed",
+        ),
         CreateError::DiskFull => {
             Error::refused(message, "free some space or choose a smaller --size; nothing was left behind")
         }

@@ -33,6 +33,10 @@ pub enum CreateError {
     /// a name ([`Placement::with_a_name`](crate::Placement::with_a_name)).
     #[error("the system forbids to give a finished file its name")]
     NoLateName,
+    /// The file's name, or one that has to lie beside it, is longer than the file system allows. Nothing was changed: give it
+    /// a shorter name.
+    #[error("the file's name is too long")]
+    NameTooLong,
     /// The disk has no room for the whole container.
     #[error("the disk is full: the container's whole size is needed at once")]
     DiskFull,
@@ -51,6 +55,7 @@ impl From<io::Error> for CreateError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::AlreadyExists => Self::Exists,
+            io::ErrorKind::InvalidFilename => Self::NameTooLong,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io(error),
         }

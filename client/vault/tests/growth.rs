@@ -381,6 +381,58 @@ fn vlt_74_a_copy_gets_its_name_with_its_first_block_and_in_nobodys_place() {
     assert_eq!(fs::read(&growing).unwrap(), b"a letter");
 }
 
+#[test]
+fn vlt_72_74_where_second_names_are_forbidden_a_copy_has_its_name_from_the_start() {
+    let made = made(210);
+    let mut rng = ChaCha20Rng::seed_from_u64(10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    fs::write(&path, made.world.backend.image()).unwrap();
+    let growing = folder.path().join("vault.growing");
+    let names = || fs::read_dir(folder.path()).unwrap().count();
+    let session = open(&path, &mut rng);
+    let files = Replacement::of(&path).refusing_links();
+    drop(files.create().unwrap());
+    assert_eq!(names(), 1);
+    // As a kill leaves it before there is anything in it.
+    fs::write(&growing, []).unwrap();
+    assert!(session.clear_leftovers(&files, &mut rng).unwrap());
+    let backend = files.create().unwrap();
+    assert!(growing.exists());
+    session.copy_into(backend, larger(), &mut rng, &mut |_, _| {}).unwrap();
+    files.put().unwrap();
+    session.erase(&mut rng).unwrap();
+    files.finish().unwrap();
+    assert_eq!((names(), fs::metadata(&path).unwrap().len()), (1, larger().bytes()));
+    assert_whole(&made, &MemoryBackend::with_image(fs::read(&path).unwrap()), &mut rng);
+}
+
+/// Anything else than that there are no second names must not cost the old container its name.
+#[test]
+fn vlt_72_an_error_that_does_not_speak_of_names_keeps_the_copy_out_of_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    let files = Replacement::of(&path);
+    fs::write(folder.path().join("vault.growing"), b"the copy").unwrap();
+    // The container was moved away meanwhile.
+    assert_eq!(files.put().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(files.has_copy() && !path.exists());
+}
+
+#[test]
+fn a_name_that_leaves_no_room_for_those_beside_it_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |len: usize| Replacement::of(&folder.path().join("v".repeat(len)));
+    // 255 bytes at most, and nine for the longest ending.
+    of(246).create().unwrap();
+    for len in [247, 250, 255] {
+        assert!(matches!(of(len).create(), Err(CreateError::NameTooLong)), "{len}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let long = Placement::with_a_name(&folder.path().join("v".repeat(250)));
+    assert!(matches!(long.create(), Err(CreateError::NameTooLong)));
+}
+
 /// The disk fails when everything is written.
 struct Unfinished(MemoryBackend);
 

@@ -2,6 +2,7 @@
 //! and reads no clock.
 
 mod file;
+mod links;
 mod memory;
 mod placement;
 mod replacement;

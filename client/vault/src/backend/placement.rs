@@ -18,11 +18,10 @@ use std::{
     sync::OnceLock,
 };
 
-use nix::libc;
-
 use super::{
     FileBackend,
     file::{is_at, link_at},
+    links::{Links, are_forbidden, is_late_name_forbidden},
     sync_folder_of,
 };
 use crate::error::CreateError;
@@ -34,14 +33,6 @@ pub struct Placement {
     with_name: bool,
     links: Links,
     made: OnceLock<Made>,
-}
-
-/// Whether files may have names beside their first.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Links {
-    AsTheSystemSays,
-    /// As a policy of the system forbids them: for tests.
-    Refused,
 }
 
 /// A second handle of the file that is being filled.
@@ -126,9 +117,8 @@ impl Placement {
     /// its new name durable failed where a file has no second names.
     pub fn put(&self) -> Result<(), CreateError> {
         let linked = match self.made.get() {
-            Some(_) if self.links == Links::Refused => Err(io::ErrorKind::PermissionDenied.into()),
-            Some(Made::Nameless(file)) => link_at(file, &self.path),
-            Some(Made::Partial(_)) => fs::hard_link(&self.partial, &self.path),
+            Some(Made::Nameless(file)) => self.links.make(|| link_at(file, &self.path)),
+            Some(Made::Partial(_)) => self.links.make(|| fs::hard_link(&self.partial, &self.path)),
             None => Err(io::ErrorKind::NotFound.into()),
         };
         match (linked, self.made.get()) {
@@ -142,10 +132,12 @@ impl Placement {
                 }
                 Ok(())
             }
-            (Err(error), Some(Made::Partial(_))) if error.kind() != io::ErrorKind::AlreadyExists => {
+            (Err(error), Some(Made::Partial(_))) if are_forbidden(&error) => {
                 Ok(self.put_without_second_name()?)
             }
-            (Err(error), Some(Made::Nameless(_))) if is_forbidden(&error) => Err(CreateError::NoLateName),
+            (Err(error), Some(Made::Nameless(_))) if is_late_name_forbidden(&error) => {
+                Err(CreateError::NoLateName)
+            }
             (Err(error), _) => Err(error.into()),
         }
     }
@@ -175,13 +167,6 @@ impl Placement {
         name.push(".unfinished");
         name.into()
     }
-}
-
-/// Whether the system forbids names beside the first, or this way to them, and not this one name.
-fn is_forbidden(error: &io::Error) -> bool {
-    let of_policy = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
-    of_policy
-        || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOENT))
 }
 
 impl fmt::Debug for Placement {

@@ -12,8 +12,8 @@
 //! no longer than the first block and holds nothing but zeros, or a sector of that block in its place. Whatever else has
 //! such a name is somebody else's, and is never touched.
 //!
-//! Known gaps: where the file system has no second names for a file, a crash between the change of places and the erasing
-//! leaves the old container's bytes on the disk without a name. Where it knows no files without a name, a power cut
+//! Known gaps: where a file may have no second name, a crash between the change of places and the erasing
+//! leaves the old container's bytes on the disk without a name. There, and where no file can be without a name, a power cut
 //! before the copy's first block was synced may leave a file in which no sector of it is whole: at most one block, which
 //! a person has to move away before the vault can grow.
 
@@ -26,7 +26,12 @@ use std::{
 
 use rand_core::CryptoRng;
 
-use super::{Backend, FileBackend, Placement, sync_folder_of};
+use super::{
+    Backend, FileBackend, Placement,
+    file::{is_at, link_at},
+    links::{Links, are_forbidden, is_late_name_forbidden},
+    sync_folder_of,
+};
 use crate::{
     error::CreateError,
     geometry::SALT_BLOCK_LEN,
@@ -38,6 +43,7 @@ pub struct Replacement {
     path: PathBuf,
     new: PathBuf,
     old: PathBuf,
+    links: Links,
 }
 
 impl Replacement {
@@ -49,22 +55,56 @@ impl Replacement {
             name.push(ending);
             PathBuf::from(name)
         };
-        Self { path: path.to_owned(), new: beside(".growing"), old: beside(".outgrown") }
+        Self {
+            path: path.to_owned(),
+            new: beside(".growing"),
+            old: beside(".outgrown"),
+            links: Links::AsTheSystemSays,
+        }
     }
 
-    /// Creates the file of the copy, which gets its name when it is announced. Nothing of it stays when it is dropped
-    /// before it is complete.
+    /// As it is where a policy forbids second names.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn refusing_links(self) -> Self {
+        Self { links: Links::Refused, ..self }
+    }
+
+    /// Creates the file of the copy, which gets its name when it is announced, or has it from the start where it could not
+    /// get one later. Nothing of it stays when it is dropped before it is complete.
     ///
     /// # Errors
     ///
-    /// [`CreateError::Exists`] if there is such a file, or one where the old container will lie, else the system's
-    /// error.
+    /// [`CreateError::Exists`] if there is such a file, or one where the old container will lie,
+    /// [`CreateError::NameTooLong`] if a name beside the container's is too long, else the system's error.
     pub fn create(&self) -> Result<FileBackend, CreateError> {
         // Known before the work is done, not after it.
-        if fs::symlink_metadata(&self.old).is_ok() {
-            return Err(CreateError::Exists);
+        match fs::symlink_metadata(&self.old) {
+            Ok(_) => return Err(CreateError::Exists),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
-        FileBackend::create(&self.new)
+        if self.can_be_named_later()? {
+            FileBackend::create(&self.new)
+        } else {
+            FileBackend::create_with_a_name(&self.new)
+        }
+    }
+
+    /// VLT-74: tries it with an empty file. What a kill leaves of that is known like a copy that was only begun.
+    fn can_be_named_later(&self) -> Result<bool, CreateError> {
+        let Some(empty) = FileBackend::nameless(&self.new)? else { return Ok(false) };
+        let file = empty.second_handle()?;
+        match self.links.make(|| link_at(&file, &self.new)) {
+            Ok(()) => {
+                if is_at(&file, &self.new)? {
+                    fs::remove_file(&self.new)?;
+                }
+                Ok(true)
+            }
+            Err(error) if is_late_name_forbidden(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether the copy lies beside the container still: it has not taken its place.
@@ -79,11 +119,11 @@ impl Replacement {
     ///
     /// The system's error; then the old container is in its place.
     pub fn put(&self) -> io::Result<()> {
-        match fs::hard_link(&self.path, &self.old) {
+        match self.links.make(|| fs::hard_link(&self.path, &self.old)) {
             Ok(()) => sync_folder_of(&self.path)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-            // No second names here: see the head of this file.
-            Err(_) => {}
+            // See the head of this file.
+            Err(error) if are_forbidden(&error) => {}
+            Err(error) => return Err(error),
         }
         fs::rename(&self.new, &self.path)?;
         sync_folder_of(&self.path)

@@ -351,6 +351,24 @@ pub fn derive(image: &[u8], passphrase: &Passphrase, cost: Cost) -> Option<Deriv
     })
 }
 
+/// How many boxes of both header copies a passphrase opens, whatever lies in their slots.
+pub fn boxes_opened_by(image: &[u8], passphrase: &Passphrase, cost: Cost) -> usize {
+    let salt = image.first_chunk().and_then(|salt_block: &[u8; SALT_BLOCK_LEN]| salt_block.first_chunk());
+    let Some(Ok(root)) = salt.map(|salt| Root::derive(passphrase, salt, cost)) else { return 0 };
+    let openers = root.trial_keys().openers;
+    let boxes =
+        (0..2).flat_map(|copy| openers.iter().enumerate().map(move |(slot, opener)| (copy, slot, opener)));
+    boxes
+        .filter(|(copy, slot, opener)| {
+            let start = usize::try_from(Geometry::header_copy(*copy)).unwrap_or(usize::MAX);
+            let stored = start.checked_add(slot * 72).and_then(|start| image.get(start..start + 72));
+            stored.is_some_and(|stored| {
+                sector::open(&opener.0, Place::copy_of(*slot as u64, *copy), stored).is_some()
+            })
+        })
+        .count()
+}
+
 /// Changes an image as `script` says: per six bytes an offset of four (modulo the size), a length, a value.
 pub fn damage(image: &[u8], script: &[u8]) -> Vec<u8> {
     let mut damaged = image.to_vec();

@@ -317,3 +317,57 @@ fn vlt_74_a_container_that_is_filled_without_its_name_replaces_nothing() {
     assert!(!session.clear_leftovers(&Replacement::of(&path), &mut rng).unwrap());
     assert!(other.exists());
 }
+
+/// The system's pages of a file, and whether each is in memory.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the C library has no safe way to ask what the system keeps of a file")]
+fn pages_in_memory(file: &fs::File, len: usize) -> Vec<bool> {
+    use nix::libc;
+    use std::{os::fd::AsRawFd, ptr};
+    const SMALLEST_PAGE: usize = 4096;
+    let mut seen = vec![2; len.div_ceil(SMALLEST_PAGE)];
+    // SAFETY: nothing reads or writes through the mapping, which is gone when this returns; there is a byte for each page.
+    let answer = unsafe {
+        let start = libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        let answer = libc::mincore(start, len, seen.as_mut_ptr());
+        libc::munmap(start, len);
+        answer
+    };
+    assert_eq!(answer, 0);
+    seen.into_iter().take_while(|page| *page != 2).map(|page| page & 1 == 1).collect()
+}
+
+/// Which pieces the system keeps of a file is its own affair: a unit may be a small part of one.
+#[cfg(target_os = "linux")]
+#[test]
+fn vlt_64_the_system_forgets_its_copy_of_a_real_file() {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    const LEN: usize = 1 << 20;
+    // Not in memory, as the folder for temporary files may be.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("vault");
+    let backend = FileBackend::create_with_a_name(&path).unwrap();
+    backend.write_at(0, &vec![7; LEN]).unwrap();
+    backend.sync().unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let mut bytes = vec![0; LEN];
+    let mut read = || backend.read_at(0, &mut bytes).unwrap();
+    read();
+    assert!(pages_in_memory(&file, LEN).iter().all(|page| *page));
+    // The control: a file system that keeps everything in memory has no other copy.
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    if pages_in_memory(&file, LEN).iter().any(|page| *page) {
+        return;
+    }
+    read();
+    assert!(pages_in_memory(&file, LEN).iter().all(|page| *page));
+    let (offset, len) = (LEN / 2 + 512, 8192);
+    backend.forget_copy(offset as u64, len as u64);
+    let pages = pages_in_memory(&file, LEN);
+    let page_len = LEN / pages.len();
+    assert!(!pages[offset / page_len..=(offset + len - 1) / page_len].iter().any(|page| *page));
+    let mut again = vec![0; len];
+    backend.read_at(offset as u64, &mut again).unwrap();
+    assert!(again.iter().all(|byte| *byte == 7));
+}

@@ -238,16 +238,11 @@ impl Backend for FileBackend {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-            // Where it is refused, the next reading sees what this one saw.
-            if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
-                let _best_effort =
-                    posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-            }
+            // All of the file: the system keeps bytes in pieces of its own size, and keeps a piece of which only a part
+            // is named. Where it is refused, the next reading sees what this one saw.
+            let _best_effort = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        {
-            let _nothing_to_ask = (offset, len);
-        }
+        let _within = (offset, len);
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -94,6 +94,8 @@ impl Replacement {
     /// VLT-74: tries it with an empty file. What a kill leaves of that is known like a copy that was only begun.
     fn can_be_named_later(&self) -> Result<bool, CreateError> {
         let Some(empty) = FileBackend::nameless(&self.new)? else { return Ok(false) };
+        // Like every file that gets a name: a power cut must not find anything else in it.
+        empty.sync()?;
         let file = empty.second_handle()?;
         match self.links.make(|| link_at(&file, &self.new)) {
             Ok(()) => {

@@ -4,10 +4,7 @@
 
 mod world;
 
-use lapwing_vault::{
-    testing::{self, SECTOR},
-    *,
-};
+use lapwing_vault::*;
 use rand_chacha::rand_core::RngCore;
 use world::*;
 
@@ -429,55 +426,6 @@ fn deleted_volume_is_gone_and_its_region_is_free() {
         get(&session.open_volume(family, &mut world.rng).unwrap(), 1).as_deref(),
         Some("dinner at six")
     );
-}
-
-#[test]
-fn vlt_47_of_a_deleted_volume_every_sector_of_its_region_is_overwritten() {
-    const REGIONS_START: u64 = 143_360;
-    let mut world = World::new(17);
-    let (mut session, _, private) = owner(&mut world);
-    let third = session.create_volume(private, b"third", &mut world.rng).unwrap();
-    let volume = session.open_volume(third, &mut world.rng).unwrap();
-    put(&volume, 1, "what is deleted");
-    volume.keys().get_or_create(KeyName([3; 16])).unwrap();
-    volume.close().unwrap();
-    let start = *testing::key_unit_offsets(&session, third).iter().min().unwrap();
-    let before = world.backend.image();
-    let region_len = (before.len() as u64 - REGIONS_START) / 4 / 4096 * 4096;
-    let region = (start - REGIONS_START) / region_len;
-    session.delete_volume(third, &mut world.rng).unwrap();
-    let after = world.backend.image();
-    let from = usize::try_from(REGIONS_START + region * region_len).unwrap();
-    let whole = from..from + usize::try_from(region_len).unwrap();
-    let mut sectors = before[whole.clone()].chunks(SECTOR).zip(after[whole].chunks(SECTOR));
-    assert!(sectors.len() > 4000 && sectors.all(|(one, other)| one != other));
-}
-
-/// What stands in a slot is random after this, and so is what leads to it: an old passphrase opens no box of either copy,
-/// which would show that it was one.
-#[test]
-fn vlt_29_a_destroyed_slot_has_no_box_that_the_old_passphrase_opens() {
-    let boxes = |world: &World, passphrase: &str| {
-        testing::boxes_opened_by(&world.backend.image(), &Passphrase::new(passphrase), TINY)
-    };
-    let mut world = World::new(18);
-    let (mut session, family, private) = owner(&mut world);
-    let refreshing = cover(std::slice::from_ref(&family), Others::Refresh, private);
-    session.add_passphrase(&Passphrase::new("destroying"), &refreshing, &mut world.rng).unwrap();
-    let keeping = cover(std::slice::from_ref(&family), Others::Keep, private);
-    let entry = session.add_passphrase(&Passphrase::new("removed"), &keeping, &mut world.rng).unwrap();
-    assert_eq!(
-        ["real", "destroying", "removed", "wrong"].map(|passphrase| boxes(&world, passphrase)),
-        [4, 4, 4, 0]
-    );
-    session.remove_entry(entry, &mut world.rng).unwrap();
-    session.change_passphrase(&Passphrase::new("changed"), private, &mut world.rng).unwrap();
-    drop(session);
-    assert_eq!(["real", "changed", "removed"].map(|passphrase| boxes(&world, passphrase)), [0, 4, 0]);
-    let session = world.unlock("destroying").unwrap();
-    assert_eq!(["changed", "destroying"].map(|passphrase| boxes(&world, passphrase)), [0, 4]);
-    session.sign_off(&mut world.rng).unwrap();
-    assert_eq!(boxes(&world, "destroying"), 0);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What a crash left beside a container or in it must neither outlive a destruction nor close what is whole.
+//! What a crash left beside a container or in it must neither outlive a destruction nor close what is whole; what is
+//! deleted or destroyed leaves nothing in its place.
 
 #![allow(clippy::disallowed_methods, reason = "files as a crash left them")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
@@ -8,7 +9,7 @@ mod world;
 use std::path::Path;
 
 use lapwing_vault::{
-    testing::{RecordingBackend, SECTOR, power_cut},
+    testing::{self, RecordingBackend, SECTOR, power_cut},
     *,
 };
 use rand_chacha::ChaCha20Rng;
@@ -212,4 +213,60 @@ fn vlt_48_volume_that_rots_is_no_remnant_and_what_a_power_cut_left_is_one() {
         }
     }
     assert!(gone > 0, "some cut leaves a remnant");
+}
+
+#[test]
+fn vlt_47_of_a_deleted_volume_every_sector_of_its_region_is_overwritten() {
+    const REGIONS_START: u64 = 143_360;
+    let mut world = World::new(17);
+    let mut session = world.create("real");
+    let family = session.volumes()[0];
+    let private = session.create_volume(family, b"private", &mut world.rng).unwrap();
+    let volume = session.open_volume(private, &mut world.rng).unwrap();
+    put(&volume, 1, "what is deleted");
+    volume.keys().get_or_create(KeyName([3; 16])).unwrap();
+    volume.close().unwrap();
+    let start = *testing::key_unit_offsets(&session, private).iter().min().unwrap();
+    let before = world.backend.image();
+    let region_len = (before.len() as u64 - REGIONS_START) / 4 / 4096 * 4096;
+    let region = (start - REGIONS_START) / region_len;
+    session.delete_volume(private, &mut world.rng).unwrap();
+    let after = world.backend.image();
+    let from = usize::try_from(REGIONS_START + region * region_len).unwrap();
+    let whole = from..from + usize::try_from(region_len).unwrap();
+    let mut sectors = before[whole.clone()].chunks(SECTOR).zip(after[whole].chunks(SECTOR));
+    assert!(sectors.len() > 4000 && sectors.all(|(one, other)| one != other));
+}
+
+/// What stands in a slot is random after this, and so is what leads to it: an old passphrase opens no box of either copy,
+/// which would show that it was one.
+#[test]
+fn vlt_29_a_destroyed_slot_has_no_box_that_the_old_passphrase_opens() {
+    let boxes = |world: &World, passphrase: &str| {
+        testing::boxes_opened_by(&world.backend.image(), &Passphrase::new(passphrase), TINY)
+    };
+    let (mut world, private) = made(18);
+    let mut session = world.unlock("real").unwrap();
+    let family = session.volumes()[0];
+    let keeping = Spec {
+        volumes: &[family],
+        others: Others::Keep,
+        spare: &[],
+        application: b"",
+        label: b"k",
+        home: private,
+    };
+    let entry = session.add_passphrase(&Passphrase::new("removed"), &keeping, &mut world.rng).unwrap();
+    assert_eq!(
+        ["real", "cover", "removed", "wrong"].map(|passphrase| boxes(&world, passphrase)),
+        [4, 4, 4, 0]
+    );
+    session.remove_entry(entry, &mut world.rng).unwrap();
+    session.change_passphrase(&Passphrase::new("changed"), private, &mut world.rng).unwrap();
+    drop(session);
+    assert_eq!(["real", "changed", "removed"].map(|passphrase| boxes(&world, passphrase)), [0, 4, 0]);
+    let session = world.unlock("cover").unwrap();
+    assert_eq!(["changed", "cover"].map(|passphrase| boxes(&world, passphrase)), [0, 4]);
+    session.sign_off(&mut world.rng).unwrap();
+    assert_eq!(boxes(&world, "cover"), 0);
 }

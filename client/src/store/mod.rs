@@ -6,6 +6,7 @@
 //! | `unit` | reads through to the base, keeps changes until they are committed together |
 //! | `rows` | every record's shape |
 //! | `tables` | in which table of the database a record lies, and why not all in one |
+//! | `measure` | what a record may come to without another word in it |
 //! | `doomed` | keys that a commit has doomed |
 //! | `record` | reads the bytes of a record, fast |
 //!
@@ -14,6 +15,7 @@
 
 mod base;
 mod doomed;
+mod measure;
 mod record;
 mod rows;
 mod tables;

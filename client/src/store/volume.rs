@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     base::{Base, BodyKeyName, Record, StoreError, Visitor},
+    measure::measure,
     rows::{ChatRow, DoomedKeyRow, ErasingRow, GroupRow, MessageRow, PlanRow, TrustRow},
     tables::{self, Place, REMOVED_FROM},
     unit::{Changes, Row},
@@ -32,10 +33,6 @@ const ENDING: [u8; 4] = [ChatRow::TABLE, GroupRow::TABLE, PlanRow::TABLE, TrustR
 
 /// Most bytes of such words.
 const WORDS_OF_AN_END: usize = 4 << 10;
-
-/// Bytes by which a record that is there may grow in such a commit: what was read, and how far, are numbers, and a larger one
-/// is longer.
-const GROWTH: usize = 16;
 
 /// Longest number in a record.
 const COUNT_LEN: usize = 9;
@@ -85,7 +82,8 @@ impl VolumeBase {
     /// Deleting must work where there is no room for anything new (VLT-56): it may use the last page, and nothing else may,
     /// however small. What keeps a vault usable, such as alerts and invitations, has a part of the room beyond the limit.
     /// Messages and what comes in bulk stop at the limit; a line that tells of messages which the same commit removes is no
-    /// more than they were.
+    /// more than they were. Numbers are counted at their longest: that a message was read is noted, and nothing grows by it
+    /// twice.
     fn begin_past_the_limit(
         &self,
         removes: &[Vec<u8>],
@@ -97,20 +95,20 @@ impl VolumeBase {
         if more > fewer {
             return Err(StoreError::Full);
         }
-        let lasting: Vec<_> =
-            puts.iter().filter(|(key, _)| !key.first().is_some_and(|kind| PASSING.contains(kind))).collect();
-        let put = lasting.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        let (replaced, before) = self.bytes_of(lasting.iter().map(|(key, _)| key))?;
-        let gone = before + self.bytes_of(removes.iter())?.1;
-        let ends = removes.iter().any(|key| key.first().is_some_and(|kind| ENDING.contains(kind)));
-        let more = match (ends, replaced == lasting.len()) {
-            (true, _) => WORDS_OF_AN_END,
-            (false, true) => replaced * GROWTH,
-            (false, false) => 0,
-        };
-        let write = if put <= gone.saturating_add(more) {
+        let lasting = puts.iter().filter(|(key, _)| !is_of(key, &PASSING));
+        let (mut put, mut gone, mut ends) = (0, 0, false);
+        for (key, value) in lasting {
+            put += key.len() + measure(value);
+            gone += self.measure_of(key)?.unwrap_or(0);
+        }
+        for key in removes {
+            let there = self.measure_of(key)?;
+            gone += there.unwrap_or(0);
+            ends = ends || there.is_some() && is_of(key, &ENDING);
+        }
+        let write = if put <= gone + if ends { WORDS_OF_AN_END } else { 0 } {
             self.volume.begin_cleanup()
-        } else if put <= gone.saturating_add(SMALL_COMMIT) {
+        } else if put <= gone + SMALL_COMMIT {
             self.volume.begin_small()
         } else {
             Err(VolumeError::Full)
@@ -118,16 +116,9 @@ impl VolumeBase {
         write.map_err(of_volume)
     }
 
-    /// How many of those records are there, and their bytes.
-    fn bytes_of<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) -> Result<(usize, usize), StoreError> {
-        let (mut found, mut bytes) = (0, 0);
-        for key in keys {
-            if let Some(value) = self.get(key)? {
-                found += 1;
-                bytes += key.len() + value.len();
-            }
-        }
-        Ok((found, bytes))
+    /// What the record with this key may come to, if there is one.
+    fn measure_of(&self, key: &[u8]) -> Result<Option<usize>, StoreError> {
+        Ok(self.get(key)?.map(|value| key.len() + measure(&value)))
     }
 
     /// The volume, for what concerns space and erasure.
@@ -253,6 +244,11 @@ fn of_volume(error: VolumeError) -> StoreError {
 
 fn of_redb(error: impl Into<redb::Error>) -> StoreError {
     of_volume(VolumeError::from(error.into()))
+}
+
+/// Whether a record with this key is of one of these kinds.
+fn is_of(key: &[u8], kinds: &[u8]) -> bool {
+    key.first().is_some_and(|kind| kinds.contains(kind))
 }
 
 /// Messages of one chat from which on they are put as a run.
@@ -436,137 +432,4 @@ impl Base for VolumeBase {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use lapwing_vault::{Container, ContainerSize, Cost, MemoryBackend, Passphrase, Session};
-    use proptest::prelude::*;
-    use rand_chacha::ChaCha20Rng;
-    use rand_core::SeedableRng;
-
-    use super::{super::base::MemoryBase, *};
-
-    const TINY: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
-
-    fn volume(rng: &mut ChaCha20Rng) -> (MemoryBackend, Session, VolumeBase) {
-        let backend = MemoryBackend::new();
-        let (size, passphrase) = (ContainerSize::MIN, Passphrase::new("copper lantern"));
-        let handle = backend.another_handle();
-        let session = Container::create(handle, size, &passphrase, TINY, rng, &mut |_, _| {}).unwrap();
-        let base = VolumeBase::new(session.open_volume(session.volumes()[0], rng).unwrap());
-        (backend, session, base)
-    }
-
-    fn unlocked(backend: &MemoryBackend, rng: &mut ChaCha20Rng) -> (Session, VolumeBase) {
-        let locked = Container::open(backend.another_handle()).unwrap();
-        let session = locked.unlock(&Passphrase::new("copper lantern"), TINY, rng, Duration::ZERO).unwrap();
-        let base = VolumeBase::new(session.open_volume(session.volumes()[0], rng).unwrap());
-        (session, base)
-    }
-
-    fn key(chat: u8, order: u64) -> Vec<u8> {
-        [&[MessageRow::TABLE][..], &[chat; 16], &order.to_be_bytes()].concat()
-    }
-
-    fn all(base: &dyn Base) -> Vec<(Vec<u8>, Zeroizing<Vec<u8>>)> {
-        base.range(&[], &[0xff; 64], usize::MAX, false).unwrap()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
-
-        #[test]
-        fn runs_of_messages_are_put_like_any_other_records(
-            seed: u64,
-            commits in prop::collection::vec(
-                prop::collection::vec((0u8..3, 0u64..80, 0usize..900, 0u8..8), 1..40), 1..12),
-        ) {
-            let mut rng = ChaCha20Rng::seed_from_u64(seed);
-            let (_backend, _session, base) = volume(&mut rng);
-            let reference = MemoryBase::default();
-            for commit in commits {
-                let changes: Vec<_> = commit
-                    .into_iter()
-                    .map(|(chat, order, len, kind)| match kind {
-                        // Another kind of record between them, a deletion, or a message.
-                        0 => (vec![0x03, chat], Some(Zeroizing::new(vec![kind; len]))),
-                        1 => (key(chat, order), None),
-                        _ => (key(chat, order), Some(Zeroizing::new(vec![kind; len]))),
-                    })
-                    .collect();
-                base.commit(changes.iter().cloned().collect()).unwrap();
-                reference.commit(changes.into_iter().collect()).unwrap();
-                prop_assert_eq!(all(&base), all(&reference));
-            }
-        }
-    }
-
-    #[test]
-    fn messages_of_one_commit_leave_their_pages_full() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let (_backend, _session, base) = volume(&mut rng);
-        const LEN: usize = 400;
-        for round in 0..10 {
-            let of = |chat| (round * 20..(round + 1) * 20).map(move |order| key(chat, order));
-            let messages = (0..4).flat_map(of).map(|key| (key, Some(Zeroizing::new(vec![7; LEN]))));
-            base.commit(messages.collect()).unwrap();
-        }
-        let bytes = all(&base).iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
-        let read = base.volume.begin_read().unwrap();
-        let stats = redb::ReadableTableMetadata::stats(&read.open_table(Place::Shared.definition()).unwrap())
-            .unwrap();
-        // One after the other they would fill 57 of a hundred bytes.
-        assert!(stats.leaf_pages() * 4096 * 75 < bytes * 100, "{} pages, {bytes} bytes", stats.leaf_pages());
-    }
-
-    #[test]
-    fn what_does_not_fit_says_so_and_changes_nothing() {
-        let mut rng = ChaCha20Rng::seed_from_u64(3);
-        let (_backend, _session, base) = volume(&mut rng);
-        base.commit([(key(1, 1), Some(Zeroizing::new(vec![1])))].into_iter().collect()).unwrap();
-        let before = all(&base);
-        let messages = (2..400).map(|order| (key(1, order), Some(Zeroizing::new(vec![7; 16 << 10]))));
-        assert!(matches!(base.commit(messages.collect()), Err(StoreError::Full)));
-        assert_eq!(all(&base), before);
-    }
-
-    #[test]
-    fn what_takes_the_place_of_other_records_fits_where_nothing_else_does() {
-        let mut rng = ChaCha20Rng::seed_from_u64(4);
-        let (_backend, _session, base) = volume(&mut rng);
-        let value = |len: usize| Some(Zeroizing::new(vec![5; len]));
-        let other = |number: u8| vec![0x35, number];
-        base.commit([(other(0), value(60 << 10))].into_iter().collect()).unwrap();
-        let mut order = 0;
-        let full = loop {
-            order += 1;
-            match base.commit([(key(1, order), value(8 << 10))].into_iter().collect()) {
-                Ok(()) => {}
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(full, StoreError::Full));
-        let big = [(other(1), value(60 << 10))];
-        assert!(matches!(base.commit(big.iter().cloned().collect()), Err(StoreError::Full)));
-        base.commit([(other(0), None)].into_iter().chain(big).collect()).unwrap();
-        assert_eq!(
-            (base.get(&other(0)).unwrap(), base.get(&other(1)).unwrap().map(|v| v.len())),
-            (None, Some(60 << 10))
-        );
-    }
-
-    #[test]
-    fn key_of_a_unit_that_is_committed_is_there_after_an_unlock_and_that_of_another_is_not() {
-        let mut rng = ChaCha20Rng::seed_from_u64(2);
-        let (backend, session, base) = volume(&mut rng);
-        let made = base.make_body_key(&[1; 16]).unwrap();
-        assert_eq!(base.make_body_key(&[1; 16]).unwrap(), made);
-        assert_eq!(base.body_key(&[1; 16]).unwrap(), Some(made.clone()));
-        base.commit([(key(1, 1), Some(Zeroizing::new(vec![1])))].into_iter().collect()).unwrap();
-        base.make_body_key(&[2; 16]).unwrap();
-        drop((base, session));
-        let (_session, base) = unlocked(&backend, &mut rng);
-        assert_eq!(base.body_key(&[1; 16]).unwrap(), Some(made));
-        assert_eq!(base.body_key(&[2; 16]).unwrap(), None);
-    }
-}
+mod tests;

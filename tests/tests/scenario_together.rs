@@ -1,9 +1,11 @@
 //! Several commands on one vault, and commands that stay: nobody loses anything, nobody waits for ever.
 
-use std::time::Duration;
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
+
+use std::{process::Command, time::Duration};
 
 use lapwing_tests::scenario::{
-    Pair,
+    Pair, Person, Running, programs,
     wait::{PATIENCE, timed, until},
 };
 use serde_json::json;
@@ -38,7 +40,7 @@ fn two_commands_at_once_wait_for_each_other_and_lose_nothing() {
 
 #[test]
 fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
-    let Pair { relay, ana, bo, folder: _folder } = Pair::meet();
+    let Pair { relay, ana, bo, folder } = Pair::meet();
     let mut following = bo.starts(&["read", "ana", "--follow"]);
     let _ = ana.runs(&["send", "bo", "the first"]).done();
     let _ = following.line(PATIENCE, |line| line.contains("the first"));
@@ -74,10 +76,48 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
     let taken = until(PATIENCE, || relay.status()["envelope_bytes"] == kept);
     assert!(taken, "the message stayed at the relay: {}", relay.status());
     assert!(syncing.is_running());
-    syncing.signal("INT");
+    // As a session that ends asks everything in it.
+    syncing.signal("TERM");
     let synced = syncing.end();
     assert!([Some(0), Some(130)].contains(&synced.code), "{synced:?}");
     let read = bo.runs(&["read", "ana", "--last", "10"]).done().messages_from("ana");
     assert_eq!(read.iter().filter(|text| *text == "the fourth").count(), 1);
     assert_eq!(read.last().unwrap(), "the fourth");
+
+    // A window that is closed locks the vault: what was deleted is overwritten, and the next unlock has nothing to do.
+    let before = regions(&bo);
+    let mut following = bo.starts(&["read", "ana", "--follow"]);
+    let _ = ana.runs(&["send", "bo", "the last but one"]).done();
+    let _ = following.line(PATIENCE, |line| line.contains("the last but one"));
+    following.signal("HUP");
+    assert_eq!(following.end().code, Some(0));
+    let after = regions(&bo);
+    assert!(before != after, "it wrote something");
+    let _ = bo.runs(&["--offline", "chat", "list"]).done();
+    assert!(regions(&bo) == after, "it was not locked");
+
+    // Where another file takes the vault's place, nothing is fetched into the one that was there.
+    let mut following = bo.starts(&["read", "ana", "--follow"]);
+    let _ = following.line(PATIENCE, |line| line.contains("the last but one"));
+    let copy = folder.join("copy");
+    std::fs::copy(&bo.vault, &copy).unwrap();
+    std::fs::rename(&copy, &bo.vault).unwrap();
+    let followed = following.end();
+    assert_eq!(followed.failed(5), "vault_replaced");
+
+    // Nobody is told that it is kept; a script that takes this for a failure would send it twice.
+    let script = "exec \"$0\" --vault \"$1\" --offline send bo 'the fifth' --passphrase-fd 0 > /dev/full";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(programs::lapwing()).arg(&ana.vault);
+    let input = format!("{}\n", ana.passphrase).into_bytes();
+    let untold = Running::spawn(&mut shell, "send".to_owned(), input).end();
+    assert_eq!(untold.code, Some(5), "{untold:?}");
+    assert!(untold.stderr.contains("is in the vault, and it is kept and will be sent"), "{untold:?}");
+    let _ = ana.runs(&["sync"]).done();
+    assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana").last().unwrap(), "the fifth");
+}
+
+/// What lies behind the headers, which every unlock writes.
+fn regions(person: &Person) -> Vec<u8> {
+    person.bytes().split_off(143_360)
 }

@@ -58,6 +58,9 @@ pub enum OutputError {
     /// The output cannot be written: a full disk behind a redirection, say.
     #[error("the output cannot be written")]
     Failed,
+    /// There is no standard output: it was closed before the program started.
+    #[error("standard output is closed")]
+    Closed,
     /// A record that is no map. A bug of the command.
     #[error("a record cannot be written as JSON")]
     Shape,
@@ -70,6 +73,11 @@ impl From<OutputError> for Error {
             OutputError::Failed => {
                 Self::refused("the output cannot be written", "check where it is redirected to")
             }
+            OutputError::Closed => Self::refused(
+                "standard output is closed: nothing can be shown",
+                "leave it open, or send it to a file; nothing was marked as read",
+            )
+            .with_code("output_closed"),
             OutputError::Shape => Self::bug("a record cannot be written as JSON"),
         }
     }
@@ -124,6 +132,28 @@ impl Output {
             && io::stderr().is_terminal()
     }
 
+    /// Refuses a standard output that was closed before the program started: the language's runtime puts the null device in
+    /// its place, open for reading and writing, and everything written to it would seem to be shown. Who redirects to the
+    /// null device on purpose opens it for writing.
+    ///
+    /// # Errors
+    /// [`OutputError::Closed`].
+    pub fn require_open(&self) -> Result<(), OutputError> {
+        use std::os::unix::fs::MetadataExt;
+
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        if matches!(self.sink, Sink::Captured(_)) {
+            return Ok(());
+        }
+        let stdout = io::stdout();
+        let flags = fcntl(&stdout, FcntlArg::F_GETFL).map_err(|_| OutputError::Closed)?;
+        let both = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
+        let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+        let ours = nix::sys::stat::fstat(&stdout).map(|ours| ours.st_rdev);
+        let is_null = matches!((null, ours), (Ok(null), Ok(ours)) if null == ours);
+        if both && is_null { Err(OutputError::Closed) } else { Ok(()) }
+    }
+
     /// A result, on standard output, complete when this returns.
     ///
     /// # Errors
@@ -149,8 +179,8 @@ impl Output {
         self.tell(&format!("warning: {text}"));
     }
 
-    /// A failure: `error:` and `hint:` on standard error, or a line of type `error` on standard output. A reader that
-    /// has gone is no failure and gets no word.
+    /// A failure: `error:` and `hint:` on standard error, or a line of type `error` on standard output, or on standard error
+    /// where that cannot be written. A reader that has gone is no failure and gets no word.
     pub fn fail(&self, error: &Error) {
         if error.kind() == Kind::ReaderGone {
             return;
@@ -159,9 +189,11 @@ impl Output {
             Format::Human => self.tell(&format!("error: {}\nhint: {}", error.message(), error.hint())),
             Format::Json => {
                 let failure = Failure { code: error.code(), message: error.message(), hint: error.hint() };
-                // Nobody is left to be told that the failure could not be told; the exit code says it.
-                if let Ok(line) = json_line("error", &failure) {
-                    let _ = self.write(Stream::Out, &line);
+                // Where neither can be written, the exit code says it.
+                if let Ok(line) = json_line("error", &failure)
+                    && (self.require_open().is_err() || self.write(Stream::Out, &line).is_err())
+                {
+                    let _ = self.write(Stream::Err, &line);
                 }
             }
         }

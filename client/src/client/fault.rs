@@ -1,5 +1,7 @@
 //! What the vault and the engine refuse, in two lines for people.
 
+use std::io::ErrorKind;
+
 use lapwing_vault::{ChangeError, CreateError, GrowError, OpenError, UnlockError, VolumeError};
 
 use crate::{
@@ -65,6 +67,10 @@ pub(super) fn open(error: OpenError) -> Error {
             Error::refused(message, "say where the vault is with --vault PATH; this file was not changed")
         }
         OpenError::Forbidden => Error::refused(message, "check who owns the file and its permissions"),
+        OpenError::Io(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Error::refused(
+            "the vault lies on a read-only file system and cannot be opened for writing",
+            "make the file system writable: every unlock writes, and reading notes what was read",
+        ),
         _ => Error::refused(message, "check the disk"),
     }
 }

@@ -5,10 +5,19 @@ use lapwing_protocol::attachment::Attachment;
 use super::Client;
 use crate::{
     driver::{FetchError, Next, Take, UploadReport},
-    engine::files::Upload,
+    engine::files::{self, Upload},
+    store::Unit,
 };
 
 impl Client {
+    /// Whether files wait to be sent.
+    #[must_use]
+    pub fn has_uploads(&self) -> bool {
+        // One that cannot be read is told of by sending.
+        let waits = |base| files::uploads(&Unit::new(base), None).is_ok_and(|waiting| waiting.is_empty());
+        !self.compartments.iter().all(|compartment| waits(&*compartment.base))
+    }
+
     /// Sends the files that wait, until all are at their relays or another command wants the vault. `each` is told of each
     /// part: bytes that the relay has, and bytes of all.
     pub async fn upload(&mut self, each: &mut dyn FnMut(&Upload, u64, u64)) -> UploadReport {

@@ -15,6 +15,7 @@ mod passphrases;
 mod placing;
 mod plans;
 mod records;
+mod stop;
 mod tokens;
 mod unfinished;
 
@@ -35,6 +36,7 @@ pub use checkins::{CheckinRequest, Heard};
 pub use fault::refused_by_engine;
 pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;
+pub(crate) use stop::Stop;
 pub use tokens::PayloadRelays;
 
 use crate::{
@@ -460,12 +462,18 @@ impl Client {
     /// Stays connected until `decide` ends it, or another command wants the vault.
     pub async fn follow(&mut self, decide: &mut Decide<'_>) -> Ended {
         let mut scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
+        let mut stop = Stop::listen();
         loop {
-            let (mut asked, mut retry) = (false, false);
+            let (mut asked, mut retry, mut replaced) = (false, false, false);
             let (session, compartments, volumes) = (&self.session, &self.compartments, &self.volumes);
             let retry_at = (!self.due.is_empty()).then(|| tokio::time::Instant::now() + TOKEN_RETRY);
             let mut each = |effects: &[(usize, Effect)]| {
                 let next = decide(compartments, effects);
+                // What is taken from a relay now would be in a file that nobody opens again.
+                if !session.is_at_its_path().unwrap_or(true) {
+                    replaced = true;
+                    return Next::End;
+                }
                 if session.lock_requested().unwrap_or(false) {
                     // What came is told before the vault is given up.
                     asked = true;
@@ -485,8 +493,11 @@ impl Client {
             // Dropping the driver's future between two of its awaits loses nothing: what counts is in the records.
             let report = tokio::select! {
                 report = self.driver.follow(&self.compartments, &mut each) => report,
-                _ = tokio::signal::ctrl_c() => return Ended::Interrupted,
+                () = stop.asked() => return Ended::Interrupted,
             };
+            if replaced {
+                return Ended::Replaced;
+            }
             if retry {
                 self.retry_tokens().await;
                 continue;
@@ -577,6 +588,8 @@ pub enum Ended {
     Decided(Report),
     /// Another command wants the vault.
     Asked(Report),
-    /// The person said stop.
+    /// The person said stop, or the system did.
     Interrupted,
+    /// The file is not at its path any more: moved, deleted, or another one took its place.
+    Replaced,
 }

@@ -42,7 +42,7 @@ pub enum Next {
 
 impl Driver {
     /// Receives and sends until `decide` says that it is enough. `decide` is asked with the effects of each round,
-    /// and with none at least four times a second.
+    /// and with none at least four times a second and before anything is taken.
     pub async fn follow(
         &mut self,
         compartments: &[Compartment],
@@ -52,7 +52,11 @@ impl Driver {
         let mut backoff = Backoff::default();
         let mut due = tokio::time::Instant::now();
         let mut look = due;
+        let mut begun = false;
         loop {
+            if std::mem::replace(&mut begun, true) && decide(&[]) == Next::End {
+                return total;
+            }
             if tokio::time::Instant::now() >= due {
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
                 let is_quiet = report.trouble.is_empty() && !waiting(compartments);
@@ -68,14 +72,15 @@ impl Driver {
                 if decide(&report.effects) == Next::End {
                     return total;
                 }
-            } else if decide(&[]) == Next::End {
-                return total;
             }
             if tokio::time::Instant::now() >= look {
                 look = tokio::time::Instant::now() + LOOK;
                 self.sweep_due(compartments, &mut total);
             }
             let Some((relay, notice)) = self.next_notice().await else { continue };
+            if decide(&[]) == Next::End {
+                return total;
+            }
             let mut report = Report::default();
             let kept = match notice {
                 Some(notice) => self.noticed(&relay, notice, compartments, &mut report).await.is_ok(),

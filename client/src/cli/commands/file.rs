@@ -9,7 +9,6 @@ use lapwing_protocol::attachment::{Attachment, FileName, MAX_FILE_NAME};
 use lapwing_wire::frame::Refusal;
 use rand_core::RngCore as _;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::message;
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
         shell::Shell,
         size,
     },
-    client::{Client, generator},
+    client::{Client, Stop, generator},
     driver::{FetchError, UploadReport},
     engine::{
         Command, Reply,
@@ -203,7 +202,9 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     let worst = ["failed", "waiting", "sent"].into_iter().find(|state| all.iter().any(|f| f.state == *state));
     let failed = worst == Some("failed");
     let state = worst.unwrap_or("failed");
-    shell.output.emit(&SentFiles { chat: args.chat.clone(), state, files: all })?;
+    let kept = if state == "sent" { MessageState::Sent } else { MessageState::Waiting };
+    let sent = shell.output.emit(&SentFiles { chat: args.chat.clone(), state, files: all });
+    sent.map_err(|error| message::untold(error, if failed { MessageState::Failed } else { kept }))?;
     match refusal {
         Some(Refusal::NoAccess) => Err(Error::refused(
             "the relay does not take the file: your access ticket has no room for it there, or has ended",
@@ -235,23 +236,29 @@ fn sent_file(shown: &MessageView, file: &FileView, left_out: u64) -> SentFile {
 }
 
 /// Sends the files that wait, with a bar, and then the messages that they belong to.
-pub(super) async fn upload(shell: &mut Shell, client: &mut Client) -> UploadReport {
-    if shell.offline {
-        return UploadReport::default();
+///
+/// # Errors
+/// The person said stop: what the relay has by then it keeps.
+pub(super) async fn upload(shell: &mut Shell, client: &mut Client) -> Result<UploadReport, Error> {
+    if shell.offline || !client.has_uploads() {
+        return Ok(UploadReport::default());
     }
     let mut bar: Option<(Order, Progress)> = None;
     let output = &shell.output;
-    let report = client
-        .upload(&mut |upload, done, total| {
-            let order = upload.place.1;
-            if bar.as_ref().is_none_or(|(of, _)| *of != order) {
-                bar = Some((order, Progress::bar(output, "sending", total)));
-            }
-            if let Some((_, bar)) = &bar {
-                bar.set(done);
-            }
-        })
-        .await;
+    let mut each = |upload: &files::Upload, done, total| {
+        let order = upload.place.1;
+        if bar.as_ref().is_none_or(|(of, _)| *of != order) {
+            bar = Some((order, Progress::bar(output, "sending", total)));
+        }
+        if let Some((_, bar)) = &bar {
+            bar.set(done);
+        }
+    };
+    let mut stop = Stop::listen();
+    let report = tokio::select! {
+        report = client.upload(&mut each) => report,
+        () = stop.asked() => return Err(Error::interrupted()),
+    };
     drop(bar);
     for trouble in &report.trouble {
         shell.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
@@ -269,7 +276,7 @@ pub(super) async fn upload(shell: &mut Shell, client: &mut Client) -> UploadRepo
     if report.changed {
         shell.settle(client).await;
     }
-    report
+    Ok(report)
 }
 
 #[derive(Serialize)]
@@ -372,12 +379,10 @@ async fn fetch_into(
         bar.set(done * 100 / count.max(1));
         target.write(bytes)
     };
-    let mut terminated = signal(SignalKind::terminate())
-        .map_err(|_| Error::refused("the system gives no signals", "try again"))?;
+    let mut stop = Stop::listen();
     let fetched = tokio::select! {
         fetched = client.fetch(attachment, &mut take) => fetched,
-        _ = tokio::signal::ctrl_c() => return Err(Error::interrupted()),
-        _ = terminated.recv() => return Err(Error::interrupted()),
+        () = stop.asked() => return Err(Error::interrupted()),
     };
     fetched.map_err(|error| match error {
         FetchError::Connect(error) => error.into(),

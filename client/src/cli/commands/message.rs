@@ -10,7 +10,7 @@ use crate::{
     cli::{
         args::{ReadArgs, SendArgs, SyncArgs},
         exit::Exit,
-        output::{Output, Record},
+        output::{Output, OutputError, Record},
         shell::Shell,
     },
     client::{Client, Ended, generator},
@@ -107,7 +107,8 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
     shell.close(client).await;
     let state = shown.first().map_or(MessageState::Waiting, |message| message.state);
     let why = refusal.filter(|_| state == MessageState::Waiting).and_then(why);
-    shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state), why })?;
+    let sent = shell.output.emit(&Sent { chat: args.chat.clone(), state: state_word(state), why });
+    sent.map_err(|error| untold(error, state))?;
     if waiting > 1 {
         shell.output.talk(format_args!("{waiting} messages to {} wait for the relay.", args.chat));
     }
@@ -118,6 +119,23 @@ pub(super) async fn send(shell: &mut Shell, args: &SendArgs) -> Result<Exit, Err
         ));
     }
     Ok(Exit::Done)
+}
+
+/// What was to be told could not be. A script that takes this for a failure would send the message twice.
+pub(super) fn untold(error: OutputError, state: MessageState) -> Error {
+    let kept = match state {
+        MessageState::Waiting => "it is kept and will be sent",
+        MessageState::Failed => "it will not be delivered",
+        MessageState::Sent | MessageState::Received => "it was sent",
+    };
+    match error {
+        OutputError::Failed => Error::refused(
+            format!("the output cannot be written; the message is in the vault, and {kept}"),
+            "do not send it again; see: lapwing read CHAT",
+        )
+        .with_code("untold"),
+        other => other.into(),
+    }
 }
 
 /// A message as `read` and `search` show it.
@@ -201,6 +219,8 @@ impl Record for Message {
 }
 
 pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Error> {
+    // What nobody can have seen is not marked as read.
+    shell.output.require_open()?;
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
     let chat = client.read(number, |unit| view::chat(unit, &args.chat))?.id;
@@ -271,10 +291,21 @@ async fn follow(
     if let Some(error) = failed {
         return Err(error);
     }
-    if matches!(ended, Ended::Asked(_)) {
-        shell.output.talk("Another command needed the vault; this one has ended.");
+    match ended {
+        Ended::Asked(_) => shell.output.talk("Another command needed the vault; this one has ended."),
+        Ended::Replaced => return Err(replaced()),
+        Ended::Decided(_) | Ended::Interrupted => {}
     }
     Ok(())
+}
+
+/// What came until then was shown, and lies in the file that was there.
+fn replaced() -> Error {
+    Error::refused(
+        "the file of the vault is not at its path any more: it was moved or deleted, or another one took its place",
+        "nothing more was fetched; see what lies at the path now: two copies of a vault break each other's sessions",
+    )
+    .with_code("vault_replaced")
 }
 
 /// Tells what must not be missed while following.
@@ -327,7 +358,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     let mut client = shell.unlock().await?;
     let mut counts = Counts::default();
     let mut report = shell.settle(&mut client).await;
-    let uploaded = file::upload(shell, &mut client).await;
+    let uploaded = file::upload(shell, &mut client).await?;
     report.effects.iter().for_each(|(_, effect)| counts.add(effect));
     if let Some(seconds) = args.wait {
         let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
@@ -350,6 +381,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
                 report
             }
             Ended::Interrupted => Report::default(),
+            Ended::Replaced => return Err(replaced()),
         };
         if let Some(error) = failed {
             return Err(error);

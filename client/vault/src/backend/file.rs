@@ -160,11 +160,6 @@ impl FileBackend {
         })
     }
 
-    /// A file without a name is nobody else's.
-    fn is_at_its_path(&self) -> io::Result<bool> {
-        Ok(!self.named.load(Ordering::Acquire) || is_at(&self.file, &self.path)?)
-    }
-
     /// Takes or gives back the lock on one byte. `false` when somebody else has it.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn set_lock(&self, byte: i64, lock_type: libc::c_int) -> io::Result<bool> {
@@ -313,6 +308,11 @@ impl Backend for FileBackend {
         {
             Ok(false)
         }
+    }
+
+    /// A file without a name is nobody else's.
+    fn is_at_its_path(&self) -> io::Result<bool> {
+        Ok(!self.named.load(Ordering::Acquire) || is_at(&self.file, &self.path)?)
     }
 }
 

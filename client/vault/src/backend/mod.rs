@@ -110,6 +110,15 @@ pub trait Backend: Send + Sync {
     ///
     /// The system's error.
     fn lock_requested(&self) -> io::Result<bool>;
+
+    /// Whether whoever opens the same place finds this container: a file may be moved, deleted or replaced while it is open.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn is_at_its_path(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Tries `attempt` at once and then every [`LOCK_POLL`] until `wait` is over. Counts its naps instead of

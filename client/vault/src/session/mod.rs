@@ -195,6 +195,15 @@ impl Session {
         self.disk.backend.lock_requested()
     }
 
+    /// Whether the container is where it was opened: who goes on in a file that was replaced works for nobody.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn is_at_its_path(&self) -> std::io::Result<bool> {
+        self.disk.backend.is_at_its_path()
+    }
+
     /// Makes every slot unopenable for ever, this session's own included. What is left of the file is random
     /// bytes. Volumes that are still open keep working until they are dropped.
     ///

@@ -6,12 +6,19 @@ use std::{
     io::pipe,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
-use lapwing_tests::scenario::{Folder, Outcome, Person, Relay, Running, programs};
+use lapwing_tests::scenario::{
+    Folder, Outcome, Person, Relay, Running, programs,
+    wait::{PATIENCE, until},
+};
+use nix::{
+    pty::openpty,
+    sys::termios::{LocalFlags, tcgetattr},
+};
 use serde_json::json;
 
 /// The ticket with the letter at `at` changed into another of its alphabet.
@@ -111,10 +118,53 @@ fn files_that_are_no_vault_and_wrong_passphrases_are_refused_and_left_alone() {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).arg(programs::lapwing()).arg(vault);
     let _ = Running::spawn(&mut shell, "status".to_owned(), Vec::new()).end().done().one("status");
+    // Nothing is shown, so nothing is marked as read, and nobody is told that it was.
+    let script = "exec \"$0\" --json --vault \"$1\" read bo --passphrase-fd 0 >&-";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(programs::lapwing()).arg(vault);
+    let input = format!("{}\n", ana.passphrase).into_bytes();
+    let closed = Running::spawn(&mut shell, "read".to_owned(), input).end();
+    assert_eq!(closed.code, Some(5), "{closed:?}");
+    assert!(closed.stderr.contains("output_closed"), "{closed:?}");
     // A pipe whose reader has gone is an end like any other.
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     assert_eq!(ana.starts_into(writer, &["status"]).end().code, Some(0));
+}
+
+#[test]
+fn a_process_that_is_asked_to_end_at_a_passphrase_gives_the_terminal_back() {
+    let folder = Folder::new();
+    let vault = folder.put("vault", b"it is never opened");
+    for name in ["TERM", "HUP"] {
+        let terminal = openpty(None, None).unwrap();
+        let echoes = || tcgetattr(&terminal.slave).unwrap().local_flags.contains(LocalFlags::ECHO);
+        // A session of its own, whose terminal this is.
+        let mut child = Command::new("setsid")
+            .arg("--ctty")
+            .arg(programs::lapwing())
+            .arg("--vault")
+            .arg(&vault)
+            .arg("status")
+            .stdin(terminal.slave.try_clone().unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(until(PATIENCE, || !echoes()), "the passphrase is asked for");
+        let process = child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process]).status();
+        assert!(sent.unwrap().success());
+        let mut code = None;
+        let ended = until(PATIENCE, || {
+            code = child.try_wait().unwrap();
+            code.is_some()
+        });
+        // Whatever becomes of it, it does not stay.
+        let _ = child.kill();
+        assert!(ended && echoes(), "{name}: {code:?}");
+        assert_eq!(code.and_then(|status| status.code()), Some(130), "{name}");
+    }
 }
 
 /// Opens the vault as somebody who may not.

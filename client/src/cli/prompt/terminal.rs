@@ -1,13 +1,17 @@
 //! Questions at the terminal of the process, `/dev/tty`, so that standard input stays free for what is sent.
 //!
 //! Ctrl-C at a question is an answer like any other: the terminal is put back as it was, secrets are wiped on the way
-//! out, and the command ends with exit code 130.
+//! out, and the command ends with exit code 130. So do the signals that ask a process to end.
 
 use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, Read, Write},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
+    thread,
+    time::Duration,
 };
 
+use lapwing_vault::wipe_stack;
 use nix::sys::{
     signal::{SigSet, Signal},
     termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios},
@@ -18,6 +22,9 @@ use super::{MAX_ANSWER, Prompt, PromptError, Question, TRIES, TypedPassphrase};
 use crate::{cli::strength::Strength, untrusted::Printable};
 
 const TTY: &str = "/dev/tty";
+
+/// How often it is looked whether the process is to end while a person types.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a terminal in our mode sends for Ctrl-C.
 const STOP: u8 = 0x03;
@@ -55,20 +62,24 @@ impl Terminal {
 
     fn secret(&self, what: &str, flag: &str) -> Result<TypedPassphrase, PromptError> {
         // Opened first, so that a missing terminal is told from one that fails.
-        say(&mut self.open(flag)?, &format!("{what}: "))?;
-        let stop = StopHeld::begin();
-        let config = rpassword::ConfigBuilder::new()
-            .input_file_path(self.path.as_str())
-            .output_file_path(self.path.as_str())
-            .build();
-        let typed = rpassword::read_password_with_config(config).map(Zeroizing::new);
-        let typed = typed.map_err(|error| match error.kind() {
-            ErrorKind::Interrupted => {
-                stop.take_it();
-                PromptError::Interrupted
-            }
-            ErrorKind::UnexpectedEof => PromptError::Interrupted,
-            _ => PromptError::Failed,
+        let mut tty = self.open(flag)?;
+        say(&mut tty, &format!("{what}: "))?;
+        let path = self.path.clone();
+        let typed = typed(&tty, move || {
+            let config = rpassword::ConfigBuilder::new()
+                .input_file_path(path.as_str())
+                .output_file_path(path.as_str())
+                .build();
+            let typed = rpassword::read_password_with_config(config).map(Zeroizing::new);
+            typed.map_err(|error| match error.kind() {
+                ErrorKind::Interrupted => {
+                    // Raised on this thread.
+                    take(Signal::SIGINT);
+                    PromptError::Interrupted
+                }
+                ErrorKind::UnexpectedEof => PromptError::Interrupted,
+                _ => PromptError::Failed,
+            })
         })?;
         Ok(TypedPassphrase::new(typed)?)
     }
@@ -153,25 +164,61 @@ fn say(tty: &mut File, text: &str) -> Result<(), PromptError> {
 /// A line as it is typed and seen. The line editing is the terminal's own; Ctrl-C ends the line with a byte instead of
 /// a signal, and the old mode comes back whatever happens.
 fn read_line(tty: &File) -> Result<String, PromptError> {
-    let mode = Mode::line_with_stop(tty)?;
-    let mut tty = mode.tty;
-    let mut bytes = Vec::new();
+    let mut keys = tty.try_clone().map_err(|_| PromptError::Failed)?;
+    let _mode = Mode::line_with_stop(tty)?;
+    typed(tty, move || {
+        let mut bytes = Vec::new();
+        loop {
+            let mut byte = [0];
+            match keys.read(&mut byte) {
+                Ok(0) => return Err(PromptError::Interrupted),
+                Ok(_) => match byte {
+                    [b'\n'] => break,
+                    [STOP] => return Err(PromptError::Interrupted),
+                    [byte] if bytes.len() < MAX_ANSWER => bytes.push(byte),
+                    // What is too long is read to its end, and fits nothing.
+                    _ => {}
+                },
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(PromptError::Failed),
+            }
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    })
+}
+
+/// What `read` takes from the terminal, unless the process is asked to end before: then the terminal has its mode back, and
+/// whatever the command holds is closed on the way out.
+///
+/// `read` runs on a thread of its own, which a signal leaves behind waiting for keys: the process ends.
+fn typed<T: Send + 'static>(
+    tty: &File,
+    read: impl FnOnce() -> Result<T, PromptError> + Send + 'static,
+) -> Result<T, PromptError> {
+    let held = Held::begin();
+    let before = termios::tcgetattr(tty).map_err(|_| PromptError::Failed)?;
+    let (sender, receiver) = sync_channel(1);
+    let reader = thread::Builder::new().spawn(move || {
+        let _gone = sender.send(read());
+        wipe_stack();
+    });
+    let reader = reader.map_err(|_| PromptError::Failed)?;
     loop {
-        let mut byte = [0];
-        match tty.read(&mut byte) {
-            Ok(0) => return Err(PromptError::Interrupted),
-            Ok(_) => match byte {
-                [b'\n'] => break,
-                [STOP] => return Err(PromptError::Interrupted),
-                [byte] if bytes.len() < MAX_ANSWER => bytes.push(byte),
-                // What is too long is read to its end, and fits nothing.
-                _ => {}
-            },
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(PromptError::Failed),
+        match receiver.recv_timeout(LOOK) {
+            Ok(answer) => {
+                // What it left of a passphrase is overwritten.
+                let _ended = reader.join();
+                return answer;
+            }
+            Err(RecvTimeoutError::Timeout) if held.take_one() => {
+                // A terminal that has gone needs no mode.
+                let _ = termios::tcsetattr(tty, SetArg::TCSANOW, &before);
+                return Err(PromptError::Interrupted);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(PromptError::Failed),
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The terminal's mode for one line.
@@ -201,35 +248,45 @@ impl Drop for Mode<'_> {
     }
 }
 
-/// SIGINT kept from this thread while rpassword reads: it raises the signal when it sees Ctrl-C, before it has put the
-/// terminal back, and the process would leave a terminal without an echo behind.
-struct StopHeld {
+/// Signals kept from this thread, and from those that it begins, while a person types: they would end the process with the
+/// terminal in another mode, without an echo. rpassword raises SIGINT itself when it sees Ctrl-C.
+struct Held {
     before: Option<SigSet>,
 }
 
-impl StopHeld {
+/// Those that ask a process to end.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+impl Held {
     fn begin() -> Self {
-        let mut stop = SigSet::empty();
-        stop.add(Signal::SIGINT);
-        Self { before: stop.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok() }
+        let held: SigSet = ENDING.into_iter().collect();
+        Self { before: held.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok() }
     }
 
-    /// Takes the signal that was raised on this thread, so that it does not end the process when the mask goes.
-    fn take_it(&self) {
-        if self.before.is_some() {
-            let mut stop = SigSet::empty();
-            stop.add(Signal::SIGINT);
-            let _ = stop.wait();
-        }
+    /// Takes one that waits for this process, if one does. Where the system does not tell, it acts when the mask goes: after
+    /// the answer, when the terminal is as it was.
+    fn take_one(&self) -> bool {
+        let Some(before) = &self.before else { return false };
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let waiting = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let waiting = waiting.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        let waits = |signal: &Signal| waiting >> (*signal as i32 - 1) & 1 == 1 && !before.contains(*signal);
+        let found = ENDING.into_iter().find(waits);
+        found.inspect(|signal| take(*signal)).is_some()
     }
 }
 
-impl Drop for StopHeld {
+impl Drop for Held {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
             let _ = before.thread_set_mask();
         }
     }
+}
+
+/// Takes a signal that waits, so that it does not end the process when the mask goes.
+fn take(signal: Signal) {
+    let _ = SigSet::from(signal).wait();
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use lapwing::{
     cli::prompt::TypedPassphrase,
     client::{Client, World},
-    engine::{Command, DEFAULT_VALIDITY, Fault, view},
+    engine::{Command, DEFAULT_VALIDITY, Fault, moving, view},
     net::{ConnectError, Link, Transport},
-    store::{ChatId, DeadlineRow, DueRow, MessageRow, MessageState, StoreError, Unit, Writer},
+    store::{ArrivalRow, ChatId, DeadlineRow, DueRow, MessageRow, MessageState, StoreError, Unit, Writer},
 };
 use lapwing_protocol::content::MessageId;
 use lapwing_vault::{ContainerSize, Cost};
@@ -195,6 +195,32 @@ async fn vlt_56_where_nothing_more_is_taken_all_can_be_erased_expires_and_grows(
     let names: Vec<String> = client.read(0, view::chats).unwrap().into_iter().map(|chat| chat.name).collect();
     assert!(names.contains(&"otter".to_owned()) && !names.contains(&"walrus".to_owned()));
     client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn mov_09_a_backup_that_would_leave_out_a_chat_on_its_way_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault");
+    let mut client =
+        Client::create(&world(), &path, ContainerSize::MIN, &passphrase(), &mut |_, _| {}).unwrap();
+    client.create_compartment("work").unwrap();
+    let (chat, from) = (ChatId::from_bytes([7; 16]), ChatId::from_bytes([8; 16]));
+    let source = moving::end(&[1; 16], &client.compartments()[0].place);
+    let base = Arc::clone(&client.compartments()[1].base);
+    let mut unit = Unit::new(&*base);
+    unit.put(&chat, &ArrivalRow { id: [1; 16], from, source, live: false });
+    base.commit(unit.into_changes()).unwrap();
+    let secret = TypedPassphrase::new(Zeroizing::new("plinth oxbow garnet mulled".to_owned())).unwrap();
+    let file = folder.path().join("backup");
+    for number in [0, 1] {
+        let refused = client.create_backup(&world(), &file, &secret, &[number], &mut |_| {}).unwrap_err();
+        assert!(refused.message().contains("is not in its place yet"), "{}", refused.message());
+        assert!(!file.exists());
+    }
+    let mut unit = Unit::new(&*base);
+    unit.delete::<ArrivalRow>(&chat);
+    base.commit(unit.into_changes()).unwrap();
+    assert_eq!(client.create_backup(&world(), &file, &secret, &[0, 1], &mut |_| {}).unwrap().compartments, 2);
 }
 
 #[tokio::test]

@@ -127,6 +127,34 @@ async fn mov_09_a_target_without_room_shows_the_chat_when_there_is_some_and_its_
 }
 
 #[tokio::test(start_paused = true)]
+async fn mov_09_a_chat_that_waits_for_room_is_deleted_by_its_name_with_all_that_came_of_it() {
+    let mut world = World::new(774);
+    let (mut vault, mut bob) = friends(&mut world).await;
+    vault.main.say("bob", "not sent yet");
+    vault.main.must(Command::Draft { chat: "bob".into(), text: "for later".into() });
+    vault.main.restart();
+    vault.main.base().crash_at(Crash { at: 1, kept: true });
+    vault.move_chat("bob").unwrap_err();
+    vault.main.restart();
+    vault.other.restart();
+    let ends = [vault.main.driver().1, vault.other.driver().1];
+    let (number, chat) = Driver::waiting_arrival(&ends, " bob ").unwrap().unwrap();
+    assert_eq!((number, Driver::waiting_arrival(&ends, "eve").unwrap()), (1, None));
+    // Who opens the other end alone is not told of it.
+    assert_eq!(Driver::waiting_arrival(&ends[1..], "bob").unwrap(), None);
+    let (driver, to) = vault.other.driver();
+    driver.delete_arrival(&to, chat).unwrap();
+    driver.sweep(&to).unwrap();
+    vault.unlock().unwrap();
+    assert_eq!(vault.places(), (0, 0));
+    assert!(vault.other.rows::<MessageRow>().is_empty() && vault.other.rows::<BodyKeyRow>().is_empty());
+    vault.assert_clean(&[b"bob".to_vec()], "deleted");
+    calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
+    assert_eq!(bob.heard("alice"), ["before"], "what was not sent is not sent");
+    vault.assert_clean(&[b"bob".to_vec()], "and its mailboxes closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn mov_01_a_chat_is_shown_there_before_what_it_left_is_erased() {
     let mut died = 0;
     for at in 2.. {

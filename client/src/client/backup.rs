@@ -90,7 +90,8 @@ impl Client {
     /// Writes a backup of compartments, by their numbers, to a new file. `progress` is told messages written.
     ///
     /// # Errors
-    /// The passphrase opens this vault; the path is taken; the file cannot be written. Nothing is left behind.
+    /// A chat is on its way from or to one of them, and would be left out; the passphrase opens this vault; the path is taken;
+    /// the file cannot be written. Nothing is left behind.
     pub fn create_backup(
         &self,
         world: &World,
@@ -99,6 +100,9 @@ impl Client {
         compartments: &[usize],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary, Error> {
+        for number in compartments {
+            self.require_settled(*number)?;
+        }
         let secret = Passphrase::new(passphrase.expose());
         if self.session.opens(&secret).map_err(|error| fault::change(&error))? {
             return Err(Error::refused(

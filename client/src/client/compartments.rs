@@ -69,6 +69,24 @@ impl Client {
         Ok(())
     }
 
+    /// Whether no chat is on its way from or to a compartment, by number: it would be lost with it, or left out.
+    ///
+    /// # Errors
+    /// One is (MOV-09).
+    pub fn require_settled(&self, number: usize) -> Result<(), Error> {
+        let Some(compartment) = self.compartments.get(number) else {
+            return Err(Error::bug("no such compartment"));
+        };
+        let moving = Driver::is_on_the_way(&self.compartments, compartment);
+        if moving.map_err(|fault| refused_by_engine(&fault))? {
+            return Err(Error::refused(
+                format!("a chat on its way from or to {} is not in its place yet", compartment.name),
+                "run: lapwing sync; where there is no room, delete what is not needed there, or: lapwing grow --size SIZE",
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether a compartment, by number, can be deleted.
     ///
     /// # Errors
@@ -88,13 +106,7 @@ impl Client {
                 "delete what is in it: lapwing chat list; or rename it: lapwing compartment rename".into(),
             );
         }
-        let moving = Driver::is_on_the_way(&self.compartments, compartment);
-        if moving.map_err(|fault| refused_by_engine(&fault))? {
-            return refused(
-                format!("a chat on its way from or to {name} is not in its place yet"),
-                "run: lapwing sync; where there is no room, delete what is not needed there, or: lapwing grow --size SIZE".into(),
-            );
-        }
+        self.require_settled(number)?;
         if self.checkins()?.iter().any(|(home, _)| *home == number) {
             return refused(
                 format!("a check-in is running in {name}"),

@@ -1,7 +1,7 @@
 //! Moving a chat to another compartment.
 
 use super::{Client, refused_by_engine};
-use crate::error::Error;
+use crate::{driver::Driver, error::Error, store::ChatId};
 
 impl Client {
     /// Moves a chat to another compartment, under `name` or its own. The next settling tells its peer.
@@ -25,6 +25,34 @@ impl Client {
         // Also where it is decided, and something of it is left to be done.
         let refreshed = self.refresh_plans();
         moved.and(refreshed).map_err(|fault| refused_by_engine(&fault))
+    }
+
+    /// A chat of this name on its way to a compartment, to the one of that name if one is named, which waits for room there
+    /// and is shown nowhere: the compartment's number, and the chat's id.
+    ///
+    /// # Errors
+    /// A compartment cannot be read; there is none of that name.
+    pub fn waiting_arrival(
+        &self,
+        compartment: Option<&str>,
+        chat: &str,
+    ) -> Result<Option<(usize, ChatId)>, Error> {
+        let wanted = compartment.map(|name| self.compartment(Some(name))).transpose()?;
+        let found = Driver::waiting_arrival(&self.compartments, chat);
+        let found = found.map_err(|fault| refused_by_engine(&fault))?;
+        Ok(found.filter(|(number, _)| wanted.is_none_or(|wanted| wanted == *number)))
+    }
+
+    /// Deletes such a chat with all that it holds, as [`Client::delete_chat`] does one that is here.
+    ///
+    /// # Errors
+    /// It was refused; nothing was changed.
+    pub fn delete_arrival(&mut self, compartment: usize, chat: ChatId) -> Result<(), Error> {
+        let to = self.compartments.get(compartment).ok_or_else(|| Error::bug("no such compartment"))?;
+        let deleted = self.driver.delete_arrival(to, chat);
+        // What it left at its source, and why it had not come.
+        self.finish_moves();
+        deleted.and(self.refresh_plans()).map_err(|fault| refused_by_engine(&fault))
     }
 
     /// MOV-09: finishes what a killed command left of a moving, or remembers why that failed.

@@ -79,6 +79,40 @@ impl Driver {
         Ok(false)
     }
 
+    /// A chat of this name that a source which is open has let go of, and that is not shown where it goes: the number of that
+    /// compartment, and the chat's id there. It waits for room.
+    ///
+    /// # Errors
+    /// [`Fault::Store`].
+    pub fn waiting_arrival(
+        compartments: &[Compartment],
+        name: &str,
+    ) -> Result<Option<(usize, ChatId)>, Fault> {
+        let mut departed = Vec::new();
+        for from in compartments {
+            departed.extend(moving::departures(&Unit::new(&*from.base))?.into_iter().map(|(id, _)| id));
+        }
+        for (number, to) in compartments.iter().enumerate() {
+            let unit = Unit::new(&*to.base);
+            for (chat, arrival) in moving::arrivals(&unit)? {
+                let decided = !arrival.live && departed.contains(&arrival.id);
+                if decided && moving::name_of_arrival(&unit, &chat)?.is_some_and(|known| known == name.trim())
+                {
+                    return Ok(Some((number, chat)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes such a chat with all that it holds; its mailboxes are closed.
+    ///
+    /// # Errors
+    /// It was refused, and nothing was changed; [`Fault::NotErased`].
+    pub fn delete_arrival(&mut self, to: &Compartment, chat: ChatId) -> Result<(), Fault> {
+        self.step(to, MoveStep::Delete { chat }).map(|_| ())
+    }
+
     /// MOV-01, MOV-02, MOV-09: finishes or undoes what was cut off, as far as the open compartments tell what became of it.
     ///
     /// # Errors

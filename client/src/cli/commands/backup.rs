@@ -57,6 +57,9 @@ async fn create(shell: &mut Shell, file: &Path, weak: bool) -> Result<Exit, Erro
     };
     // Tickets for the day of the restoration are exchanged first, and what came is in the backup.
     shell.settle(&mut client).await;
+    for number in &all {
+        client.require_settled(*number)?;
+    }
     shell.output.talk(
         "A backup has a passphrase of its own. Whoever has both can read everything in it\nand speak in your name.",
     );

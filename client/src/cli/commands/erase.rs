@@ -91,7 +91,13 @@ pub(super) async fn clear(
 pub(super) async fn chat(shell: &mut Shell, chat: &str, leave: bool, yes: bool) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), chat)?;
-    let kind = client.read(number, |unit| view::chat(unit, chat))?.kind;
+    let shown = client.read(number, |unit| view::chat(unit, chat));
+    // One that waits for room where it goes is shown nowhere.
+    let waiting = match &shown {
+        Ok(_) => None,
+        Err(_) => client.waiting_arrival(shell.compartment.as_deref(), chat)?,
+    };
+    let kind = if waiting.is_some() { ChatKind::Direct } else { shown?.kind };
     shell.output.talk(match kind {
         ChatKind::Direct => format!(
             "This deletes {chat} for good: messages, draft, keys, your mailbox for it. The other side finds that you do not \
@@ -102,7 +108,10 @@ pub(super) async fn chat(shell: &mut Shell, chat: &str, leave: bool, yes: bool) 
         ),
     });
     agreed(shell, yes, "delete it")?;
-    client.delete_chat(number, chat, leave)?;
+    match waiting {
+        Some((number, chat)) => client.delete_arrival(number, chat)?,
+        None => client.delete_chat(number, chat, leave)?,
+    }
     shell.settle(&mut client).await;
     shell.close_erased(client).await?;
     shell.output.emit(&Done::new(format!("{chat} is deleted")))?;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde_bytes::ByteBuf;
 
 use super::{
-    super::{Cx, Effect, Fault, bodies, contact, expiry, files, relays, renewal},
+    super::{Cx, Effect, Fault, bodies, contact, erasing, expiry, files, relays, renewal},
     MovedChat, MovedMessage, STEP,
 };
 use crate::store::{
     AlertRow, ArrivalRow, ChatId, ChatRow, ContactState, Counter, DraftRow, ErasingRow, MailboxRow,
     MessageRow, MessageState, NameRow, OpId, OpKind, OpRow, Order, Purpose, StagedChat, StagedRow,
-    TakenTicketRow, Writer,
+    TakenTicketRow, Unit, Writer,
 };
 
 /// Bytes of waiting envelopes that are put to use in one commit: so few go into the room that a full compartment keeps.
@@ -168,6 +168,25 @@ pub(super) fn live(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
         cx.unit.put(&id, &row);
     }
     renewal::arrived(cx, chat, renewal.unwrap_or_default(), succeeds);
+    Ok(())
+}
+
+pub(super) fn staged_name(unit: &Unit<'_>, chat: &ChatId) -> Result<Option<String>, Fault> {
+    let staged = unit.get::<StagedRow>(&(*chat, CHAT))?.and_then(|row| row.chat);
+    Ok(staged.map(|staged| staged.shown.name))
+}
+
+/// The source has let go of it, and nobody wants it here: it is shown and deleted in one commit, which leaves less than there
+/// was and so has room where the chat has none (VLT-56, ERA-05, ERA-06).
+pub(super) fn delete(cx: &mut Cx<'_, '_, '_>, chat: ChatId) -> Result<(), Fault> {
+    live(cx, chat)?;
+    let name = cx.unit.get::<ChatRow>(&chat)?.ok_or(Fault::UnknownChat)?.name;
+    erasing::chat(cx, &name, false)?;
+    // What was to be sent is not sent (ERA-04). All at once: one after the other they might be left half gone.
+    for (place, _) in cx.unit.scan::<StagedRow>(chat.as_bytes())? {
+        cx.unit.delete::<StagedRow>(&place);
+    }
+    cx.unit.delete::<ArrivalRow>(&chat);
     Ok(())
 }
 

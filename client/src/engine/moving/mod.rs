@@ -128,6 +128,11 @@ pub enum MoveStep {
         /// The chat's id here.
         chat: ChatId,
     },
+    /// Target: the source has let go of it, and it is deleted before it is in use.
+    Delete {
+        /// The chat's id here.
+        chat: ChatId,
+    },
     /// Target: all of it is in use.
     Arrived {
         /// The chat's id here.
@@ -343,6 +348,14 @@ pub fn arrivals(unit: &Unit<'_>) -> Result<Vec<(ChatId, ArrivalRow)>, Fault> {
     Ok(unit.scan::<ArrivalRow>(&[])?)
 }
 
+/// What a chat that is coming will be called here, once all of it is here and as long as it is not shown.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn name_of_arrival(unit: &Unit<'_>, chat: &ChatId) -> Result<Option<String>, Fault> {
+    arriving::staged_name(unit, chat)
+}
+
 /// Movings in which a chat has left this compartment.
 ///
 /// # Errors
@@ -386,6 +399,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, step: MoveStep) -> Result<MoveReply, 
         MoveStep::Live { chat } => arriving::live(cx, chat).map(done),
         MoveStep::Use { chat, carrying } => arriving::put_to_use(cx, chat, carrying).map(more),
         MoveStep::Succeed { chat } => arriving::succeed(cx, chat).map(done),
+        MoveStep::Delete { chat } => arriving::delete(cx, chat).map(done),
         MoveStep::Arrived { chat } => {
             cx.unit.delete::<ArrivalRow>(&chat);
             Ok(MoveReply::Done)

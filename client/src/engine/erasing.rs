@@ -341,7 +341,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::conversation,
+        engine::{conversation, drafts},
         store::{
             Base, BodyKeyName, BodyKeyRow, Changes, DoomedKeyRow, MemoryBase, SpareKeyRow, StoreError, Unit,
             destroy_doomed_keys,
@@ -478,6 +478,22 @@ mod tests {
         while does(&base, go_on).unwrap() {}
         destroy_doomed_keys(&base).unwrap();
         assert!(base.body_key(&next.name).unwrap().is_none());
+    }
+
+    #[test]
+    fn era_01_the_key_of_a_draft_dies_with_it() {
+        let base = MemoryBase::default();
+        begin(&base, 1);
+        let draft = |text: &str| does(&base, |cx| drafts::keep(cx, "chat 1", text)).unwrap();
+        let keys = || Unit::new(&base).scan::<BodyKeyRow>(&[]).unwrap();
+        draft("for later");
+        draft("or rather this");
+        let (_, key) = keys().remove(0);
+        assert_eq!((keys().len(), key.bodies), (1, 1), "the one before counts no more");
+        assert!(base.body_key(&key.name).unwrap().is_some());
+        does(&base, |cx| drafts::delete(cx, "chat 1")).unwrap();
+        destroy_doomed_keys(&base).unwrap();
+        assert!(keys().is_empty() && base.body_key(&key.name).unwrap().is_none());
     }
 
     #[test]

@@ -158,3 +158,15 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
         other => Error::refused(message, other.hint()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_only_file_system_is_not_taken_for_a_disk_that_fails() {
+        let told = open(OpenError::Io(ErrorKind::ReadOnlyFilesystem.into()));
+        assert!(told.message().contains("read-only file system"), "{}", told.message());
+        assert_eq!(open(OpenError::Io(ErrorKind::Other.into())).hint(), "check the disk");
+    }
+}

@@ -1,7 +1,5 @@
 //! Several commands on one vault, and commands that stay: nobody loses anything, nobody waits for ever.
 
-#![expect(clippy::unwrap_used, reason = "scenario tests")]
-
 use std::{process::Command, time::Duration};
 
 use lapwing_tests::scenario::{

@@ -82,7 +82,7 @@ mod tests {
         let body = ByteBuf::from(words.1.to_vec());
         codec::encode(&Record {
             name: words.0.to_owned(),
-            known: numbers.0 % 2 == 0,
+            known: numbers.0.is_multiple_of(2),
             read_to: numbers.0,
             below: numbers.1,
             last: numbers.2.map(Timestamp::from_millis),

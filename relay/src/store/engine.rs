@@ -95,12 +95,15 @@ impl StoreOptions {
 /// # Contract
 /// 1. `commit` returns after all of its writes are on stable storage; after a crash all of them are there or none.
 /// 2. `view` shows every commit that had returned when it was called, none that has not, and never changes.
-/// 3. `direct` shows every commit that has returned; it is used by the one thread that commits.
+/// 3. `direct` shows every commit that has returned, and may show parts of the one that has not: whoever reads by it knows
+///    what that writes. One thread commits at a time.
 pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
     /// What is on disk at one moment.
     type View: Tables;
     /// What is on disk now.
     type Direct<'a>: Tables;
+    /// What one commit writes, as the engine wants it.
+    type Group;
 
     /// Opens or creates the database in a folder that exists.
     fn open(path: &Path) -> Result<Self, StoreError>;
@@ -109,7 +112,13 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
 
     fn direct(&self) -> Self::Direct<'_>;
 
-    fn commit(&self, bulk: Writes, state: Writes) -> Result<(), StoreError>;
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group;
+
+    fn commit(&self, group: Self::Group) -> Result<(), StoreError>;
+
+    fn write(&self, bulk: &Writes, state: &Writes) -> Result<(), StoreError> {
+        self.commit(self.prepare(bulk, state))
+    }
 }
 
 /// Bytes that the files of a folder take on the disk, holes not counted.

@@ -20,7 +20,7 @@ use super::{
     StoreError, Ticket,
     engine::{Engine, StoreOptions, create_folder},
     keys::{KeyFile, Slot},
-    record::{self, ANCHORS, Anchor, Seal, Slots, Tripwire, key},
+    record::{self, ANCHORS, Anchor, Seal, Slots, Tripwire, UNSEALED, key, set_nonce},
     sealing::Sealer,
     tables::{Scan, Space, Tables, Writes},
 };
@@ -152,7 +152,7 @@ pub(super) fn fill<E: Engine>(options: &StoreOptions, next: &mut NextRow<'_>) ->
     let mut sealer = Sealer::new();
     let (mut bulk, mut state, mut bytes) = (Writes::new(), Writes::new(), 0);
     let mut is_bulk_begun = false;
-    while let Some(Row { is_bulk, key, value }) = next()? {
+    while let Some(Row { is_bulk, key, mut value }) = next()? {
         let kind = key.first().copied().ok_or(StoreError::Damaged)?;
         let known = if is_bulk { KEPT_BULK } else { KEPT };
         // Envelopes need the keys of their slots, which the small records tell.
@@ -164,16 +164,20 @@ pub(super) fn fill<E: Engine>(options: &StoreOptions, next: &mut NextRow<'_>) ->
             begin_slots(&mut sealer, &keys, Slots::decode(&value)?)?;
         }
         bytes += key.len() + value.len();
+        if is_bulk {
+            // It left its store opened, with the nonce that it had there.
+            set_nonce(&mut value, &UNSEALED)?;
+        }
         let writes = if is_bulk { &mut bulk } else { &mut state };
         writes.insert(key.into_vec(), Some(value.into_vec()));
         if bytes >= COMMIT {
             sealer.seal(&keys, &mut bulk)?;
-            engine.commit(std::mem::take(&mut bulk), std::mem::take(&mut state))?;
+            engine.write(&std::mem::take(&mut bulk), &std::mem::take(&mut state))?;
             bytes = 0;
         }
     }
     sealer.seal(&keys, &mut bulk)?;
-    engine.commit(bulk, state)
+    engine.write(&bulk, &state)
 }
 
 fn begin_slots(sealer: &mut Sealer, keys: &KeyFile, slots: Slots) -> Result<(), StoreError> {

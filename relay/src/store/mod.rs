@@ -10,7 +10,8 @@
 //! | [`memory`] | the reference |
 //! | `engine` | what a store on disk needs from an embedded database |
 //! | `export` | what of it goes into a backup, and a store made from one |
-//! | `group` | a store on disk: one writer thread, group commit, over any engine |
+//! | `group` | a store on disk: group commit over any engine |
+//! | `layered` | tables with a group over them that is on its way to the disk |
 //! | `keys` | what values are sealed under at rest, and how that is forgotten |
 //! | `sealing` | values on their way to an engine and back |
 //! | `room` | whether a full disk has room again |
@@ -25,6 +26,7 @@ mod export;
 pub mod fjall;
 mod group;
 mod keys;
+mod layered;
 pub mod memory;
 mod reads;
 pub mod record;

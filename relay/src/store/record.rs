@@ -59,7 +59,7 @@ pub(crate) use anchor::{
     ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
 };
 pub(crate) use sealed::{
-    ENVELOPE_HEAD, Nonce, SEAL_HEAD, Seal, decode_envelope, decode_part, encode_envelope, encode_part,
+    ENVELOPE_HEAD, SEAL_HEAD, Seal, UNSEALED, decode_envelope, decode_part, encode_envelope, encode_part,
     set_nonce, slot_in,
 };
 pub(crate) use tripwire::{

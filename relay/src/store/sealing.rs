@@ -11,7 +11,7 @@ use rand::RngCore;
 use super::{
     StoreError,
     keys::{Chain, KeyFile, Slot},
-    record::{Nonce, Seal, key, set_nonce},
+    record::{Seal, UNSEALED, key, set_nonce},
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
@@ -54,7 +54,8 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals the values of a batch in place, each under a nonce of its own: the same numbers may come again.
+    /// Seals the values of a batch in place that are not sealed yet, each under a nonce of its own: the same numbers may
+    /// come again.
     pub(super) fn seal(&mut self, keys: &KeyFile, bulk: &mut Writes) -> Result<(), StoreError> {
         if self.ready.len() > MAX_READY {
             self.ready.clear();
@@ -62,10 +63,15 @@ impl Sealer {
         let mut rng = rand::rng();
         for (name, value) in bulk {
             let Some(value) = value else { continue };
-            let mut nonce = Nonce::default();
-            rng.fill_bytes(&mut nonce);
-            set_nonce(value, &nonce)?;
             let Seal { slot, number, nonce, head } = Seal::of(name, value)?;
+            if nonce != UNSEALED {
+                continue;
+            }
+            let mut nonce = UNSEALED;
+            while nonce == UNSEALED {
+                rng.fill_bytes(&mut nonce);
+            }
+            set_nonce(value, &nonce)?;
             let chain = self.ready(keys, slot, number)?;
             chain.apply(&nonce, value.get_mut(head..).ok_or(StoreError::Damaged)?);
         }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     Born, Mailbox, StoreError, Ticket,
     keys::Slot,
-    record::{self, ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, key},
+    record::{self, ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, key},
 };
 
 /// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
@@ -170,6 +170,11 @@ impl<'a, T: Tables> Batch<'a, T> {
         Staged { bulk: self.bulk, state: self.state, fresh: self.fresh, due: self.due }
     }
 
+    /// What may be sealed before the batch is whole: nothing as long as it waits for new keys.
+    pub(crate) fn sealable(&mut self) -> Option<&mut Writes> {
+        self.fresh.is_empty().then_some(&mut self.bulk)
+    }
+
     /// A slot that nothing is sealed under.
     pub(crate) fn allocate(&mut self) -> Result<Slot, StoreError> {
         let mut slots = self.slots()?;
@@ -205,11 +210,10 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// A value of which everything is sealed, opened; its head is left away.
     pub(crate) fn load_sealed(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let is_staged = self.bulk.contains_key(key);
         let Some(mut value) = self.load(Space::Bulk, key)?.map(Zeroizing::new) else { return Ok(None) };
         let seal = Seal::of(key, &value)?;
         value.drain(..SEAL_HEAD);
-        if is_staged || self.tables.unseal(&seal, &mut value)? {
+        if seal.nonce == UNSEALED || self.tables.unseal(&seal, &mut value)? {
             return Ok(Some(value));
         }
         Err(StoreError::Damaged)

@@ -17,6 +17,7 @@ struct Faulty {
 impl Engine for Faulty {
     type View = <Fjall as Engine>::View;
     type Direct<'a> = <Fjall as Engine>::Direct<'a>;
+    type Group = <Fjall as Engine>::Group;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { inner: Fjall::open(path)?, refuses: path.with_extension("refuses") })
@@ -30,8 +31,12 @@ impl Engine for Faulty {
         self.inner.direct()
     }
 
-    fn commit(&self, bulk: Writes, state: Writes) -> Result<(), StoreError> {
-        if self.refuses.exists() { Err(StoreError::Disk) } else { self.inner.commit(bulk, state) }
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group {
+        self.inner.prepare(bulk, state)
+    }
+
+    fn commit(&self, group: Self::Group) -> Result<(), StoreError> {
+        if self.refuses.exists() { Err(StoreError::Disk) } else { self.inner.commit(group) }
     }
 }
 
@@ -63,6 +68,51 @@ async fn after_a_disk_that_refused_nothing_is_taken_and_everything_is_readable()
     let (stored, is_new) = place(&store, owner.append(envelope(2, 1024))).await.unwrap();
     assert_eq!((stored.seq, is_new), (Seq::new(2), true));
     assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1, 2]);
+    store.close().await;
+}
+
+/// Clauses 1 and 5: while one group is on its way to the disk the next is staged on it, and falls with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_staged_on_a_commit_that_failed_is_refused_and_nothing_answered_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let extra_flush = Duration::from_millis(2);
+    let options = StoreOptions { extra_flush, ..StoreOptions::at(dir.path().join("store")) };
+    let refuses = options.path.with_extension("refuses");
+    let store = std::sync::Arc::new(GroupCommit::<Faulty>::open(&options).unwrap());
+    for number in 1..=48 {
+        let owner = Owner::new(number);
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    }
+    let mut appending = tokio::task::JoinSet::new();
+    for number in 1..=48 {
+        let store = std::sync::Arc::clone(&store);
+        appending.spawn(async move {
+            let owner = Owner::new(number);
+            for count in 0.. {
+                match apply(&*store, owner.append(envelope(count, 1024)), 1).await {
+                    Ok(Outcome::Stored { place, .. }) => assert_eq!(place.seq, Seq::new(count + 1)),
+                    Err(StoreError::Disk) => return (number, count),
+                    other => panic!("{other:?}"),
+                }
+            }
+            unreachable!("the disk fails in the end")
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    std::fs::create_dir(&refuses).unwrap();
+    let answered = appending.join_all().await;
+    assert!(store.overlaps() > 0, "groups were staged while others were on their way");
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir(&refuses).unwrap();
+    let store = GroupCommit::<Faulty>::open(&options).unwrap();
+    for (number, count) in answered {
+        let owner = Owner::new(number);
+        let there = numbers(&store, &owner, 0).await.unwrap();
+        assert!(there.into_iter().eq(1..=count), "all that was answered, and no more");
+        let next = place(&store, owner.append(envelope(count, 1024))).await.unwrap();
+        assert!(next.0.seq == Seq::new(count + 1) && next.1, "what was refused is new");
+    }
     store.close().await;
 }
 
@@ -152,7 +202,7 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
                 value[at] ^= rng.random_range(1..=255u8);
             }
         }
-        engine.commit(bulk, state).unwrap();
+        engine.write(&bulk, &state).unwrap();
         drop(engine);
         let store = EngineName::Fjall.open(&options);
         if let Ok(store) = store {
@@ -191,6 +241,6 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
         }
         let engine = Fjall::open(&options.path).unwrap();
         // Puts back what was there; what was added since is left.
-        engine.commit(whole.0, whole.1).unwrap();
+        engine.write(&whole.0, &whole.1).unwrap();
     }
 }

@@ -332,7 +332,12 @@ async fn a_store_from_a_backup_has_no_tripwire_and_uses_its_slots_again() {
     let mut rows = rows.into_iter();
     EngineName::Fjall.fill(&at("second"), &mut || Ok(rows.next())).unwrap();
     let store = EngineName::Fjall.open(&at("second")).unwrap();
-    assert_eq!(numbers(&*store, &alerts, 0).await.unwrap(), [1]);
+    let query =
+        WindowQuery { mailbox: alerts.id(), born: alerts.born(), after: Seq::START, count: 9, bytes: 9 };
+    let items = store.window(query).await.unwrap().unwrap().items;
+    assert!(matches!(items.as_slice(), [item] if *item.envelope == envelope(1, 1024)), "what was kept");
+    let files = files(&at("second").path);
+    assert!(holders(&files, &envelope(1, 1024)[8..]).is_empty(), "and it is sealed again");
     assert_eq!(renewed(&*store, &armed.renews).await.unwrap(), None);
     let keys = KeyFile::open(&at("second").path).unwrap();
     until("the slots of the tripwire are empty", || {

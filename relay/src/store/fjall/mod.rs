@@ -9,8 +9,8 @@ mod journal;
 use std::path::Path;
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
-    config::CompressionPolicy,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    Snapshot, config::CompressionPolicy,
 };
 
 use super::{
@@ -50,6 +50,7 @@ impl std::fmt::Debug for Fjall {
 impl Engine for Fjall {
     type View = View;
     type Direct<'a> = Direct<'a>;
+    type Group = OwnedWriteBatch;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
@@ -89,17 +90,23 @@ impl Engine for Fjall {
         Direct(self)
     }
 
-    fn commit(&self, bulk: Writes, state: Writes) -> Result<(), StoreError> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> OwnedWriteBatch {
+        let count = bulk.len() + state.len();
+        let batch = OwnedWriteBatch::with_capacity(self.db.clone(), count);
+        let mut batch = batch.durability(Some(PersistMode::SyncData));
         for (keyspace, writes) in [(&self.bulk, bulk), (&self.state, state)] {
             for (key, value) in writes {
                 match value {
-                    Some(value) => batch.insert(keyspace, key, value),
-                    None => batch.remove(keyspace, key),
+                    Some(value) => batch.insert(keyspace, key.as_slice(), value.as_slice()),
+                    None => batch.remove(keyspace, key.as_slice()),
                 }
             }
         }
-        batch.commit().map_err(error)
+        batch
+    }
+
+    fn commit(&self, group: OwnedWriteBatch) -> Result<(), StoreError> {
+        group.commit().map_err(error)
     }
 }
 

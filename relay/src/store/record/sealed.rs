@@ -19,6 +19,9 @@ pub(crate) const ENVELOPE_HEAD: usize = SEAL_HEAD + 4 + 32;
 /// Drawn for each sealing.
 pub(crate) type Nonce = [u8; NONCE];
 
+/// The nonce of what is not sealed yet; none is ever drawn like it.
+pub(crate) const UNSEALED: Nonce = [0; NONCE];
+
 /// What a value is sealed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seal {
@@ -58,7 +61,7 @@ pub(crate) fn set_nonce(value: &mut [u8], nonce: &Nonce) -> Result<(), StoreErro
 pub(crate) fn encode_envelope(slot: Slot, day: Day, hash: &RunningHash, envelope: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ENVELOPE_HEAD + envelope.len());
     out.extend_from_slice(&slot.0.to_be_bytes());
-    out.extend_from_slice(&[0; NONCE]);
+    out.extend_from_slice(&UNSEALED);
     out.extend_from_slice(&day.0.to_be_bytes());
     out.extend_from_slice(hash.as_bytes());
     out.extend_from_slice(envelope);
@@ -75,7 +78,7 @@ pub(crate) fn decode_envelope(bytes: &[u8]) -> Result<(Day, RunningHash, &[u8]),
 
 /// A value of which everything is sealed.
 pub(crate) fn encode_part(slot: Slot, part: &[u8]) -> Vec<u8> {
-    [&slot.0.to_be_bytes()[..], &[0; NONCE], part].concat()
+    [&slot.0.to_be_bytes()[..], &UNSEALED, part].concat()
 }
 
 pub(crate) fn decode_part(bytes: &[u8]) -> Result<&[u8], StoreError> {

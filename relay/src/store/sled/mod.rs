@@ -64,6 +64,7 @@ impl<const FLUSHES: bool> Sled<FLUSHES> {
 impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
     type View = View;
     type Direct<'a> = Direct<'a>;
+    type Group = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
@@ -99,17 +100,22 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
         Direct::new(&self.db)
     }
 
-    fn commit(&self, bulk: Writes, state: Writes) -> Result<(), StoreError> {
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group {
+        let both = [(Space::Bulk, bulk), (Space::State, state)].into_iter();
+        both.flat_map(|(space, writes)| {
+            writes.iter().map(move |(key, value)| (spaced(space, key), value.clone()))
+        })
+        .collect()
+    }
+
+    fn commit(&self, group: Self::Group) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         let mut before = views::Before::new();
-        for (space, writes) in [(Space::Bulk, bulk), (Space::State, state)] {
-            for (key, value) in writes {
-                let key = spaced(space, &key);
-                before.insert(key.clone(), self.db.get(&key).map_err(error)?);
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
+        for (key, value) in group {
+            before.insert(key.clone(), self.db.get(&key).map_err(error)?);
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
         }
         // Readers see what was before, until it is durable.

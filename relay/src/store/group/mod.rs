@@ -1,0 +1,292 @@
+//! A store on disk: group commit over any engine.
+//!
+//! The queue is drained without any artificial wait into one commit, bounded by count and bytes; nobody is answered
+//! before it is durable (measured; `docs/performance.md`). While one group is on its way to the disk the next is staged
+//! and sealed by a second thread (`queue`, `writer`).
+//!
+//! A full disk is not the end: what waits is refused with [`StoreError::Full`], reading goes on, and the writer looks
+//! from time to time whether there is room again; then it opens the engine anew, because an engine that failed in
+//! the middle of a commit takes no other.
+
+mod queue;
+mod writer;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use lapwing_wire::{
+    capability::{Access, PublicKey},
+    frame::{BlobPart, Window},
+    ids::{BlobHash, MailboxId},
+    time::Timestamp,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Change, Health, KeptStore, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery,
+    engine::{Engine, StoreOptions, create_folder, folder_bytes},
+    export::{self, TakeRow},
+    keys::KeyFile,
+    reads,
+    sealing::{Opened, still_due},
+};
+use queue::{Job, Queue};
+use writer::{Desk, Writer};
+
+/// Threads that write: one for the disk, one for what comes next.
+const WRITERS: usize = 2;
+
+/// A store on disk.
+pub struct GroupCommit<E> {
+    path: PathBuf,
+    keys: Arc<KeyFile>,
+    engine: Arc<RwLock<Option<E>>>,
+    queue: Arc<Queue>,
+    writers: Mutex<Vec<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    reserve: AtomicU64,
+    has_failed: AtomicBool,
+    is_full: AtomicBool,
+    slow_commits: AtomicU64,
+    /// Milliseconds of the slowest commit.
+    slowest: AtomicU64,
+    /// When the commit that runs began, in milliseconds after `started` and one; 0 while none runs.
+    begun: AtomicU64,
+    /// Those who read what is being deleted meanwhile.
+    readings: AtomicUsize,
+    /// Groups that were staged on one that was not durable.
+    overlaps: AtomicU64,
+}
+
+/// As long as it lives, no keys are forgotten.
+struct Reading<'a>(&'a AtomicUsize);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[expect(
+    private_bounds,
+    reason = "the engines are this crate's; outside, the stores have names of their own"
+)]
+impl<E: Engine> GroupCommit<E> {
+    /// Opens the store, or creates it. Replays what the last process had not flushed.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Version`], [`StoreError::Engine`], [`StoreError::Full`],
+    /// [`StoreError::Disk`], [`StoreError::Damaged`].
+    pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        create_folder(&options.path)?;
+        let opened = E::open(&options.path)?;
+        // After the engine, whose lock keeps other processes away.
+        let keys = Arc::new(KeyFile::open(&options.path)?);
+        let due = still_due(&opened.direct())?;
+        let engine = Arc::new(RwLock::new(Some(opened)));
+        let shared = Arc::new(Shared::new(options.reserve));
+        let forget_at = (!due.is_empty()).then(now);
+        let queue = Arc::new(Queue::new(WRITERS, forget_at));
+        let writer = Arc::new(Writer {
+            engine: Arc::clone(&engine),
+            keys: Arc::clone(&keys),
+            queue: Arc::clone(&queue),
+            desk: Mutex::new(Desk::new()),
+            due: Mutex::new(due),
+            forget_after: options.forget_after,
+            path: options.path.clone(),
+            extra_flush: options.extra_flush,
+            shared: Arc::clone(&shared),
+        });
+        let store =
+            Self { path: options.path.clone(), keys, engine, queue, writers: Mutex::default(), shared };
+        for _ in 0..WRITERS {
+            let writer = Arc::clone(&writer);
+            let thread = std::thread::Builder::new()
+                .name("store-writer".into())
+                .spawn(move || writer.run())
+                .map_err(|_| StoreError::Disk)?;
+            store.writers().push(thread);
+        }
+        Ok(store)
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Opened<E::View>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.queue.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        let (engine, keys) = (Arc::clone(&self.engine), Arc::clone(&self.keys));
+        let answer = tokio::task::spawn_blocking(move || {
+            // Held while it reads: an engine is closed only when nobody looks at it.
+            let engine = engine.read().unwrap_or_else(PoisonError::into_inner);
+            read(&Opened::new(engine.as_ref().ok_or(StoreError::Full)?.view(), keys))
+        });
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Groups that were staged on one that was not durable.
+    #[cfg(test)]
+    pub(super) fn overlaps(&self) -> u64 {
+        self.shared.overlaps.load(Ordering::Relaxed)
+    }
+
+    fn writers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writers finish what was begun.
+impl<E> Drop for GroupCommit<E> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl<E: Engine> KeptStore for GroupCommit<E> {
+    fn set_reserve(&self, reserve: u64) {
+        self.shared.reserve.store(reserve, Ordering::Relaxed);
+    }
+
+    fn health(&self) -> Health {
+        let Shared {
+            started: _,
+            reserve: _,
+            has_failed,
+            is_full,
+            slow_commits,
+            slowest,
+            begun,
+            readings: _,
+            overlaps: _,
+        } = &*self.shared;
+        let begun = begun.load(Ordering::Acquire);
+        Health {
+            has_failed: has_failed.load(Ordering::Acquire),
+            is_full: is_full.load(Ordering::Acquire),
+            slow_commits: slow_commits.load(Ordering::Relaxed),
+            slowest_commit: Duration::from_millis(slowest.load(Ordering::Relaxed)),
+            running_commit: (begun > 0)
+                .then(|| Duration::from_millis(self.shared.elapsed().saturating_sub(begun))),
+        }
+    }
+
+    fn rows(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
+        let _reading = self.shared.keep_keys();
+        // Held while it reads: an engine is closed only when nobody looks at it.
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let view = engine.as_ref().ok_or(StoreError::Full)?.view();
+        let opened = Opened::new(view, Arc::clone(&self.keys));
+        export::rows(&opened, &mut |row| {
+            // A full disk needs the engine for itself.
+            if self.shared.is_full.load(Ordering::Acquire) {
+                return Err(StoreError::Full);
+            }
+            take(row)
+        })
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        folder_bytes(&self.path)
+    }
+}
+
+impl<E> std::fmt::Debug for GroupCommit<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GroupCommit(..)")
+    }
+}
+
+#[async_trait]
+impl<E: Engine> MailboxStore for GroupCommit<E> {
+    async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue.send(Job { change, answer }).await?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.query(move |view| reads::mailbox(view, &id)).await
+    }
+
+    async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError> {
+        self.query(move |view| reads::window(view, &query)).await
+    }
+
+    async fn blob_part(&self, hash: BlobHash, offset: u64) -> Result<Option<BlobPart>, StoreError> {
+        self.query(move |view| reads::blob_part(view, &hash, offset)).await
+    }
+
+    async fn blob_digest(&self, hash: BlobHash) -> Result<Option<BlobHash>, StoreError> {
+        self.query(move |view| reads::blob_digest(view, &hash)).await
+    }
+
+    async fn ticket(&self, key: PublicKey<Access>) -> Result<Option<Ticket>, StoreError> {
+        self.query(move |view| reads::ticket(view, &key)).await
+    }
+
+    async fn tickets(&self) -> Result<Vec<Ticket>, StoreError> {
+        self.query(reads::tickets).await
+    }
+
+    async fn totals(&self, now: Timestamp) -> Result<Totals, StoreError> {
+        self.query(move |view| reads::totals(view, now)).await
+    }
+
+    async fn close(&self) {
+        self.queue.close();
+        let writers = std::mem::take(&mut *self.writers());
+        // They end once the queue is empty and everybody who was let in has finished.
+        let ended = move || writers.into_iter().map(JoinHandle::join).filter(Result::is_ok).count();
+        tokio::task::spawn_blocking(ended).await.ok();
+    }
+}
+
+impl Shared {
+    fn new(reserve: u64) -> Self {
+        Self {
+            started: now(),
+            reserve: AtomicU64::new(reserve),
+            has_failed: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            slow_commits: AtomicU64::new(0),
+            slowest: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            readings: AtomicUsize::new(0),
+            overlaps: AtomicU64::new(0),
+        }
+    }
+
+    fn keep_keys(&self) -> Reading<'_> {
+        self.readings.fetch_add(1, Ordering::AcqRel);
+        Reading(&self.readings)
+    }
+
+    /// Milliseconds since the store was opened, and one.
+    fn elapsed(&self) -> u64 {
+        millis(self.started.elapsed()).saturating_add(1)
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the watch on slow commits measures this thread's own work")]
+fn now() -> Instant {
+    Instant::now()
+}

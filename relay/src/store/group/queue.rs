@@ -1,0 +1,359 @@
+//! What waits for the writers, and which of them does what.
+//!
+//! There are two writers and two tasks: to stage a group (its rules, its keys, its ciphers) and to commit one (the disk). Each
+//! task has one writer at a time, so groups are staged one after the other and reach the disk in that order. While one
+//! writer waits for the disk the other stages what comes meanwhile, and is ready when the disk is. Where little comes,
+//! one writer does both and the other sleeps.
+//!
+//! Invariant: who begins a commit has staged its group and lets go of the staging only then; so the group that is
+//! staged stands on one group at most that is not durable (`over`).
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{
+    super::{Change, Mutation, Outcome, StoreError, layered::Layer},
+    now,
+};
+
+/// Changes that wait for the writers. At it `apply` waits. With the largest envelopes 64 MiB.
+const QUEUE: usize = 1024;
+/// Changes in one commit: bounds what one flush may delay.
+const MAX_BATCH: usize = 1024;
+/// Bytes of envelopes in one commit, about; measured best.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// So many must wait before a writer is woken to stage them while the other waits for the disk: waking it for each would
+/// cost more than it saves.
+const WORTH_WAKING: usize = 8;
+
+/// A change and who waits for it.
+pub(super) struct Job {
+    pub(super) change: Change,
+    pub(super) answer: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+impl Job {
+    fn weight(&self) -> usize {
+        match &self.change.mutation {
+            Mutation::Append { envelope, .. } => envelope.len(),
+            Mutation::BlobPut { bytes, .. } => bytes.len(),
+            // With its other lists, which lie in the same frame.
+            Mutation::Arm { list, causes, .. } if causes.is_empty() => list.as_bytes().len(),
+            Mutation::Arm { .. } => lapwing_wire::limits::MAX_FRAME,
+            _ => 0,
+        }
+    }
+}
+
+/// The changes of one group.
+#[derive(Default)]
+pub(super) struct Jobs {
+    pub(super) all: Vec<Job>,
+    bytes: usize,
+}
+
+impl Jobs {
+    fn has_room(&self) -> bool {
+        self.all.len() < MAX_BATCH && self.bytes < MAX_BATCH_BYTES
+    }
+}
+
+/// What a writer is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// It has the staging now.
+    Stage,
+    /// Nothing will come any more. `is_last` for the writer that ends last.
+    End { is_last: bool },
+}
+
+/// What the writer that stages is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has the commit now, too.
+    Commit,
+    /// More has come, and the disk is not ready yet.
+    More,
+    /// The other writer ended by a defect.
+    Broken,
+}
+
+/// What a staged group stands on.
+pub(super) struct Ground {
+    /// The group that is on its way to the disk.
+    pub(super) over: Option<Arc<Layer>>,
+    /// Commits that had failed.
+    pub(super) failures: u64,
+}
+
+/// The queue.
+pub(super) struct Queue {
+    room: Semaphore,
+    state: Mutex<State>,
+    /// For writers with nothing to do.
+    idle: Condvar,
+    /// For the writer that stages.
+    staging: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    /// Who wait for room, and were let in before the end.
+    waiting: usize,
+    writers: usize,
+    is_closed: bool,
+    is_broken: bool,
+    is_staging: bool,
+    is_committing: bool,
+    ground: Ground,
+    forget_at: Option<Instant>,
+}
+
+impl Queue {
+    /// For so many writers.
+    pub(super) fn new(writers: usize, forget_at: Option<Instant>) -> Self {
+        let ground = Ground { over: None, failures: 0 };
+        let state = State {
+            jobs: VecDeque::new(),
+            waiting: 0,
+            writers,
+            is_closed: false,
+            is_broken: false,
+            is_staging: false,
+            is_committing: false,
+            ground,
+            forget_at,
+        };
+        Self {
+            room: Semaphore::new(QUEUE),
+            state: Mutex::new(state),
+            idle: Condvar::new(),
+            staging: Condvar::new(),
+        }
+    }
+
+    /// Adds a job, in the order in which this was first polled.
+    pub(super) async fn send(&self, job: Job) -> Result<(), StoreError> {
+        if let Ok(permit) = self.room.try_acquire() {
+            permit.forget();
+            let state = self.lock();
+            if state.is_closed {
+                return Err(StoreError::Closed);
+            }
+            return self.push(state, job);
+        }
+        let _waiting = Waiting::begin(self)?;
+        self.room.acquire().await.map_err(|_| StoreError::Closed)?.forget();
+        self.push(self.lock(), job)
+    }
+
+    fn push(&self, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), StoreError> {
+        if state.is_broken {
+            return Err(StoreError::Closed);
+        }
+        state.jobs.push_back(job);
+        let count = state.jobs.len();
+        let (is_staging, is_committing) = (state.is_staging, state.is_committing);
+        drop(state);
+        // Whoever finishes a task looks at the queue, so one call each is enough.
+        if is_staging {
+            if count == WORTH_WAKING {
+                self.staging.notify_one();
+            }
+        } else if count == if is_committing { WORTH_WAKING } else { 1 } {
+            self.idle.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Lets nobody in any more; who was let in is served.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.idle.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// A writer ended by a defect: nobody is served any more.
+    pub(super) fn break_off(&self) {
+        let mut state = self.lock();
+        state.is_broken = true;
+        state.is_closed = true;
+        state.jobs.clear();
+        drop(state);
+        self.room.close();
+        self.idle.notify_all();
+        self.staging.notify_all();
+    }
+
+    /// Waits until there is something to stage, or it is time to forget.
+    pub(super) fn next(&self) -> Call {
+        let mut state = self.lock();
+        loop {
+            let worth = if state.is_committing { WORTH_WAKING } else { 1 };
+            if !state.is_staging && !state.is_broken {
+                if state.jobs.len() >= worth || state.forget_at.is_some_and(|at| at <= now()) {
+                    state.is_staging = true;
+                    return Call::Stage;
+                }
+            }
+            if state.is_broken
+                || (state.is_closed && state.jobs.is_empty() && state.waiting == 0 && !state.is_staging)
+            {
+                state.writers = state.writers.saturating_sub(1);
+                return Call::End { is_last: state.writers == 0 && !state.is_broken };
+            }
+            let forget_at = state.forget_at.filter(|_| !state.is_staging);
+            state = match forget_at {
+                Some(at) => {
+                    let left = at.saturating_duration_since(now());
+                    self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Whether it is time to forget.
+    pub(super) fn must_forget(&self) -> bool {
+        self.lock().forget_at.is_some_and(|at| at <= now())
+    }
+
+    /// Says when to forget next.
+    pub(super) fn set_forget_at(&self, at: Option<Instant>) {
+        self.lock().forget_at = at;
+    }
+
+    /// Moves what waits into a group, as far as it has room.
+    pub(super) fn take(&self, jobs: &mut Jobs) {
+        let mut state = self.lock();
+        let before = jobs.all.len();
+        while jobs.has_room() {
+            let Some(job) = state.jobs.pop_front() else { break };
+            jobs.bytes += job.weight();
+            jobs.all.push(job);
+        }
+        drop(state);
+        let taken = jobs.all.len() - before;
+        if taken > 0 {
+            self.room.add_permits(taken);
+        }
+    }
+
+    /// To forget at a time at the latest.
+    pub(super) fn forget_by(&self, at: Instant) {
+        self.lock().forget_at.get_or_insert(at);
+    }
+
+    /// What the group that is staged now stands on.
+    pub(super) fn ground(&self) -> Ground {
+        let Ground { over, failures } = &self.lock().ground;
+        Ground { over: over.clone(), failures: *failures }
+    }
+
+    /// Waits until the disk is ready, or more has come than is worth to wait with.
+    pub(super) fn turn(&self, jobs: &Jobs) -> Turn {
+        let mut state = self.lock();
+        loop {
+            if state.is_broken {
+                return Turn::Broken;
+            }
+            if !state.is_committing {
+                state.is_committing = true;
+                return Turn::Commit;
+            }
+            if state.jobs.len() >= WORTH_WAKING && jobs.has_room() {
+                return Turn::More;
+            }
+            state = self.staging.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until the disk is ready; `false` if the other writer ended by a defect.
+    pub(super) fn begin_commit(&self) -> bool {
+        let mut state = self.lock();
+        while state.is_committing && !state.is_broken {
+            state = self.staging.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_committing = true;
+        !state.is_broken
+    }
+
+    /// The group that is staged is on its way: the next may be staged on it.
+    pub(super) fn set_out(&self, group: Arc<Layer>) {
+        let mut state = self.lock();
+        state.ground.over = Some(group);
+        self.end_staging(state);
+    }
+
+    /// The commit is done, or has failed.
+    pub(super) fn end_commit(&self, is_done: bool, forget_at: Option<Instant>) {
+        let mut state = self.lock();
+        state.is_committing = false;
+        state.ground.over = None;
+        state.ground.failures += u64::from(!is_done);
+        if let Some(at) = forget_at {
+            state.forget_at.get_or_insert(at);
+        }
+        let is_staging = state.is_staging;
+        drop(state);
+        if is_staging {
+            self.staging.notify_one();
+        }
+    }
+
+    /// Nothing is staged or committed any more.
+    pub(super) fn end_all(&self) {
+        let mut state = self.lock();
+        state.is_committing = false;
+        state.ground.over = None;
+        self.end_staging(state);
+    }
+
+    fn end_staging(&self, mut state: MutexGuard<'_, State>) {
+        state.is_staging = false;
+        let worth = if state.is_committing { WORTH_WAKING } else { 1 };
+        let has_work = state.jobs.len() >= worth || state.is_closed;
+        drop(state);
+        if has_work {
+            self.idle.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller that waits for room.
+struct Waiting<'a>(&'a Queue);
+
+impl<'a> Waiting<'a> {
+    fn begin(queue: &'a Queue) -> Result<Self, StoreError> {
+        let mut state = queue.lock();
+        if state.is_closed {
+            return Err(StoreError::Closed);
+        }
+        state.waiting += 1;
+        Ok(Self(queue))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.waiting = state.waiting.saturating_sub(1);
+        let is_over = state.is_closed && state.waiting == 0;
+        drop(state);
+        if is_over {
+            self.0.idle.notify_all();
+        }
+    }
+}

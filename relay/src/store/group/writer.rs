@@ -1,0 +1,453 @@
+//! The two threads that write.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{
+        Change, Outcome, Pressure, StoreError,
+        engine::{Engine, free_bytes},
+        keys::{KeyFile, Slot},
+        layered::{Layer, Layered},
+        room, rules,
+        sealing::{Opened, Sealer},
+        tables::{Batch, Cache, Staged},
+    },
+    Shared, millis, now,
+    queue::{Call, Ground, Job, Jobs, Queue, Turn},
+};
+
+/// A commit slower than this is reported: the disk or a compaction holds everybody up.
+const SLOW_COMMIT: Duration = Duration::from_millis(500);
+/// How often a full disk is looked at again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Slots whose keys are forgotten at a time: bounds how long others wait.
+const MAX_FORGOTTEN: usize = 1024;
+
+/// What the writers share.
+pub(super) struct Writer<E> {
+    pub(super) engine: Arc<RwLock<Option<E>>>,
+    pub(super) keys: Arc<KeyFile>,
+    pub(super) queue: Arc<Queue>,
+    /// The one's that stages.
+    pub(super) desk: Mutex<Desk>,
+    /// What is to be forgotten.
+    pub(super) due: Mutex<BTreeMap<Slot, u64>>,
+    pub(super) forget_after: Duration,
+    pub(super) path: PathBuf,
+    pub(super) extra_flush: Duration,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What staging works with.
+pub(super) struct Desk {
+    cache: Cache,
+    sealer: Sealer,
+    /// Commits that had failed when the cache was filled.
+    failures: u64,
+    /// When a full disk was last looked at.
+    looked: Option<Instant>,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self { cache: Cache::default(), sealer: Sealer::new(), failures: 0, looked: None }
+    }
+
+    /// After a commit that failed what is remembered of it is wrong, and its numbers come again.
+    fn forget(&mut self) {
+        self.cache.forget();
+        self.sealer.reset();
+    }
+}
+
+/// A group that is ready for the disk.
+struct Ready<G> {
+    outcomes: Vec<Outcome>,
+    /// Nothing, if it changes nothing.
+    group: Option<(G, Arc<Layer>)>,
+    due: BTreeMap<Slot, u64>,
+}
+
+/// Why a group is not ready.
+enum Unready {
+    /// It must be tried by itself, with nothing else under way.
+    Alone {
+        /// Whether the disk is the caller's already.
+        has_disk: bool,
+    },
+    /// The other writer ended by a defect.
+    Broken,
+}
+
+/// A writer that ends by a defect must not leave a relay behind that looks alive.
+struct Watched<'a, E>(&'a Writer<E>);
+
+impl<E> Drop for Watched<'_, E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared.has_failed.store(true, Ordering::Release);
+            self.0.queue.break_off();
+        }
+    }
+}
+
+impl<E: Engine> Writer<E> {
+    pub(super) fn run(&self) {
+        let watched = Watched(self);
+        loop {
+            match self.queue.next() {
+                Call::Stage => self.work(),
+                Call::End { is_last } => {
+                    if is_last {
+                        self.forget_due(&mut self.desk());
+                    }
+                    break;
+                }
+            }
+        }
+        drop(watched);
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self) -> MutexGuard<'_, BTreeMap<Slot, u64>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stages a group, lets go of the staging, commits it and answers all of it.
+    fn work(&self) {
+        let mut desk = self.desk();
+        if self.queue.must_forget() {
+            if !self.queue.begin_commit() {
+                return;
+            }
+            self.forget_due(&mut desk);
+            self.queue.end_commit(true, None);
+        }
+        let mut jobs = Jobs::default();
+        match self.group(&mut desk, &mut jobs) {
+            Ok(ready) => {
+                drop(desk);
+                self.commit(ready, jobs);
+            }
+            Err(Unready::Alone { has_disk: _ }) => {
+                desk.forget();
+                self.work_alone(&mut desk, &mut jobs);
+                desk.failures = self.queue.ground().failures;
+                drop(desk);
+                self.queue.end_all();
+            }
+            Err(Unready::Broken) => {}
+        }
+    }
+
+    /// Stages what comes until the disk is ready; then the commit is the caller's.
+    fn group(&self, desk: &mut Desk, jobs: &mut Jobs) -> Result<Ready<E::Group>, Unready> {
+        let Ground { over, failures } = self.queue.ground();
+        if desk.failures != failures {
+            desk.forget();
+            desk.failures = failures;
+        }
+        let alone = Err(Unready::Alone { has_disk: true });
+        let done = if self.is_able() {
+            self.stage(desk, jobs, over)
+        } else {
+            Err(Unready::Alone { has_disk: false })
+        };
+        match done {
+            // What it stands on is on the disk.
+            Ok(ready) if self.queue.ground().failures == failures && self.is_able() => Ok(ready),
+            Ok(_) | Err(Unready::Alone { has_disk: true }) => alone,
+            Err(Unready::Alone { has_disk: false }) if self.queue.begin_commit() => {
+                self.queue.take(jobs);
+                alone
+            }
+            Err(Unready::Alone { has_disk: false } | Unready::Broken) => Err(Unready::Broken),
+        }
+    }
+
+    fn is_able(&self) -> bool {
+        !self.shared.has_failed.load(Ordering::Acquire) && !self.shared.is_full.load(Ordering::Acquire)
+    }
+
+    fn stage(
+        &self,
+        desk: &mut Desk,
+        jobs: &mut Jobs,
+        over: Option<Arc<Layer>>,
+    ) -> Result<Ready<E::Group>, Unready> {
+        self.shared.overlaps.fetch_add(u64::from(over.is_some()), Ordering::Relaxed);
+        let Desk { cache, sealer, failures: _, looked: _ } = desk;
+        let pressure = self.pressure();
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = engine.as_ref().ok_or(Unready::Alone { has_disk: false })?;
+        let tables = Opened::new(Layered::new(engine.direct(), over), Arc::clone(&self.keys));
+        let mut batch = Batch::new(&tables, cache);
+        let mut outcomes = Vec::new();
+        let mut turn = Turn::More;
+        loop {
+            self.queue.take(jobs);
+            let has_disk = turn == Turn::Commit;
+            let alone = |_: StoreError| Unready::Alone { has_disk };
+            for job in jobs.all.iter().skip(outcomes.len()) {
+                outcomes.push(rules::stage(&mut batch, &job.change, pressure).map_err(alone)?);
+            }
+            if has_disk {
+                break;
+            }
+            if let Some(bulk) = batch.sealable() {
+                sealer.seal(&self.keys, bulk).map_err(alone)?;
+            }
+            turn = self.queue.turn(jobs);
+            if turn == Turn::Broken {
+                return Err(Unready::Broken);
+            }
+        }
+        let Staged { mut bulk, state, fresh, due } = batch.into_staged();
+        let group = if bulk.is_empty() && state.is_empty() {
+            None
+        } else {
+            sealer
+                .begin(&self.keys, &fresh)
+                .and_then(|()| sealer.seal(&self.keys, &mut bulk))
+                .map_err(|_| Unready::Alone { has_disk: true })?;
+            Some((engine.prepare(&bulk, &state), Arc::new(Layer { bulk, state })))
+        };
+        Ok(Ready { outcomes, group, due })
+    }
+
+    /// Writes a group and answers it. Who waits is answered while the other writer goes on with the disk.
+    fn commit(&self, ready: Ready<E::Group>, jobs: Jobs) {
+        let Ready { outcomes, group, due } = ready;
+        let Some((group, layer)) = group else {
+            self.queue.end_all();
+            return answer(jobs, Ok(outcomes));
+        };
+        self.queue.set_out(Arc::clone(&layer));
+        let begun = now();
+        self.shared.begun.store(self.shared.elapsed(), Ordering::Release);
+        let done = {
+            let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+            engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.commit(group))
+        };
+        if done.is_ok() && !self.extra_flush.is_zero() {
+            std::thread::sleep(self.extra_flush);
+        }
+        self.shared.begun.store(0, Ordering::Release);
+        let done = done.map_err(|failure| self.failed(failure));
+        let forget_at = (done.is_ok() && !due.is_empty()).then(|| begun + self.forget_after);
+        if forget_at.is_some() {
+            self.due().extend(due);
+        }
+        self.watch(begun.elapsed());
+        self.queue.end_commit(done.is_ok(), forget_at);
+        answer(jobs, done.map(|()| outcomes));
+    }
+
+    /// What a commit's failure means for all that comes.
+    fn failed(&self, failure: StoreError) -> StoreError {
+        let is_full =
+            failure == StoreError::Full || (failure == StoreError::Disk && room::is_full(&self.path));
+        if is_full {
+            self.shared.is_full.store(true, Ordering::Release);
+            tracing::error!("the disk is full; nothing is taken until there is room again");
+            return StoreError::Full;
+        }
+        if failure == StoreError::Disk {
+            self.shared.has_failed.store(true, Ordering::Release);
+            tracing::error!("the disk refused to read or write; the store takes no more changes");
+        }
+        failure
+    }
+
+    /// Overwrites keys that nobody needs. What fails is tried again.
+    fn forget_due(&self, desk: &mut Desk) {
+        let later = || Some(now() + self.forget_after);
+        let mut all = std::mem::take(&mut *self.due());
+        if !self.is_able() {
+            self.queue.set_forget_at(later().filter(|_| !all.is_empty()));
+            self.due().append(&mut all);
+            return;
+        }
+        // A backup reads what is deleted meanwhile. Of anchors it reads nothing, and theirs go at once.
+        let mut kept = BTreeMap::new();
+        if self.shared.readings.load(Ordering::Acquire) > 0 {
+            (all, kept) = all.into_iter().partition(|(slot, _)| slot.is_of_anchor());
+        }
+        while !all.is_empty() {
+            let later = all.keys().nth(MAX_FORGOTTEN).copied();
+            let rest = later.map_or_else(BTreeMap::new, |later| all.split_off(&later));
+            let due = std::mem::replace(&mut all, rest);
+            if self.forget(desk, &due).is_err() {
+                tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
+                desk.cache.forget();
+                kept.extend(due);
+                break;
+            }
+        }
+        kept.append(&mut all);
+        self.queue.set_forget_at(later().filter(|_| !kept.is_empty()));
+        self.due().append(&mut kept);
+    }
+
+    fn forget(&self, desk: &mut Desk, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
+        let Desk { cache, sealer, failures: _, looked: _ } = desk;
+        sealer.forget(&self.keys, due)?;
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = engine.as_ref().ok_or(StoreError::Full)?;
+        let tables = engine.direct();
+        let mut batch = Batch::new(&tables, cache);
+        for (slot, before) in due {
+            batch.forgot_keys(*slot, *before)?;
+        }
+        let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
+        engine.write(&bulk, &state)
+    }
+
+    /// Commits a group with nothing else under way, and answers all of it.
+    fn work_alone(&self, desk: &mut Desk, jobs: &mut Jobs) {
+        let begun = now();
+        self.shared.begun.store(self.shared.elapsed(), Ordering::Release);
+        let done = self.attempt(desk, jobs.all.iter().map(|job| &job.change));
+        self.shared.begun.store(0, Ordering::Release);
+        self.watch(begun.elapsed());
+        match done {
+            // One damaged record must not fail the others of its batch.
+            Err(StoreError::Damaged) if jobs.all.len() > 1 => {
+                for job in jobs.all.drain(..) {
+                    let outcome = self.attempt(desk, std::iter::once(&job.change));
+                    let outcome = outcome.and_then(|mut all| all.pop().ok_or(StoreError::Damaged));
+                    job.answer.send(outcome).ok();
+                }
+            }
+            done => answer(std::mem::take(jobs), done),
+        }
+    }
+
+    fn watch(&self, took: Duration) {
+        self.shared.slowest.fetch_max(millis(took), Ordering::Relaxed);
+        if took > SLOW_COMMIT {
+            self.shared.slow_commits.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("a commit took more than half a second: the disk is slow");
+        }
+    }
+
+    fn attempt<'c>(
+        &self,
+        desk: &mut Desk,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        if self.shared.has_failed.load(Ordering::Acquire) {
+            return Err(StoreError::Disk);
+        }
+        if self.shared.is_full.load(Ordering::Acquire) {
+            self.recover(desk)?;
+        }
+        let done = self.stage_and_commit(desk, changes);
+        done.map_err(|failure| {
+            desk.forget();
+            let failure = self.failed(failure);
+            if failure == StoreError::Full {
+                desk.looked = Some(now());
+            }
+            failure
+        })
+    }
+
+    fn stage_and_commit<'c>(
+        &self,
+        desk: &mut Desk,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let Desk { cache, sealer, failures: _, looked: _ } = desk;
+        let pressure = self.pressure();
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = engine.as_ref().ok_or(StoreError::Full)?;
+        let tables = Opened::new(engine.direct(), Arc::clone(&self.keys));
+        let mut batch = Batch::new(&tables, cache);
+        let outcomes: Vec<Outcome> =
+            changes.map(|change| rules::stage(&mut batch, change, pressure)).collect::<Result<_, _>>()?;
+        let Staged { mut bulk, state, fresh, due } = batch.into_staged();
+        if bulk.is_empty() && state.is_empty() {
+            return Ok(outcomes);
+        }
+        sealer.begin(&self.keys, &fresh)?;
+        sealer.seal(&self.keys, &mut bulk)?;
+        engine.write(&bulk, &state)?;
+        if !due.is_empty() {
+            self.queue.forget_by(now() + self.forget_after);
+            self.due().extend(due);
+        }
+        if !self.extra_flush.is_zero() {
+            std::thread::sleep(self.extra_flush);
+        }
+        Ok(outcomes)
+    }
+
+    /// Opens the engine anew if the disk has room again.
+    fn recover(&self, desk: &mut Desk) -> Result<(), StoreError> {
+        if desk.looked.is_some_and(|looked| looked.elapsed() < RETRY) {
+            return Err(StoreError::Full);
+        }
+        desk.looked = Some(now());
+        if !room::is_there(&self.path) {
+            return Err(StoreError::Full);
+        }
+        // Waits for those who read now; whoever comes meanwhile waits for it.
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        drop(engine.take());
+        match E::open(&self.path) {
+            Ok(opened) => {
+                *engine = Some(opened);
+                self.shared.is_full.store(false, Ordering::Release);
+                tracing::warn!("the disk has room again");
+                Ok(())
+            }
+            Err(StoreError::Full) => Err(StoreError::Full),
+            // The process ends and opens the store from the beginning.
+            Err(failure) => {
+                self.shared.has_failed.store(true, Ordering::Release);
+                tracing::error!("the store could not be opened again after the disk was full");
+                Err(failure)
+            }
+        }
+    }
+
+    fn pressure(&self) -> Pressure {
+        let reserve = self.shared.reserve.load(Ordering::Relaxed);
+        if reserve == 0 {
+            return Pressure::None;
+        }
+        match free_bytes(&self.path) {
+            Ok(free) if free < reserve => Pressure::NothingNew,
+            Ok(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
+            _ => Pressure::None,
+        }
+    }
+}
+
+fn answer(jobs: Jobs, done: Result<Vec<Outcome>, StoreError>) {
+    match done {
+        Ok(outcomes) => {
+            for (Job { change, answer }, outcome) in jobs.all.into_iter().zip(outcomes) {
+                // Whoever is answered is the only one then who has the envelope.
+                drop(change);
+                // A caller that no longer waits asks again.
+                answer.send(Ok(outcome)).ok();
+            }
+        }
+        Err(failure) => {
+            for job in jobs.all {
+                job.answer.send(Err(failure)).ok();
+            }
+        }
+    }
+}

@@ -184,6 +184,7 @@ async fn store(path: &Path) -> f64 {
             async move {
                 let envelope = envelope(producer, number);
                 let id = EnvelopeId::of(&envelope);
+                let envelope = envelope.into();
                 let append = Mutation::Append { mailbox, born, id, envelope, limit: u64::MAX, reserve: 0 };
                 let Outcome::Stored { place, is_new: true } = apply(append).await else {
                     panic!("each envelope is new and stored")

@@ -24,6 +24,7 @@
 
 mod anchor;
 mod connection;
+mod inbox;
 mod proof;
 mod topics;
 mod tripwire;
@@ -60,7 +61,7 @@ use crate::{
 };
 
 pub use connection::ConnectionState;
-use connection::Due;
+use inbox::{Due, Next};
 use topics::Topics;
 
 /// A relay without a network.
@@ -89,7 +90,7 @@ impl Service {
             limits: RwLock::new(Arc::new(limits)),
             day: AtomicU32::new(0),
             rng: Mutex::new(StdRng::from_rng(rng)),
-            topics: Arc::new(Topics::default()),
+            topics: Arc::new(Topics::new()),
             lineage: RwLock::default(),
         };
         service.tick(now).await?;
@@ -147,17 +148,21 @@ impl Service {
             if let Some(notice) = self.due_notice(connection).await {
                 return notice;
             }
-            connection.woken().await;
+            connection.inbox().woken().await;
         }
     }
 
     /// The next notice of a connection if one is due now.
     pub async fn due_notice(&self, connection: &ConnectionState) -> Option<Notice> {
-        while let Some(Due { mailbox, born, cursor }) = connection.next_due() {
+        while let Some(next) = connection.inbox().next() {
+            let Due { mailbox, born, cursor } = match next {
+                Next::Window(window) => return Some(Notice::Window(window)),
+                Next::Read(due) => due,
+            };
             let query = window_query(mailbox, born, cursor, MAX_WINDOW);
             // A store that cannot be read now is asked again at the next append or subscription.
             let window = self.store.window(query).await.ok().flatten();
-            if let Some(window) = connection.delivered(mailbox, cursor, window) {
+            if let Some(window) = connection.inbox().delivered(mailbox, cursor, window) {
                 return Some(Notice::Window(window));
             }
         }
@@ -305,13 +310,14 @@ impl Service {
         if SizeClass::of_sealed(envelope.len()).is_none() {
             return Err(Refusal::TooLarge);
         }
-        let envelope = envelope.into_vec();
+        let envelope = Arc::new(envelope.into_vec());
         let id = EnvelopeId::of(&envelope);
-        let mutation = Mutation::Append { mailbox, born, id, envelope, limit, reserve };
+        let stored = Arc::clone(&envelope);
+        let mutation = Mutation::Append { mailbox, born, id, envelope: stored, limit, reserve };
         match self.apply(mutation, now).await.map_err(busy)? {
             Outcome::Stored { place, is_new } => {
                 if is_new {
-                    self.topics.publish(&mailbox);
+                    self.topics.hand_over(&mailbox, born, place, &envelope);
                 }
                 Ok(ResponseBody::Stored(place))
             }
@@ -340,7 +346,7 @@ impl Service {
         }
         let answer = self.read(connection, read).await;
         match &answer {
-            Ok(ResponseBody::Window(window)) => connection.start_subscription(window, read.after),
+            Ok(ResponseBody::Window(window)) => connection.inbox().start(window, read.after),
             _ => connection.unsubscribe(&read.mailbox),
         }
         answer

@@ -5,17 +5,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lapwing_wire::ids::MailboxId;
+use lapwing_wire::{frame::Stored, ids::MailboxId};
+use tokio::sync::Semaphore;
 
-use super::connection::Inbox;
+use super::inbox::Inbox;
+use crate::store::Born;
+
+/// Bytes of fresh envelopes that wait for all subscribers together; beyond, they are read from the store again.
+const FRESH: usize = 16 << 20;
 
 /// Subscribed connections by mailbox.
-#[derive(Default)]
 pub(super) struct Topics {
     inboxes: Mutex<HashMap<MailboxId, Vec<Arc<Inbox>>>>,
+    room: Arc<Semaphore>,
 }
 
 impl Topics {
+    pub(super) fn new() -> Self {
+        Self { inboxes: Mutex::default(), room: Arc::new(Semaphore::new(FRESH)) }
+    }
+
     pub(super) fn add(&self, mailbox: MailboxId, inbox: &Arc<Inbox>) {
         self.lock().entry(mailbox).or_default().push(Arc::clone(inbox));
     }
@@ -35,6 +44,14 @@ impl Topics {
         let inboxes = self.lock().get(mailbox).cloned();
         for inbox in inboxes.into_iter().flatten() {
             inbox.mark(mailbox);
+        }
+    }
+
+    /// Hands an envelope that is on disk to every connection that subscribed to its mailbox.
+    pub(super) fn hand_over(&self, mailbox: &MailboxId, born: Born, place: Stored, envelope: &Arc<Vec<u8>>) {
+        let inboxes = self.lock().get(mailbox).cloned();
+        for inbox in inboxes.into_iter().flatten() {
+            inbox.offer(mailbox, born, place, envelope, &self.room);
         }
     }
 

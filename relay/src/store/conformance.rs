@@ -96,7 +96,7 @@ impl Owner {
     fn append(&self, envelope: Vec<u8>) -> Mutation {
         let id = EnvelopeId::of(&envelope);
         let (mailbox, born) = (self.id(), self.born());
-        Mutation::Append { mailbox, born, id, envelope, limit: 1 << 20, reserve: 0 }
+        Mutation::Append { mailbox, born, id, envelope: envelope.into(), limit: 1 << 20, reserve: 0 }
     }
 
     fn ack(&self, upto: u64, also: &[u64]) -> Mutation {

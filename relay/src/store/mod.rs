@@ -37,7 +37,7 @@ mod sealing;
 pub mod sled;
 mod tables;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lapwing_wire::{
@@ -139,8 +139,8 @@ pub enum Mutation {
         born: Born,
         /// Hash of `envelope`.
         id: EnvelopeId,
-        /// Its bytes.
-        envelope: Vec<u8>,
+        /// Its bytes; shared, so that who waits for them need not read them back.
+        envelope: Arc<Vec<u8>>,
         /// The mailbox's bytes may not exceed this with it, nor its access ticket's bytes their quota, else `full`.
         limit: u64,
         /// Bytes of the mailbox that may lie beyond both; 0 unless the administrator appends. What leaves the

@@ -124,7 +124,7 @@ impl Relay {
     pub fn appends(&self, mailbox: &MailboxId) -> Vec<Vec<u8>> {
         let log = self.store.log();
         let to = log.iter().filter_map(|change| match &change.mutation {
-            Mutation::Append { mailbox: to, envelope, .. } if to == mailbox => Some(envelope.clone()),
+            Mutation::Append { mailbox: to, envelope, .. } if to == mailbox => Some(envelope.to_vec()),
             _ => None,
         });
         to.collect()

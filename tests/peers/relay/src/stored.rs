@@ -126,7 +126,7 @@ impl Stored {
                     let mailbox = stored.ids[usize::try_from(index).unwrap()];
                     let envelope = envelope(number);
                     let id = EnvelopeId::of(&envelope);
-                    let limit = u64::MAX;
+                    let (limit, envelope) = (u64::MAX, envelope.into());
                     let append =
                         Mutation::Append { mailbox, born: born(index), id, envelope, limit, reserve: 0 };
                     let outcome = stored.apply(append).await;

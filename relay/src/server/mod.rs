@@ -19,7 +19,7 @@ use std::{
 use lapwing_wire::{address::RelayKey, frame};
 use quinn::{
     Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig,
+    congestion::CubicConfig, crypto::rustls::QuicServerConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
@@ -52,6 +52,11 @@ const STRANGER_WINDOW: u32 = 512 << 10;
 const LOOK: Duration = Duration::from_secs(1);
 /// Unacknowledged bytes that the relay holds for one connection; a slow reader stops at it.
 const SEND_WINDOW: u64 = 1 << 20;
+/// Bytes that the relay sends ahead before it knows what the line carries, spread over a round trip: half of what one window of
+/// envelopes has at most. Who comes back finds a full mailbox, often over a line with long delay and loss, where the
+/// transport's own 14 KiB take four round trips to grow and shrink at every loss. Twice as much saves one more round trip
+/// (measured; `docs/performance.md`) and would overrun slow lines: a buffer of 64 KiB is usual there.
+const FIRST_WINDOW: u64 = 64 << 10;
 /// Streams that a client may have open: requests, and blobs beside them.
 const STREAMS: u32 = 16;
 
@@ -252,6 +257,9 @@ fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_WINDOW);
+    transport.congestion_controller_factory(Arc::new(congestion));
     Ok(transport)
 }
 

@@ -14,8 +14,10 @@ use lapwing_wire::{
 };
 
 use super::{
-    Change, Mailbox, MailboxStore, Outcome, Pressure, StoreError, Ticket, Totals, WindowQuery, reads, rules,
-    tables::{Batch, Cache, Entry, Scan, Space, Staged, Tables, Visit, Writes},
+    Change, Mailbox, MailboxStore, Outcome, Pressure, StoreError, Ticket, Totals, WindowQuery,
+    cache::Cache,
+    reads, rules,
+    tables::{Batch, Entry, Scan, Space, Staged, Tables, Visit, Writes},
 };
 
 /// A store in memory.

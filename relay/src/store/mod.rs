@@ -5,6 +5,7 @@
 //! | `anchor` | changes of anchors |
 //! | [`record`] | what is kept, as types and as bytes |
 //! | `tables` | ordered keys and values under one batch of changes |
+//! | `cache` | what is remembered between batches |
 //! | `rules` | what each change does, over any tables |
 //! | `reads` | the queries, over any tables |
 //! | [`memory`] | the reference |
@@ -20,6 +21,7 @@
 //! | [`conformance`] | the suite that every store passes |
 
 mod anchor;
+mod cache;
 pub mod conformance;
 mod engine;
 mod export;

@@ -109,6 +109,11 @@ impl Born {
     pub const fn new(n: u64) -> Self {
         Self(n)
     }
+
+    /// The number.
+    pub(crate) const fn value(self) -> u64 {
+        self.0
+    }
 }
 
 /// The three keys of a mailbox.

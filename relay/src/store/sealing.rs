@@ -1,32 +1,29 @@
 //! Values on their way to an engine and back.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use rand::RngCore;
 
 use super::{
     StoreError,
+    cache::Generations,
     keys::{Chain, KeyFile, Slot},
     record::{Seal, UNSEALED, key, set_nonce},
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
-/// Slots whose keys the writer has ready, some 100 bytes each; at it all are dropped and read again.
-const MAX_READY: usize = 65_536;
+/// Slots of one generation whose keys the writers have ready, some 200 bytes each; there are two.
+const READY: usize = 65_536;
 
 /// The writer's keys.
 pub(super) struct Sealer {
     /// The keys of the last number that was sealed in a slot.
-    ready: HashMap<Slot, Chain>,
+    ready: Generations<Slot, Chain>,
 }
 
 impl Sealer {
     pub(super) fn new() -> Self {
-        Self { ready: HashMap::new() }
+        Self { ready: Generations::new(READY) }
     }
 
     /// After a commit that failed its numbers come again.
@@ -57,9 +54,7 @@ impl Sealer {
     /// Seals the values of a batch in place that are not sealed yet, each under a nonce of its own: the same numbers may
     /// come again.
     pub(super) fn seal(&mut self, keys: &KeyFile, bulk: &mut Writes) -> Result<(), StoreError> {
-        if self.ready.len() > MAX_READY {
-            self.ready.clear();
-        }
+        self.ready.age();
         let mut rng = rand::rng();
         for (name, value) in bulk {
             let Some(value) = value else { continue };
@@ -79,11 +74,10 @@ impl Sealer {
     }
 
     fn ready(&mut self, keys: &KeyFile, slot: Slot, number: u64) -> Result<&mut Chain, StoreError> {
-        use std::collections::hash_map::Entry;
-        let chain = match self.ready.entry(slot) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(free) => free.insert(keys.load(slot)?.ok_or(StoreError::Damaged)?),
-        };
+        if self.ready.get_mut(&slot).is_none() {
+            self.ready.insert(slot, keys.load(slot)?.ok_or(StoreError::Damaged)?);
+        }
+        let chain = self.ready.get_mut(&slot).ok_or(StoreError::Damaged)?;
         if chain.advance(number) { Ok(chain) } else { Err(StoreError::Damaged) }
     }
 

@@ -1,6 +1,6 @@
 //! Ordered keys and values, and the changes of one batch over them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use lapwing_wire::{
     capability::{Access, PublicKey},
@@ -13,15 +13,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Born, Mailbox, StoreError, Ticket,
+    cache::Cache,
     keys::Slot,
     record::{self, ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, key},
 };
-
-/// Mailbox records that are remembered between batches (some 300 bytes each); at it all are forgotten.
-const MAX_CACHED: usize = 65_536;
-
-/// Fingerprints of envelopes that are remembered, 8 bytes each; at it all are forgotten.
-const MAX_KNOWN: usize = 1 << 20;
 
 /// Two spaces, because one holds kilobytes and one holds bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,36 +69,6 @@ pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 /// Changes of one space, in the order of their keys: `None` deletes.
 pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Records that every append needs, remembered by the writer between batches. Holds only what is on disk: a batch
-/// that fails forgets all of it.
-#[derive(Default)]
-pub(crate) struct Cache {
-    mailboxes: HashMap<MailboxId, Option<Mailbox>>,
-    tickets: HashMap<[u8; 32], Option<Ticket>>,
-    /// For mailboxes that were created since the store was opened: the beginnings of all their envelopes' ids. What is
-    /// not in such a set was never stored, which saves a search in the index for every new envelope.
-    known: HashMap<Born, HashSet<u64>>,
-    known_count: usize,
-}
-
-impl Cache {
-    pub(crate) fn forget(&mut self) {
-        self.mailboxes.clear();
-        self.tickets.clear();
-        self.forget_known();
-    }
-
-    fn forget_known(&mut self) {
-        self.known.clear();
-        self.known_count = 0;
-    }
-}
-
-fn fingerprint(id: &EnvelopeId) -> u64 {
-    let (head, _) = id.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-    u64::from_be_bytes(*head)
-}
-
 /// A mailbox whose fixed part is `fixed`.
 pub(crate) fn load_mailbox(tables: &impl Tables, fixed: &[u8]) -> Result<Mailbox, StoreError> {
     let born = Mailbox::born_in(fixed)?;
@@ -132,12 +97,7 @@ pub(crate) struct Batch<'a, T> {
 
 impl<'a, T: Tables> Batch<'a, T> {
     pub(crate) fn new(tables: &'a T, cache: &'a mut Cache) -> Self {
-        if cache.mailboxes.len() > MAX_CACHED {
-            cache.forget();
-        }
-        if cache.known_count > MAX_KNOWN {
-            cache.forget_known();
-        }
+        cache.age();
         Self {
             tables,
             cache,
@@ -258,13 +218,14 @@ impl<'a, T: Tables> Batch<'a, T> {
     }
 
     pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {
-        if !self.cache.mailboxes.contains_key(id) {
-            let found = match self.tables.load(Space::State, &key::mailbox(id))? {
-                Some(fixed) => Some(load_mailbox(self.tables, &fixed)?),
-                // What is not there is not remembered: strangers could fill the memory with guesses.
-                None => return Ok(None),
-            };
-            self.cache.mailboxes.insert(*id, found);
+        if self.cache.mailboxes.get_mut(id).is_none() {
+            // What is not there is not remembered: strangers could fill the memory with guesses.
+            let Some(fixed) = self.tables.load(Space::State, &key::mailbox(id))? else { return Ok(None) };
+            let found = load_mailbox(self.tables, &fixed)?;
+            if found.newest == Seq::START {
+                self.cache.known.begin(found.born);
+            }
+            self.cache.mailboxes.insert(*id, Some(found));
         }
         Ok(self.cache.mailboxes.get_mut(id).and_then(Option::as_mut))
     }
@@ -287,7 +248,7 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// Creates a mailbox.
     pub(crate) fn create_mailbox(&mut self, id: MailboxId, mailbox: Mailbox) {
-        self.cache.known.insert(mailbox.born, HashSet::new());
+        self.cache.known.begin(mailbox.born);
         self.cache.mailboxes.insert(id, Some(mailbox));
         self.dirty_fixed.insert(id);
         self.dirty_moving.insert(id);
@@ -297,9 +258,7 @@ impl<'a, T: Tables> Batch<'a, T> {
     pub(crate) fn delete_mailbox(&mut self, id: MailboxId, mailbox: &Mailbox) {
         self.delete(Space::State, key::moving(mailbox.born));
         self.delete(Space::State, key::sink(mailbox.born));
-        if let Some(known) = self.cache.known.remove(&mailbox.born) {
-            self.cache.known_count = self.cache.known_count.saturating_sub(known.len());
-        }
+        self.cache.known.end(mailbox.born);
         self.cache.mailboxes.insert(id, None);
         self.dirty_fixed.insert(id);
     }
@@ -318,14 +277,12 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// Whether an envelope was certainly never stored.
     pub(crate) fn is_new(&self, born: Born, id: &EnvelopeId) -> bool {
-        self.cache.known.get(&born).is_some_and(|known| !known.contains(&fingerprint(id)))
+        self.cache.known.lacks(born, id)
     }
 
     /// Remembers that an envelope is stored.
     pub(crate) fn remember(&mut self, born: Born, id: &EnvelopeId) {
-        if let Some(known) = self.cache.known.get_mut(&born) {
-            self.cache.known_count += usize::from(known.insert(fingerprint(id)));
-        }
+        self.cache.known.insert(born, id);
     }
 
     pub(crate) fn ticket(&mut self, id: &PublicKey<Access>) -> Result<Option<&mut Ticket>, StoreError> {

@@ -6,8 +6,10 @@ use std::{cell::Cell, collections::BTreeMap};
 
 use super::*;
 use crate::store::{
-    Pressure, reads, rules,
-    tables::{Batch, Cache, Entry, Scan, Space, Staged, Tables, Visit},
+    Pressure,
+    cache::Cache,
+    reads, rules,
+    tables::{Batch, Entry, Scan, Space, Staged, Tables, Visit},
 };
 
 /// What was asked of the tables.

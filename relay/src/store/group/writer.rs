@@ -10,12 +10,13 @@ use std::{
 use super::{
     super::{
         Change, Outcome, Pressure, StoreError,
+        cache::Cache,
         engine::{Engine, free_bytes},
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
         room, rules,
         sealing::{Opened, Sealer},
-        tables::{Batch, Cache, Staged},
+        tables::{Batch, Staged},
     },
     Shared, millis, now,
     queue::{Call, Ground, Job, Jobs, Queue, Turn},

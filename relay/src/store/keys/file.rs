@@ -142,43 +142,47 @@ impl KeyFile {
         if place.is_of_anchors { &self.anchors } else { &self.file }
     }
 
+    /// Both copies are read at once; the sum of the older one is looked at only if the newer one is torn.
     fn read(&self, place: Place) -> Result<Unit, StoreError> {
-        let mut best: Option<Unit> = None;
-        let mut is_written = false;
-        for copy in 0..2 {
-            let mut bytes: Bytes = Zeroizing::new(vec![0; UNIT]);
-            match self.of(place).read_exact_at(&mut bytes, start(place.unit, copy)) {
-                Ok(()) => {}
-                // Never written, or cut short while it was written for the first time.
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
-                Err(error) => return Err(io(&error)),
-            }
-            is_written |= bytes.iter().any(|byte| *byte != 0);
+        let mut both: Bytes = Zeroizing::new(vec![0; 2 * UNIT]);
+        let length = self.read_at_most(place, &mut both)?;
+        let (first, second) = both.split_at(UNIT);
+        let mut copies = [(0, first), (1, second)].map(|(copy, bytes)| {
+            // Never written, or cut short while it was written for the first time.
+            let is_there = length >= (copy + 1) * UNIT;
+            let count = bytes.first_chunk().map(|count| u64::from_le_bytes(*count)).unwrap_or(0);
+            (copy as u64, bytes, if is_there { Some(count) } else { None })
+        });
+        copies.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+        for (copy, bytes, count) in copies {
+            let Some(count) = count else { continue };
             let (content, sum) = bytes.split_at(SUM);
-            let count = content.first_chunk().map(|count| u64::from_le_bytes(*count)).unwrap_or(0);
-            let is_whole = *sum == *Sha256::digest(content);
-            if is_whole && best.as_ref().is_none_or(|best| best.count < count) {
-                best = Some(Unit { bytes, count, copy });
+            if *sum == *Sha256::digest(content) {
+                return Ok(Unit { bytes: Zeroizing::new(bytes.to_vec()), count, copy });
             }
         }
-        match best {
-            Some(unit) => Ok(unit),
-            // The first write of a unit was cut: nothing that is durable needs it. It is written over at the same place.
-            None if !is_written || !self.is_beyond_first(place)? => {
-                Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
-            }
-            None => Err(StoreError::Damaged),
+        // The first write of a unit was cut: nothing that is durable needs it. It is written over at the same place. That
+        // the second copy was ever written says that the first was whole.
+        let is_written = |bytes: &[u8], upto: usize| length >= upto && bytes.iter().any(|byte| *byte != 0);
+        if is_written(second, 2 * UNIT) {
+            return Err(StoreError::Damaged);
         }
+        Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
     }
 
-    /// Whether the second copy of a unit was ever written: then the first was whole.
-    fn is_beyond_first(&self, place: Place) -> Result<bool, StoreError> {
-        let mut bytes = vec![0; UNIT];
-        match self.of(place).read_exact_at(&mut bytes, start(place.unit, 1)) {
-            Ok(()) => Ok(bytes.iter().any(|byte| *byte != 0)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(io(&error)),
+    /// Reads a unit's place, as far as the file goes.
+    fn read_at_most(&self, place: Place, both: &mut [u8]) -> Result<usize, StoreError> {
+        let (file, mut length) = (self.of(place), 0);
+        while length < both.len() {
+            let rest = both.get_mut(length..).unwrap_or_default();
+            match file.read_at(rest, start(place.unit, 0) + length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(io(&error)),
+            }
         }
+        Ok(length)
     }
 }
 

@@ -131,7 +131,7 @@ impl<E: Engine> Writer<E> {
                 return;
             }
             self.forget_due(&mut desk);
-            self.queue.end_commit(true, None);
+            self.queue.end_commit(None, true, None);
         }
         let mut jobs = Jobs::default();
         match self.group(&mut desk, &mut jobs) {
@@ -248,8 +248,9 @@ impl<E: Engine> Writer<E> {
         if forget_at.is_some() {
             self.due().extend(due);
         }
-        self.watch(begun.elapsed());
-        self.queue.end_commit(done.is_ok(), forget_at);
+        let took = begun.elapsed();
+        self.watch(took);
+        self.queue.end_commit(Some(took), done.is_ok(), forget_at);
         answer(jobs, done.map(|()| outcomes));
     }
 

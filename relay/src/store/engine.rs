@@ -102,6 +102,8 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
     type View: Tables;
     /// What is on disk now.
     type Direct<'a>: Tables;
+    /// Threads that write: two where one may read by `direct` while the other commits, at no risk.
+    const WRITERS: usize;
     /// What one commit writes, as the engine wants it.
     type Group;
 

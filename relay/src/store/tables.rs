@@ -71,15 +71,26 @@ pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// A mailbox whose fixed part is `fixed`.
 pub(crate) fn load_mailbox(tables: &impl Tables, fixed: &[u8]) -> Result<Mailbox, StoreError> {
+    let mut mailbox = load_written(tables, fixed)?;
+    pass_unwritten(tables, &mut mailbox)?;
+    Ok(mailbox)
+}
+
+/// As its moving part was written last.
+fn load_written(tables: &impl Tables, fixed: &[u8]) -> Result<Mailbox, StoreError> {
     let born = Mailbox::born_in(fixed)?;
     let moving = tables.load(Space::State, &key::moving(born))?.ok_or(StoreError::Damaged)?;
-    let mut mailbox = Mailbox::decode(fixed, &moving)?;
+    Mailbox::decode(fixed, &moving)
+}
+
+/// Goes on over the envelopes that were stored since.
+fn pass_unwritten(tables: &impl Tables, mailbox: &mut Mailbox) -> Result<(), StoreError> {
+    let born = mailbox.born;
     let (first, last) = (key::envelope(born, mailbox.newest.next()), key::envelope(born, Seq::new(u64::MAX)));
     tables.scan(Space::Bulk, &first, &last, &mut |key, value| {
         mailbox.pass(key, value)?;
         Ok(Scan::More)
-    })?;
-    Ok(mailbox)
+    })
 }
 
 /// The changes of one batch; later changes see earlier ones.
@@ -221,7 +232,13 @@ impl<'a, T: Tables> Batch<'a, T> {
         if self.cache.mailboxes.get_mut(id).is_none() {
             // What is not there is not remembered: strangers could fill the memory with guesses.
             let Some(fixed) = self.tables.load(Space::State, &key::mailbox(id))? else { return Ok(None) };
-            let found = load_mailbox(self.tables, &fixed)?;
+            let mut found = load_written(self.tables, &fixed)?;
+            // Whatever deletes an envelope writes the moving part, so the next one is there if any is. Looking for one key
+            // is less than half of a walk.
+            let next = key::envelope(found.born, found.newest.next());
+            if self.tables.load(Space::Bulk, &next)?.is_some() {
+                pass_unwritten(self.tables, &mut found)?;
+            }
             if found.newest == Seq::START {
                 self.cache.known.begin(found.born);
             }

@@ -19,6 +19,8 @@ impl Engine for Faulty {
     type Direct<'a> = <Fjall as Engine>::Direct<'a>;
     type Group = <Fjall as Engine>::Group;
 
+    const WRITERS: usize = Fjall::WRITERS;
+
     fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { inner: Fjall::open(path)?, refuses: path.with_extension("refuses") })
     }

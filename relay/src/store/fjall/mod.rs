@@ -52,6 +52,8 @@ impl Engine for Fjall {
     type Direct<'a> = Direct<'a>;
     type Group = OwnedWriteBatch;
 
+    const WRITERS: usize = 2;
+
     fn open(path: &Path) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
             return Err(StoreError::Engine);

@@ -41,9 +41,6 @@ use super::{
 use queue::{Job, Queue};
 use writer::{Desk, Writer};
 
-/// Threads that write: one for the disk, one for what comes next.
-const WRITERS: usize = 2;
-
 /// A store on disk.
 pub struct GroupCommit<E> {
     path: PathBuf,
@@ -98,7 +95,7 @@ impl<E: Engine> GroupCommit<E> {
         let engine = Arc::new(RwLock::new(Some(opened)));
         let shared = Arc::new(Shared::new(options.reserve));
         let forget_at = (!due.is_empty()).then(now);
-        let queue = Arc::new(Queue::new(WRITERS, forget_at));
+        let queue = Arc::new(Queue::new(E::WRITERS, forget_at));
         let writer = Arc::new(Writer {
             engine: Arc::clone(&engine),
             keys: Arc::clone(&keys),
@@ -112,7 +109,7 @@ impl<E: Engine> GroupCommit<E> {
         });
         let store =
             Self { path: options.path.clone(), keys, engine, queue, writers: Mutex::default(), shared };
-        for _ in 0..WRITERS {
+        for _ in 0..E::WRITERS {
             let writer = Arc::clone(&writer);
             let thread = std::thread::Builder::new()
                 .name("store-writer".into())

@@ -214,11 +214,10 @@ impl Queue {
         let mut state = self.lock();
         loop {
             let worth = state.worth();
-            if !state.is_staging && !state.is_broken {
-                if state.jobs.len() >= worth || state.forget_at.is_some_and(|at| at <= now()) {
-                    state.is_staging = true;
-                    return Call::Stage;
-                }
+            let has_work = state.jobs.len() >= worth || state.forget_at.is_some_and(|at| at <= now());
+            if has_work && !state.is_staging && !state.is_broken {
+                state.is_staging = true;
+                return Call::Stage;
             }
             if state.is_broken
                 || (state.is_closed && state.jobs.is_empty() && state.waiting == 0 && !state.is_staging)

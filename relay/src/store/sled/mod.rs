@@ -66,6 +66,9 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
     type Direct<'a> = Direct<'a>;
     type Group = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+    /// Its reads finish what a write left half done, which a full disk refuses: then nothing could be read any more.
+    const WRITERS: usize = 1;
+
     fn open(path: &Path) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
             return Err(StoreError::Engine);

@@ -37,7 +37,7 @@ struct State {
     subscriptions: HashMap<MailboxId, Subscription>,
     /// Mailboxes to be read from the store, each once; bounded by the number of subscriptions.
     due: VecDeque<MailboxId>,
-    /// Mailboxes of which something fresh waits, each once at most while it does.
+    /// Mailboxes of which something fresh waits, or waited, each once.
     fresh: VecDeque<MailboxId>,
     /// Both take turns.
     is_turn_of_due: bool,
@@ -192,6 +192,8 @@ impl Inbox {
     ) {
         let mut state = self.lock();
         let is_read = state.due.contains(mailbox);
+        // One that was begun anew may be there still.
+        let is_listed = state.fresh.contains(mailbox);
         let Some(subscription) = state.subscriptions.get_mut(mailbox) else { return };
         let newest = subscription.fresh.last().map_or(subscription.cursor, |fresh| fresh.place.seq);
         let is_known = subscription.is_started && subscription.born == born && place.seq <= newest;
@@ -211,7 +213,7 @@ impl Inbox {
             .and_then(|bytes| self.take_room(room, bytes));
         let Some(room) = room else { return self.mark_in(state, mailbox) };
         subscription.fresh.push(Fresh { place, envelope: Arc::clone(envelope), _room: room });
-        if subscription.fresh.len() == 1 {
+        if !is_listed {
             state.fresh.push_back(*mailbox);
         }
         drop(state);
@@ -388,8 +390,18 @@ mod tests {
         assert_eq!(subscribed.next(), Some(Err(300)));
         subscribed.read(300, 301);
         drop(all);
+        // Nor by beginning anew again and again.
+        for _ in 0..9 {
+            assert_eq!(subscribed.inbox.begin(subscribed.mailbox, BORN, Seq::new(301), 1), Some(false));
+            let window = Window { mailbox: subscribed.mailbox, newest: Seq::new(301), items: Vec::new() };
+            subscribed.inbox.start(&window, Seq::new(301));
+            subscribed.offer(302, 1000);
+        }
+        assert_eq!(subscribed.inbox.lock().fresh.len(), 1);
+        assert_eq!(subscribed.next(), Some(Ok(vec![302])));
+        assert_eq!(subscribed.next(), None);
         // Whoever leaves leaves nothing.
-        subscribed.offer(302, 1000);
+        subscribed.offer(303, 1000);
         assert!(!subscribed.is_all_room_back());
         assert!(subscribed.inbox.remove(&subscribed.mailbox));
         assert!(subscribed.is_all_room_back());

@@ -223,6 +223,7 @@ impl Queue {
                 || (state.is_closed && state.jobs.is_empty() && state.waiting == 0 && !state.is_staging)
             {
                 state.writers = state.writers.saturating_sub(1);
+                self.idle.notify_all();
                 return Call::End { is_last: state.writers == 0 && !state.is_broken };
             }
             let forget_at = state.forget_at.filter(|_| !state.is_staging);

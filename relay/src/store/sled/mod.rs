@@ -4,7 +4,8 @@
 //! on Linux, which leaves acknowledged data in the disk's cache and never waits for a file's length or name
 //! (spacejam/sled issues 1351 and 1452; `docs/decisions/0002-relay-store.md`).
 //!
-//! Known gaps: many times the live bytes on disk, and memory far beyond the cache. Small relays only.
+//! Known gaps: many times the live bytes on disk, and memory far beyond the cache: small relays only. While the disk is full,
+//! reading may be refused too, until there is room.
 
 mod flush;
 mod views;

@@ -106,6 +106,8 @@ fn ordinary(program: &Path, relay: &Relay) -> Seen {
     let eve = Subject::new(program, &folder.join("vault"), REAL);
     does(&eve, &["init", "--size", "8MiB"], "");
     does(&eve, &["relay", "add", &relay.access], "");
+    // As often at its relay, too: each session leaves a mark there (CPY-06).
+    does(&eve, &["sync"], "");
     seen(&eve, REAL)
 }
 

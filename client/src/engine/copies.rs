@@ -21,7 +21,8 @@ use lapwing_wire::time::Timestamp;
 
 use super::{Cx, Effect, Fault, outgoing};
 use crate::store::{
-    ChatId, ChatRow, ContactRow, ContactState, GroupRow, MailboxRow, MarksRow, Purpose, RenewalRow, Unit,
+    ChatId, ChatRow, ContactRow, ContactState, GroupRow, MailboxRow, MarksRow, OpKind, OpRow, Purpose,
+    RenewalRow, Unit,
 };
 
 /// How often a compartment leaves a mark in a session that goes on: two copies that are used at the same time notice it
@@ -49,6 +50,15 @@ pub(super) fn tick(cx: &mut Cx<'_, '_, '_>, begins: bool) -> Result<(), Fault> {
     if homes.is_empty() {
         return Ok(());
     }
+    if begins {
+        // Nothing is on its way yet. A mark that still waits for its relay may be known to an older state: this one takes
+        // its place, and a relay that is away for long does not find many.
+        for (op, row) in cx.unit.scan::<OpRow>(&[])? {
+            if is_mark(cx.unit, &row)? {
+                cx.unit.delete::<OpRow>(&op);
+            }
+        }
+    }
     row.number = row.number.saturating_add(1);
     let random: [u8; 16] = cx.random();
     row.own.push((row.number, random.to_vec().into()));
@@ -63,6 +73,15 @@ pub(super) fn tick(cx: &mut Cx<'_, '_, '_>, begins: bool) -> Result<(), Fault> {
         outgoing::append(cx, &route, ChatId::NOBODY, &mark, None, Some(mailbox))?;
     }
     Ok(())
+}
+
+/// Whether an operation leaves a mark: nobody waits for it to be done.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub(super) fn is_mark(unit: &Unit<'_>, op: &OpRow) -> Result<bool, Fault> {
+    let OpKind::Append { mailbox, .. } = &op.kind else { return Ok(false) };
+    Ok(unit.get::<MailboxRow>(mailbox)?.is_some_and(|row| row.purpose == Purpose::Home))
 }
 
 /// What came to the mailbox that nobody else writes to. `false` if it is no mark.

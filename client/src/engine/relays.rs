@@ -10,7 +10,7 @@ use lapwing_wire::{
 };
 use serde_bytes::ByteBuf;
 
-use super::{Cx, Effect, Fault, outgoing, plan};
+use super::{Cx, Effect, Fault, copies, outgoing, plan};
 use crate::store::{
     ChatRow, HeirRow, MailboxRow, MailboxState, OpKind, OpRow, PlanRow, Purpose, RelayRow, Unit,
 };
@@ -175,13 +175,18 @@ pub struct RelayView {
 /// # Errors
 /// [`Fault::Store`].
 pub fn list(unit: &Unit<'_>) -> Result<Vec<RelayView>, Fault> {
-    let ops = unit.scan::<OpRow>(&[])?;
+    let mut ops = Vec::new();
+    for (_, op) in unit.scan::<OpRow>(&[])? {
+        if !copies::is_mark(unit, &op)? {
+            ops.push(op);
+        }
+    }
     let mailboxes = unit.scan::<MailboxRow>(&[])?;
     let view = |row: RelayRow| {
         let key = *row.address.key();
         Ok(RelayView {
             shown: current(unit, &row.address)?,
-            waiting: ops.iter().filter(|(_, op)| *op.relay.key() == key).count(),
+            waiting: ops.iter().filter(|op| *op.relay.key() == key).count(),
             inconsistent: mailboxes.iter().any(|(_, m)| *m.relay.key() == key && m.inconsistent),
             address: row.address,
             refused: row.refused,

@@ -13,7 +13,7 @@ use lapwing_protocol::{
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use serde::de::IgnoredAny;
 
-use super::{Fault, bodies, contact, drafts, expiry, files, group, renewal, trust};
+use super::{Fault, bodies, contact, copies, drafts, expiry, files, group, renewal, trust};
 pub use super::{
     files::FileView,
     overdue::chats_at,
@@ -543,12 +543,18 @@ pub fn sinks(unit: &Unit<'_>) -> Result<Vec<crate::store::Sink>, Fault> {
         .collect())
 }
 
-/// Operations that wait for relays, with what the relay last said to each.
+/// Operations that wait for relays, but marks (CPY), with what the relay last said to each.
 ///
 /// # Errors
 /// [`Fault::Store`].
 pub fn waiting(unit: &Unit<'_>) -> Result<Vec<(RelayAddress, Option<Refusal>)>, Fault> {
-    Ok(unit.scan::<OpRow>(&[])?.into_iter().map(|(_, row)| (row.relay, row.refused)).collect())
+    let mut waiting = Vec::new();
+    for (_, row) in unit.scan::<OpRow>(&[])? {
+        if !copies::is_mark(unit, &row)? {
+            waiting.push((row.relay, row.refused));
+        }
+    }
+    Ok(waiting)
 }
 
 /// Invitations to groups that wait for an answer of ours.

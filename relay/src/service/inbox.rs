@@ -97,6 +97,8 @@ impl Inbox {
         let mut state = self.lock();
         let Some(subscription) = state.subscriptions.get_mut(&window.mailbox) else { return };
         subscription.cursor = window.items.last().map_or(after, |item| item.place.seq);
+        // What an answer on another stream let in before: it need not follow this one.
+        subscription.fresh.clear();
         subscription.is_started = true;
         let is_due = subscription.is_due || window.newest > subscription.cursor;
         subscription.is_due = false;

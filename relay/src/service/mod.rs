@@ -318,6 +318,9 @@ impl Service {
             Outcome::Stored { place, is_new } => {
                 if is_new {
                     self.topics.hand_over(&mailbox, born, place, &envelope);
+                } else {
+                    // Whoever sent it first may have gone before it was told of.
+                    self.topics.publish(&mailbox);
                 }
                 Ok(ResponseBody::Stored(place))
             }

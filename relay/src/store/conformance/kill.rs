@@ -3,7 +3,7 @@
 //! Short here; `LAPWING_KILL_ROUNDS=1000 cargo nextest run --profile long -p lapwing-relay kill_rounds` is the long run.
 
 use super::{
-    storm::{FILL, Kept, Storm, TASKS, check_left},
+    storm::{FILL, Kept, Storm, TASKS, check_left, overlapped},
     *,
 };
 
@@ -38,6 +38,7 @@ async fn kill_again_and_again(kept: Kept, rounds: usize) {
             unlocked += count('S');
         }
         let marks = Storm::marks_in(dir.path());
+        assert!(overlapped(kept, &marks), "two groups were under way");
         let store = kept.open(dir.path()).unwrap();
         check_left(&*store, &marks, 1..=TASKS * 2).await.unwrap();
         store.close().await;
@@ -68,7 +69,7 @@ async fn open_again_after(count: u64) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let text = count.to_string();
     let mut storm = Storm::start(Kept::Fjall, dir.path(), 0, &[(FILL, std::path::Path::new(&text))]);
-    storm.wait_long("the store is full", |marks| marks.starts_with('f'));
+    storm.wait_long("the store is full", |marks| marks.lines().any(|line| line.starts_with('f')));
     storm.kill();
     let begun = tokio::time::Instant::now();
     let store = Kept::Fjall.open(dir.path()).unwrap();

@@ -15,7 +15,7 @@ use self::{
     trace::{FULL, HANG, HEAD, Kind, MADE, TRACE, WATCHED},
 };
 use super::{
-    storm::{Kept, Storm, TASKS, check_left, whole_lines},
+    storm::{Kept, Storm, TASKS, check_left, overlapped, whole_lines},
     *,
 };
 
@@ -77,7 +77,7 @@ impl Bench {
 /// Cuts the power in the middle of the work, `rounds` times `CUTS`; what was lost.
 async fn cut_again_and_again(kept: Kept, rounds: u64) -> Vec<String> {
     let mut lost = Vec::new();
-    let (mut acknowledged, mut unlocked) = (0, 0);
+    let (mut acknowledged, mut unlocked, mut told) = (0, 0, String::new());
     for round in 0..rounds {
         let bench = Bench::new();
         let mut storm = bench.storm(kept);
@@ -86,7 +86,7 @@ async fn cut_again_and_again(kept: Kept, rounds: u64) -> Vec<String> {
         if kept != Kept::PlainSled {
             bench.settle(&storm);
         }
-        storm.kill();
+        told.push_str(&storm.kill());
         let trace = std::fs::read(bench.path("trace")).unwrap();
         let records = records(&trace);
         // A call past the C library would make every other line of this test worthless.
@@ -120,6 +120,7 @@ async fn cut_again_and_again(kept: Kept, rounds: u64) -> Vec<String> {
          {} cuts with loss",
         lost.len()
     );
+    assert!(overlapped(kept, &told), "two groups were under way");
     assert!(unlocked > 0, "the anchor was made, and used, before the power failed");
     lost
 }
@@ -173,6 +174,7 @@ async fn a_disk_that_is_full_in_the_power_model_refuses_keeps_and_recovers_by_it
             (1..=TASKS).zip(&before).all(|(number, before)| stored(marks, number) > before + 5)
         });
         let marks = storm.kill();
+        assert!(overlapped(kept, &marks), "{kept:?}: two groups were under way");
         look(kept, &bench.path("disk"), &marks).await.unwrap_or_else(|what| panic!("{kept:?}: {what}"));
     }
 }

@@ -42,6 +42,14 @@ const FOLDER: &str = "LAPWING_STORM_FOLDER";
 /// Fills the store with so many envelopes instead, marks `f`, and waits to be killed.
 pub(super) const FILL: &str = "LAPWING_STORM_FILL";
 
+/// Is marked once a group was staged while another was on its way. No mailbox has this number.
+const OVERLAPPED: &str = "v 0";
+
+/// Whether that was so in any of these processes. The store that has one writer has nothing to show.
+pub(super) fn overlapped(kept: Kept, marks: &str) -> bool {
+    kept != Kept::Fjall || marks.lines().any(|line| line == OVERLAPPED)
+}
+
 /// Which store a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -55,11 +63,24 @@ impl Kept {
     const ALL: [Self; 3] = [Self::Fjall, Self::Sled, Self::PlainSled];
 
     pub(super) fn open(self, folder: &Path) -> Result<Arc<dyn KeptStore>, StoreError> {
+        self.open_watched(folder, |_| {})
+    }
+
+    /// As [`Kept::open`], and lends the store whose groups may be two under way.
+    fn open_watched(
+        self,
+        folder: &Path,
+        watch: impl FnOnce(Arc<FjallStore>),
+    ) -> Result<Arc<dyn KeptStore>, StoreError> {
         // So often that cuts and kills fall into it.
         let forget_after = Duration::from_millis(30);
         let options = StoreOptions { forget_after, ..StoreOptions::at(folder.join("store")) };
         Ok(match self {
-            Self::Fjall => Arc::new(FjallStore::open(&options)?),
+            Self::Fjall => {
+                let store = Arc::new(FjallStore::open(&options)?);
+                watch(Arc::clone(&store));
+                store
+            }
             Self::Sled => Arc::new(SledStore::open(&options)?),
             Self::PlainSled => Arc::new(GroupCommit::<Sled<false>>::open(&options)?),
         })
@@ -155,7 +176,16 @@ fn storm_child() {
     runtime.block_on(async {
         let marks = OpenOptions::new().append(true).create(true).open(folder.join("marks")).unwrap();
         let marks = Arc::new(marks);
-        let store = kept.open(&folder).unwrap();
+        let watching = Arc::clone(&marks);
+        let watch = |store: Arc<FjallStore>| {
+            tokio::spawn(async move {
+                while store.overlaps() == 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                mark(&watching, format_args!("{OVERLAPPED}"));
+            });
+        };
+        let store = kept.open_watched(&folder, watch).unwrap();
         if let Ok(count) = std::env::var(FILL) {
             fill(&*store, count.parse().unwrap()).await;
             mark(&marks, format_args!("f {count}"));

@@ -29,10 +29,17 @@ const MAX_BATCH: usize = 1024;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// So many must wait before a writer is woken to stage them while the other waits for the disk: waking it for each would
 /// cost more than it saves.
+#[cfg(not(test))]
 const WORTH_WAKING: usize = 8;
+/// Tests of crashes, power cuts and full disks have few callers: two groups are to be under way in them too.
+#[cfg(test)]
+const WORTH_WAKING: usize = 1;
 /// Commits that take less, as the last few did, are not worth it at all: groups would only become smaller. Measured with a
 /// disk that flushes in no time; one that flushes in 0.1 ms is beyond it.
+#[cfg(not(test))]
 const SLOW: Duration = Duration::from_micros(250);
+#[cfg(test)]
+const SLOW: Duration = Duration::ZERO;
 
 /// A change and who waits for it.
 pub(super) struct Job {

@@ -15,7 +15,7 @@ use super::{
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
         room, rules,
-        sealing::{Opened, Sealer},
+        sealing::{Opened, Sealer, still_due},
         tables::{Batch, Staged},
     },
     Shared, millis, now,
@@ -406,8 +406,17 @@ impl<E: Engine> Writer<E> {
         // Waits for those who read now; whoever comes meanwhile waits for it.
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         drop(engine.take());
-        match E::open(&self.path) {
-            Ok(opened) => {
+        let opened = E::open(&self.path).and_then(|opened| {
+            let due = still_due(&opened.direct())?;
+            Ok((opened, due))
+        });
+        match opened {
+            Ok((opened, due)) => {
+                // A commit that failed may be in the journal after all: then its keys are to be thrown away.
+                if !due.is_empty() {
+                    self.queue.forget_by(now() + self.forget_after);
+                    self.due().extend(due);
+                }
                 *engine = Some(opened);
                 self.shared.is_full.store(false, Ordering::Release);
                 tracing::warn!("the disk has room again");

@@ -6,6 +6,7 @@ use lapwing_tests::scenario::{
     Pair, Person, Running, programs,
     wait::{PATIENCE, timed, until},
 };
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// How fast a message has to be on the screen of somebody who follows, on loopback, beside a busy test suite.
@@ -70,6 +71,7 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
     // What is there now stays: marks by which copies of a vault notice each other. These two sessions leave one each (CPY-06).
     let kept = relay.status()["envelope_bytes"].as_u64().unwrap() + 2 * 1024;
     let mut syncing = bo.starts(&["sync", "--wait", "120"]);
+    assert!(until(PATIENCE, || syncing.handles(Signal::SIGTERM)), "it waits, and its mark is at the relay");
     assert_eq!(ana.runs(&["send", "bo", "the fourth"]).done().text("sent", "state"), "sent");
     let taken = until(PATIENCE, || relay.status()["envelope_bytes"] == kept);
     assert!(taken, "the message stayed at the relay: {}", relay.status());
@@ -87,6 +89,7 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
     let mut following = bo.starts(&["read", "ana", "--follow"]);
     let _ = ana.runs(&["send", "bo", "the last but one"]).done();
     let _ = following.line(PATIENCE, |line| line.contains("the last but one"));
+    assert!(until(PATIENCE, || following.handles(Signal::SIGHUP)));
     following.signal("HUP");
     assert_eq!(following.end().code, Some(0));
     let after = regions(&bo);

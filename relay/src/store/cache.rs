@@ -1,7 +1,7 @@
 //! What the writers remember between groups. Nothing of it is needed: it saves searches.
 //!
-//! Bounded, and without a cliff: what was not used for long is dropped a generation at a time (`Generations`), and which envelopes
-//! are certainly new is kept in some bits for each (`Known`).
+//! Bounded: what was not used for long is dropped a generation at a time (`Generations`), and which envelopes are certainly
+//! new is kept in some bits for each (`Known`), up to sixteen million of them; beyond, all of that begins anew.
 
 use std::{
     collections::{HashMap, HashSet},

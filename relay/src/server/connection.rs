@@ -57,15 +57,25 @@ pub(super) async fn serve(connection: Connection, context: &Arc<Context>) {
         }
     };
     match end {
-        // The relay stops: what was begun is answered first.
-        None => {
-            let drained = async { while streams.join_next().await.is_some() {} };
-            within(DRAIN, drained).await;
-            connection.close(STOPPED, b"");
-        }
+        None | Some(End::Gone | End::Finished) => {}
         Some(End::Broken) => connection.close(BROKEN, b""),
         Some(End::Stalled) => connection.close(STALLED, b""),
-        Some(End::Gone | End::Finished) => {}
+    }
+    if end.is_some() {
+        notices.abort_all();
+    }
+    // What the streams began is done, although the client may have gone. The seat is free when all of it has ended, so there
+    // is never more of it than seats have. A relay that stops waits for so long.
+    let stopped = async {
+        context.stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = async { while streams.join_next().await.is_some() {} } => {}
+        () = stopped => {}
+    }
+    if end.is_none() {
+        connection.close(STOPPED, b"");
     }
 }
 

@@ -86,91 +86,98 @@ pub(super) async fn serve(
     (connection, visit): (&ConnectionState, &Visit),
     budget: &Budget,
 ) -> End {
-    let mut frames = Frames::new(stream);
     let mut in_flight = FuturesUnordered::new();
-    let mut out = Vec::new();
-    // Set while a request that others depend on is not answered.
-    let mut has_barrier = false;
-    let mut is_stopping = false;
-    // Held from the beginning of a large frame to its end.
-    let mut room = None;
-    loop {
-        let mut waits_for_budget = None;
-        while !has_barrier && !is_stopping {
-            let length = match frames.next_length() {
-                Ok(Some(length)) => length,
-                Ok(None) => break,
-                Err(_) => return End::Broken,
-            };
-            let units = u32::try_from(1 + length / UNIT).unwrap_or(1);
-            let Ok(permit) = Arc::clone(&budget.requests).try_acquire_many_owned(units) else {
-                waits_for_budget = Some(units);
-                break;
-            };
-            let taken = match frames.take() {
-                Ok(Some(taken)) => taken,
-                Ok(None) => break,
-                Err(_) => return End::Broken,
-            };
-            debug_assert_eq!(taken.length, length);
-            room = None;
-            let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
-            has_barrier |= is_barrier;
-            let answered = answer(context, (connection, visit), taken.request, is_barrier, (permit, budget));
-            // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
-            in_flight.push(tokio::task::unconstrained(answered));
-        }
-        let is_idle = in_flight.is_empty();
-        if is_idle && waits_for_budget.is_none() && (is_stopping || frames.is_ended()) {
-            // What is half there at the end of a stream is nothing.
-            if answers.finish().is_err() {
-                return End::Gone;
+    let end = async {
+        let mut frames = Frames::new(stream);
+        let mut out = Vec::new();
+        // Set while a request that others depend on is not answered.
+        let mut has_barrier = false;
+        let mut is_stopping = false;
+        // Held from the beginning of a large frame to its end.
+        let mut room = None;
+        loop {
+            let mut waits_for_budget = None;
+            while !has_barrier && !is_stopping {
+                let length = match frames.next_length() {
+                    Ok(Some(length)) => length,
+                    Ok(None) => break,
+                    Err(_) => return End::Broken,
+                };
+                let units = u32::try_from(1 + length / UNIT).unwrap_or(1);
+                let Ok(permit) = Arc::clone(&budget.requests).try_acquire_many_owned(units) else {
+                    waits_for_budget = Some(units);
+                    break;
+                };
+                let taken = match frames.take() {
+                    Ok(Some(taken)) => taken,
+                    Ok(None) => break,
+                    Err(_) => return End::Broken,
+                };
+                debug_assert_eq!(taken.length, length);
+                room = None;
+                let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
+                has_barrier |= is_barrier;
+                let answered = answer(context, (connection, visit), taken.request, is_barrier, (permit, budget));
+                // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
+                in_flight.push(tokio::task::unconstrained(answered));
             }
-            if is_stopping {
-                // Closing the connection would throw away what the client has not acknowledged.
-                within(context.stall_timeout, answers.stopped()).await;
-            }
-            return End::Finished;
-        }
-        let wants_bytes = !has_barrier && !is_stopping && !frames.is_ended() && waits_for_budget.is_none();
-        tokio::select! {
-            // Answers first: they free memory.
-            biased;
-            Some(answered) = in_flight.next(), if !is_idle => {
-                let mut next = Some(answered);
-                while let Some(Answered { response, was_barrier, _permits }) = next {
-                    if was_barrier {
-                        has_barrier = false;
-                    }
-                    match encode_frame(&response) {
-                        Ok(frame) => out.extend_from_slice(&frame),
-                        Err(_) => return End::Broken,
-                    }
-                    next = if out.len() < WRITE_SIZE { in_flight.next().now_or_never().flatten() } else { None };
+            let is_idle = in_flight.is_empty();
+            if is_idle && waits_for_budget.is_none() && (is_stopping || frames.is_ended()) {
+                // What is half there at the end of a stream is nothing.
+                if answers.finish().is_err() {
+                    return End::Gone;
                 }
-                match within(context.stall_timeout, answers.write_all(&out)).await {
+                if is_stopping {
+                    // Closing the connection would throw away what the client has not acknowledged.
+                    within(context.stall_timeout, answers.stopped()).await;
+                }
+                return End::Finished;
+            }
+            let wants_bytes = !has_barrier && !is_stopping && !frames.is_ended() && waits_for_budget.is_none();
+            tokio::select! {
+                // Answers first: they free memory.
+                biased;
+                Some(answered) = in_flight.next(), if !is_idle => {
+                    let mut next = Some(answered);
+                    while let Some(Answered { response, was_barrier, _permits }) = next {
+                        if was_barrier {
+                            has_barrier = false;
+                        }
+                        match encode_frame(&response) {
+                            Ok(frame) => out.extend_from_slice(&frame),
+                            Err(_) => return End::Broken,
+                        }
+                        next = if out.len() < WRITE_SIZE { in_flight.next().now_or_never().flatten() } else { None };
+                    }
+                    match within(context.stall_timeout, answers.write_all(&out)).await {
+                        Some(Ok(())) => {}
+                        Some(Err(_)) => return End::Gone,
+                        None => return End::Stalled,
+                    }
+                    out.clear();
+                    if out.capacity() > WRITE_SIZE / 16 {
+                        out = Vec::new();
+                    }
+                }
+                () = context.stop.cancelled(), if !is_stopping => is_stopping = true,
+                // Woken when another stream of the connection gives back; taken again above.
+                permit = budget.requests.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
+                    drop(permit);
+                }
+                filled = fill(&mut frames, (&mut room, budget), context.stall_timeout), if wants_bytes => match filled {
                     Some(Ok(())) => {}
-                    Some(Err(_)) => return End::Gone,
+                    Some(Err(FrameError::Broken)) => return End::Broken,
+                    Some(Err(FrameError::Gone)) => return End::Gone,
                     None => return End::Stalled,
-                }
-                out.clear();
-                if out.capacity() > WRITE_SIZE / 16 {
-                    out = Vec::new();
-                }
+                },
             }
-            () = context.stop.cancelled(), if !is_stopping => is_stopping = true,
-            // Woken when another stream of the connection gives back; taken again above.
-            permit = budget.requests.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
-                drop(permit);
-            }
-            filled = fill(&mut frames, (&mut room, budget), context.stall_timeout), if wants_bytes => match filled {
-                Some(Ok(())) => {}
-                Some(Err(FrameError::Broken)) => return End::Broken,
-                Some(Err(FrameError::Gone)) => return End::Gone,
-                None => return End::Stalled,
-            },
         }
     }
+    .await;
+    // What was begun is done, and told to whoever waits for it, although nobody is answered: somebody whose alert is on its
+    // way to the disk may be taken now.
+    while in_flight.next().await.is_some() {}
+    end
 }
 
 /// Whether what follows on the stream may depend on its effect.

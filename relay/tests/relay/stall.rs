@@ -1,8 +1,16 @@
 //! A real relay on a disk that hangs, played by the power-cut model's library.
 
-use std::{fs::File, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use lapwing_wire::{address::AccessTicket, frame::*};
+use lapwing_wire::{
+    address::AccessTicket,
+    capability::{Right, Subject},
+    frame::*,
+};
 
 use crate::support::{
     Client, Keys, PATIENCE,
@@ -23,24 +31,59 @@ async fn connect(relay: &Process) -> Client {
     Client::connect(relay.socket(), relay.address.key()).await.unwrap()
 }
 
+/// A relay on a disk that hangs while there is a file `hang` in `home`.
+fn on_such_a_disk(home: &Path) -> (Process, AccessTicket) {
+    run_json(&home.join("relay"), &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start_with(
+        &home.join("relay"),
+        File::create(home.join("log")).unwrap(),
+        &[
+            ("LD_PRELOAD", &shim()),
+            ("LAPWING_POWERCUT_FOLDER", &home.join("relay/store")),
+            ("LAPWING_POWERCUT_TRACE", &home.join("trace")),
+            ("LAPWING_POWERCUT_HANG", &home.join("hang")),
+        ],
+    );
+    let issued = run_json(&home.join("relay"), &["access", "issue"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    (relay, ticket)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_of_what_was_begun_by_somebody_who_has_gone_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
+    let mut reader = connect(&relay).await;
+    let keys = reader.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    let subscribe = Read { mailbox: keys.id(), after: Seq::START, count: 1 };
+    assert!(matches!(reader.ask(RequestBody::Subscribe(subscribe)).await, ResponseBody::Window(_)));
+    let mut writer = connect(&relay).await;
+    writer.prove(Subject::Mailbox(keys.id(), Right::Write), &keys.write).await;
+
+    std::fs::write(home.join("hang"), []).unwrap();
+    let _sent = writer.send(append(keys.id(), envelope(1))).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while run_json(&home.join("relay"), &["status"])["running_commit_ms"].is_null() {
+        assert!(begun.elapsed() < PATIENCE, "it came to the disk");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    writer.connection.close(0u32.into(), b"");
+    drop(writer);
+    // Long enough for the relay to see that nobody is there any more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    std::fs::remove_file(home.join("hang")).unwrap();
+    let told = reader.notice().await;
+    assert_eq!((told.mailbox, told.newest, told.items.len()), (keys.id(), Seq::new(1), 1));
+    relay.kill();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_hangs_is_reported_while_it_hangs_and_nothing_undurable_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().canonicalize().unwrap();
     let place = |name: &str| home.join(name);
-    run_json(&place("relay"), &["init", "--host", "127.0.0.1", "--port", "0"]);
-    let relay = Process::start_with(
-        &place("relay"),
-        File::create(place("log")).unwrap(),
-        &[
-            ("LD_PRELOAD", &shim()),
-            ("LAPWING_POWERCUT_FOLDER", &place("relay/store")),
-            ("LAPWING_POWERCUT_TRACE", &place("trace")),
-            ("LAPWING_POWERCUT_HANG", &place("hang")),
-        ],
-    );
-    let issued = run_json(&place("relay"), &["access", "issue"]);
-    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
     let keys = Keys::of_byte(1);
     let mut writer = connect(&relay).await;
     writer.prove_access(ticket.secret()).await;

@@ -229,7 +229,7 @@ impl Backend for FileBackend {
         self.file.read_exact_at(out, offset)
     }
 
-    fn forget_copy(&self, offset: u64, len: u64) {
+    fn forget_copy(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -237,7 +237,6 @@ impl Backend for FileBackend {
             // is named. Where it is refused, the next reading sees what this one saw.
             let _best_effort = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
-        let _within = (offset, len);
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -54,11 +54,9 @@ pub trait Backend: Send + Sync {
     /// `UnexpectedEof` beyond the end, else the system's error.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// The next reading of these bytes is to come from the disk itself, where the storage keeps copies that may have gone
-    /// bad meanwhile. Best effort: it may do nothing, and what was written and not synced may stay in the copy.
-    fn forget_copy(&self, offset: u64, len: u64) {
-        let _nothing_kept = (offset, len);
-    }
+    /// What is read next is to come from the disk itself, where the storage keeps copies that may have gone bad meanwhile.
+    /// Best effort: it may do nothing, and what was written and not synced may stay in the copy.
+    fn forget_copy(&self) {}
 
     /// Writes all of `bytes` at `offset`.
     ///

@@ -457,8 +457,7 @@ impl KeyTable {
 
     /// VLT-64: what did not open may have gone bad in memory alone.
     fn read_from_disk(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
-        let stored = 2 * TABLE_UNIT_LEN as u64;
-        self.backend.forget_copy(self.geometry.table_unit(self.region, unit, 0), stored);
+        self.backend.forget_copy();
         state.forget(unit);
         self.read_slot_once(state, unit)
     }

@@ -12,6 +12,7 @@
 //! | [`engine`] | the logic: events in, effects out, no input or output |
 //! | [`store`] | the records of a compartment |
 //! | [`net`] | connections to relays |
+//! | `signals` | what the system tells of this process's signals |
 //! | [`words`] | passphrases drawn at random |
 //! | [`clock`], [`untrusted`], [`error`] | the system's clock, peers' text, what went wrong |
 
@@ -25,6 +26,7 @@ pub mod engine;
 pub mod error;
 mod labels;
 pub mod net;
+mod signals;
 pub mod store;
 pub mod untrusted;
 pub mod words;

@@ -7,6 +7,8 @@
 use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::signals;
+
 /// Listens for them. From the first time on they do not end this process by themselves.
 pub(crate) struct Stop {
     signals: Vec<Signal>,
@@ -15,7 +17,8 @@ pub(crate) struct Stop {
 impl Stop {
     /// Begins to listen for what this system gives.
     pub(crate) fn listen() -> Self {
-        let hangup = (!hangup_is_ignored()).then(SignalKind::hangup);
+        // Whoever ignores it for this process wants it to outlive its terminal: `nohup`.
+        let hangup = (!signals::is_in("SigIgn", nix::sys::signal::Signal::SIGHUP)).then(SignalKind::hangup);
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()];
         // What cannot be listened for ends the process without a word.
         Self { signals: kinds.into_iter().chain(hangup).filter_map(|kind| signal(kind).ok()).collect() }
@@ -29,11 +32,4 @@ impl Stop {
         let all = self.signals.iter_mut().map(|signal| Box::pin(signal.recv()));
         let _ = select_all(all).await;
     }
-}
-
-/// Whether whoever started this process wants it to outlive its terminal: `nohup`.
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -19,7 +19,7 @@ use nix::sys::{
 use zeroize::Zeroizing;
 
 use super::{MAX_ANSWER, Prompt, PromptError, Question, TRIES, TypedPassphrase};
-use crate::{cli::strength::Strength, untrusted::Printable};
+use crate::{cli::strength::Strength, signals, untrusted::Printable};
 
 const TTY: &str = "/dev/tty";
 
@@ -267,10 +267,7 @@ impl Held {
     /// the answer, when the terminal is as it was.
     fn take_one(&self) -> bool {
         let Some(before) = &self.before else { return false };
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let waiting = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        let waiting = waiting.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-        let waits = |signal: &Signal| waiting >> (*signal as i32 - 1) & 1 == 1 && !before.contains(*signal);
+        let waits = |signal: &Signal| !before.contains(*signal) && signals::is_in("ShdPnd", *signal);
         let found = ENDING.into_iter().find(waits);
         found.inspect(|signal| take(*signal)).is_some()
     }

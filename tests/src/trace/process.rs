@@ -456,9 +456,12 @@ impl<'a> Tracer<'a> {
     }
 }
 
-/// Whether what is written there stays: not so for devices and the kernel's own files.
+/// Whether what is written there stays: not so for devices and the kernel's own files. Among the devices may lie a file
+/// system in memory, with somebody's temporary files.
 fn is_kept(target: &Target) -> bool {
-    matches!(target, Target::File(path) if !path.starts_with("/dev") && !path.starts_with("/proc"))
+    let Target::File(path) = target else { return false };
+    let is_device = path.starts_with("/dev") && !path.starts_with("/dev/shm");
+    !is_device && !path.starts_with("/proc")
 }
 
 enum Stop {

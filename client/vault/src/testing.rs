@@ -140,7 +140,7 @@ impl Backend for RecordingBackend {
         self.memory.write_at(offset, bytes)
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.recorded().push(Call::Sync);
         Ok(())
     }
@@ -163,15 +163,27 @@ impl Backend for RecordingBackend {
 }
 
 /// What the disk holds after the power failed when `calls[..cut]` had been made on `image`: everything synced,
-/// and of each later sector the old bytes, the new ones, or garbage.
+/// and of each later sector the old bytes, the new ones, or garbage. In half of the cuts whole writes are kept or lost, and
+/// in a quarter the last one alone is kept: sectors by lot would hardly ever keep one that has nine, and lose what it leads
+/// to.
 pub fn power_cut(image: &[u8], calls: &[Call], cut: usize, rng: &mut impl RngCore) -> Vec<u8> {
     let mut disk = image.to_vec();
     let synced = calls[..cut].iter().rposition(|call| *call == Call::Sync).map_or(0, |at| at + 1);
+    let last = calls[..cut].iter().rposition(|call| matches!(call, Call::Write { .. }));
+    let how = rng.next_u32() % 4;
     for (at, call) in calls[..cut].iter().enumerate() {
         let Call::Write { offset, bytes } = call else { continue };
         let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-        if at < synced {
-            apply(&mut disk, start, bytes);
+        let is_whole = match how {
+            _ if at < synced => Some(true),
+            0 => Some(Some(at) == last),
+            1 => Some(rng.next_u32().is_multiple_of(2)),
+            _ => None,
+        };
+        if let Some(is_kept) = is_whole {
+            if is_kept {
+                apply(&mut disk, start, bytes);
+            }
             continue;
         }
         let mut position = 0;

@@ -72,7 +72,7 @@ impl Backend for Fresh {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.seen.lock().unwrap().0.push("sync".to_owned());
         Ok(())
     }

@@ -323,8 +323,8 @@ fn vlt_72_a_torn_first_block_is_known_by_one_whole_sector_of_it() {
     let growing = folder.path().join("vault.growing");
     let calls = [Call::Write { offset: 0, bytes: salt_block.clone() }];
     let whole = |sector: &(&[u8], &[u8])| sector.0 == sector.1;
-    let mut torn = (0, 0);
-    for _ in 0..200 {
+    let mut torn = 0;
+    for _ in 0..100 {
         let mut left = power_cut(&[], &calls, 1, &mut rng);
         left.resize(4096, 0);
         let sectors = left.chunks(SECTOR).zip(salt_block.chunks(SECTOR)).filter(whole).count();
@@ -332,11 +332,10 @@ fn vlt_72_a_torn_first_block_is_known_by_one_whole_sector_of_it() {
         let ours = sectors > 0 || left.iter().all(|byte| *byte == 0);
         assert_eq!(session.clear_leftovers(&files, &mut rng).unwrap(), ours, "{sectors} sectors");
         assert_eq!(growing.exists(), !ours);
-        torn.0 += usize::from(ours && sectors < 8);
-        torn.1 += usize::from(!ours);
+        torn += usize::from(ours && sectors < 8);
     }
-    assert!(torn.0 > 100 && torn.1 > 0, "{torn:?}");
-    // Not those of somebody else: less than a sector, a sector elsewhere, or one in a file that was longer than that.
+    assert!(torn > 50, "{torn}");
+    // Not what may be somebody else's: less than a sector, a sector elsewhere, or one in a file that was longer than that.
     let mut elsewhere = vec![9; 4096];
     elsewhere[512..1024].copy_from_slice(&salt_block[..512]);
     let mut longer = vec![9; 8192];
@@ -453,7 +452,7 @@ impl Backend for Unfinished {
         self.0.write_at(offset, bytes)
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.0.sync()
     }
 

@@ -59,8 +59,8 @@ impl Backend for Failing {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.call(|inner| inner.write_at(offset, bytes))
     }
-    fn sync(&self) -> io::Result<()> {
-        self.call(MemoryBackend::sync)
+    fn flush(&self) -> io::Result<()> {
+        self.call(MemoryBackend::flush)
     }
     fn finish_creation(&self) -> io::Result<()> {
         self.inner.finish_creation()
@@ -267,7 +267,7 @@ impl Backend for BadCopy {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.inner.write_at(offset, bytes)
     }
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.inner.sync()
     }
     fn finish_creation(&self) -> io::Result<()> {

@@ -243,7 +243,7 @@ impl Backend for FileBackend {
         self.file.write_all_at(bytes, offset)
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 

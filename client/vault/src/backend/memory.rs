@@ -99,7 +99,7 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         Ok(())
     }
 

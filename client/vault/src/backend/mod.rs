@@ -65,12 +65,22 @@ pub trait Backend: Send + Sync {
     /// The system's error; part of the bytes may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Puts everything written before on the disk. Callers use [`Backend::sync`].
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    fn flush(&self) -> io::Result<()>;
+
     /// Returns when everything written before is on the disk.
     ///
     /// # Errors
     ///
-    /// The system's error. What was not synced before must then be taken for lost.
-    fn sync(&self) -> io::Result<()>;
+    /// The system's error. What was not synced before must then be taken for lost. The system may go on showing it, from
+    /// a copy that it takes for good; so the copy is forgotten, and what is read next is what the disk has (VLT-66).
+    fn sync(&self) -> io::Result<()> {
+        self.flush().inspect_err(|_| self.forget_copy())
+    }
 
     /// Makes everything written so far durable, and from then on lets what a crash leaves of this container be found by
     /// whoever clears it: what lies in a file gets a name. Called where the bytes tell what they are, before there is

@@ -145,9 +145,17 @@ impl Units {
         before_scrub: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<Option<Self>> {
         let capacity = capacity(&geometry);
-        let Some(superblocks) = SuperblockPair::open(&*backend, &geometry, &grant, capacity)? else {
-            return Ok(None);
+        let read = || SuperblockPair::open(&*backend, &geometry, &grant, capacity);
+        let found = match read()? {
+            Some(found) if traces.is_none() && found.current.scrubbed => Some(found),
+            // VLT-66: what a session left that did not end may lie in the system's copy alone.
+            _ => {
+                backend.sync()?;
+                backend.forget_copy();
+                read()?
+            }
         };
+        let Some(superblocks) = found else { return Ok(None) };
         let opened = superblocks.current.page.clone();
         let settled = superblocks.current.page[..SLOTS_END].to_vec();
         let (traces, branches) = match traces {

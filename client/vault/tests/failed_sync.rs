@@ -1,0 +1,308 @@
+//! Syncs that fail: the system goes on showing what it has not written, and the disk has what was there before (VLT-66).
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use lapwing_vault::{testing, *};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use world::*;
+
+/// A disk, and what the system shows of it.
+#[derive(Default)]
+struct Disk {
+    shown: Vec<u8>,
+    stored: Vec<u8>,
+    /// Written and not synced.
+    waiting: Vec<(usize, Vec<u8>)>,
+    /// So many writes and syncs go well, and the next one fails.
+    good: Option<u64>,
+    /// A sync that fails loses what waited, as Linux has it.
+    loses: bool,
+}
+
+impl Disk {
+    fn fails(&mut self) -> bool {
+        let fails = self.good == Some(0);
+        self.good = self.good.and_then(|left| left.checked_sub(1));
+        fails
+    }
+
+    fn apply(bytes: &mut [u8], writes: &[(usize, Vec<u8>)]) {
+        for (at, written) in writes {
+            bytes[*at..at + written.len()].copy_from_slice(written);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Cached(Arc<Mutex<Disk>>);
+
+impl Cached {
+    fn new(image: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Disk { shown: image.clone(), stored: image, ..Disk::default() })))
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+
+    fn fail_after(&self, good: u64, loses: bool) {
+        let mut disk = self.disk();
+        (disk.good, disk.loses) = (Some(good), loses);
+    }
+
+    /// What the disk has if the power fails now, and nothing that waits comes to it.
+    fn stored(&self) -> Vec<u8> {
+        self.disk().stored.clone()
+    }
+
+    /// Whether the call that should have failed was never made.
+    fn heal(&self) -> bool {
+        self.disk().good.take().is_some()
+    }
+}
+
+impl Backend for Cached {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk().shown.len() as u64)
+    }
+    fn reserve(&self, _size: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        out.copy_from_slice(&self.disk().shown[usize::try_from(offset).unwrap()..][..out.len()]);
+        Ok(())
+    }
+    fn forget_copy(&self) {
+        let disk = &mut *self.disk();
+        disk.shown = disk.stored.clone();
+        Disk::apply(&mut disk.shown, &disk.waiting);
+    }
+    /// One that fails has written half.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let disk = &mut *self.disk();
+        let fails = disk.fails();
+        let written = if fails { &bytes[..bytes.len() / 2] } else { bytes };
+        let write = (usize::try_from(offset).unwrap(), written.to_vec());
+        Disk::apply(&mut disk.shown, std::slice::from_ref(&write));
+        disk.waiting.push(write);
+        if fails { Err(io::Error::other("the disk refuses")) } else { Ok(()) }
+    }
+    fn flush(&self) -> io::Result<()> {
+        let disk = &mut *self.disk();
+        if disk.fails() {
+            if disk.loses {
+                disk.waiting.clear();
+            }
+            return Err(io::Error::other("the disk refuses"));
+        }
+        Disk::apply(&mut disk.stored, &std::mem::take(&mut disk.waiting));
+        Ok(())
+    }
+    fn finish_creation(&self) -> io::Result<()> {
+        self.sync()
+    }
+    fn lock(&self, _wait: Duration) -> io::Result<bool> {
+        Ok(true)
+    }
+    fn unlock(&self) {}
+    fn lock_requested(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Writes and syncs of one more commit, counted on a copy of the disk.
+fn calls_of_a_commit(cached: &Cached, rng: &ChaCha20Rng) -> u64 {
+    const MANY: u64 = 1000;
+    let mut rng = rng.clone();
+    let copy = Cached::new(cached.stored());
+    let session = unlock(copy.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut rng).unwrap();
+    put(&volume, 50, "opened");
+    copy.fail_after(MANY, false);
+    put(&volume, 100, "last");
+    let left = copy.disk().good.unwrap();
+    MANY - left
+}
+
+/// A volume with rows 0 to `commits` and 50, whose next commit failed at the sync of page 0, and what waited is lost.
+fn failed(commits: u64) -> (Cached, ChaCha20Rng, Session, Volume) {
+    let mut world = World::new(800 + commits);
+    drop(world.create("real"));
+    let cached = Cached::new(world.backend.image());
+    let mut rng = world.rng;
+    let session = unlock(cached.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut rng).unwrap();
+    for key in 0..commits {
+        put(&volume, key, &"z".repeat(600));
+    }
+    let calls = calls_of_a_commit(&cached, &rng);
+    put(&volume, 50, "opened");
+    cached.fail_after(calls - 1, true);
+    let write = volume.begin_write().unwrap();
+    write.open_table(TABLE).unwrap().insert(100, "last").unwrap();
+    assert!(write.commit().is_err());
+    assert!(!cached.heal() && cached.disk().waiting.is_empty());
+    (cached, rng, session, volume)
+}
+
+/// Opens what the disk has, and looks whether everything is there that was told to be.
+fn assert_kept(image: Vec<u8>, commits: u64, what: &str) {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let session = unlock(MemoryBackend::with_image(image), "real", &mut rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut rng);
+    let volume = volume.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!((0..commits).chain([50]).all(|key| get(&volume, key).is_some()), "{what}");
+    volume.close().unwrap();
+}
+
+#[test]
+fn vlt_66_the_first_write_after_a_failed_sync_may_be_torn() {
+    for commits in 1..5 {
+        let (cached, _rng, _session, volume) = failed(commits);
+        cached.fail_after(0, false);
+        assert!(volume.begin_write().and_then(|write| write.commit()).is_err(), "the disk refuses");
+        let mut image = cached.stored();
+        Disk::apply(&mut image, &cached.disk().waiting);
+        assert_kept(image, commits, "torn");
+        cached.heal();
+        put(&volume, 101, "and on");
+        volume.close().unwrap();
+        assert_kept(cached.stored(), commits, "went on");
+    }
+}
+
+/// How a commit did not come to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Its sync failed, and whoever made it was told.
+    Told,
+    /// Whoever made it was killed before its last sync, and the disk failed under the system.
+    Unseen,
+    /// Whoever made it was killed before its last sync, and the system still has it.
+    Waiting,
+}
+
+/// The disk after one more commit that was lost.
+fn killed(cached: &Cached, lost: Lost, rng: &ChaCha20Rng) -> Cached {
+    let mut rng = rng.clone();
+    let copy = Cached::new(cached.stored());
+    let session = unlock(copy.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut rng).unwrap();
+    put(&volume, 51, "opened");
+    let calls = calls_of_a_commit(&copy, &rng);
+    copy.fail_after(calls - 1, false);
+    let write = volume.begin_write().unwrap();
+    write.open_table(TABLE).unwrap().insert(100, "last").unwrap();
+    assert!(write.commit().is_err());
+    let killed = Cached::new(copy.stored());
+    let waiting = copy.disk().waiting.clone();
+    assert!(!waiting.is_empty());
+    Disk::apply(&mut killed.disk().shown, &waiting);
+    if lost == Lost::Waiting {
+        killed.disk().waiting = waiting;
+    }
+    killed
+}
+
+#[test]
+fn vlt_66_the_unlock_after_a_commit_that_was_lost_may_be_cut_anywhere() {
+    const COMMITS: u64 = 3;
+    for lost in [Lost::Told, Lost::Unseen, Lost::Waiting] {
+        for calls in 0.. {
+            let (mut cached, mut rng, session, volume) = failed(COMMITS);
+            let id = volume.id();
+            drop((volume, session));
+            if lost != Lost::Told {
+                cached = killed(&cached, lost, &rng);
+            }
+            let before = cached.disk().waiting.clone();
+            let session = unlock(cached.clone(), "real", &mut rng).unwrap();
+            cached.fail_after(calls, false);
+            let opened = session.open_volume(id, &mut rng);
+            // What the opening wrote came to the disk, or nothing did that it has not synced.
+            let mut image = cached.stored();
+            assert_kept(image.clone(), COMMITS, &format!("{lost:?}, cut after {calls} calls"));
+            let new: Vec<_> =
+                cached.disk().waiting.iter().filter(|write| !before.contains(write)).cloned().collect();
+            Disk::apply(&mut image, &new);
+            assert_kept(
+                image,
+                COMMITS,
+                &format!("{lost:?}, cut after {calls} calls, which came to the disk"),
+            );
+            if cached.heal() {
+                opened.unwrap().close().unwrap();
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn vlt_66_the_first_write_after_a_closing_that_failed_may_be_torn() {
+    for calls in 0.. {
+        let (cached, mut rng, session, volume) = failed(2);
+        let id = volume.id();
+        put(&volume, 52, "goes on");
+        cached.fail_after(calls, true);
+        let closed = volume.close();
+        drop(session);
+        if cached.heal() {
+            closed.unwrap();
+            break;
+        }
+        let session = unlock(cached.clone(), "real", &mut rng).unwrap();
+        let Ok(volume) = session.open_volume(id, &mut rng) else { panic!("opening after {calls}") };
+        cached.fail_after(0, false);
+        let write = volume.begin_write().unwrap();
+        write.open_table(TABLE).unwrap().insert(101, "torn").unwrap();
+        assert!(write.commit().is_err());
+        let mut image = cached.stored();
+        Disk::apply(&mut image, &cached.disk().waiting);
+        assert_kept(image, 2, &format!("the call {calls} of the closing failed"));
+    }
+}
+
+#[test]
+fn vlt_66_zeros_that_did_not_come_to_the_disk_are_written_again() {
+    const DELETED: &[u8] = b"canary-00000001";
+    for calls in 0.. {
+        let mut world = World::new(890);
+        drop(world.create("real"));
+        let cached = Cached::new(world.backend.image());
+        let session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+        let id = session.volumes()[0];
+        let volume = session.open_volume(id, &mut world.rng).unwrap();
+        put(&volume, 1, &String::from_utf8(DELETED.repeat(30)).unwrap());
+        put(&volume, 2, "stays");
+        let write = volume.begin_cleanup().unwrap();
+        write.open_table(TABLE).unwrap().remove(1).unwrap();
+        write.commit().unwrap();
+        cached.fail_after(calls, true);
+        let closed = volume.close();
+        drop(session);
+        if cached.heal() {
+            closed.unwrap();
+            break;
+        }
+        assert!(closed.is_err());
+        let session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+        session.open_volume(id, &mut world.rng).and_then(Volume::close).unwrap();
+        let image = MemoryBackend::with_image(cached.stored());
+        let session = unlock(image, "real", &mut world.rng).unwrap();
+        for text in testing::plaintexts(&session, id) {
+            let is_there = text.windows(DELETED.len()).any(|window| window == DELETED);
+            assert!(!is_there, "the call {calls} failed");
+        }
+        let volume = session.open_volume(id, &mut world.rng).unwrap();
+        assert_eq!((get(&volume, 1), get(&volume, 2)), (None, Some("stays".to_owned())));
+    }
+}

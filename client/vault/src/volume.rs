@@ -77,6 +77,8 @@ struct Opened {
     units: Arc<Units>,
     /// Pages in use when they were last counted, and the pages written up to then.
     measured: Option<(u64, u64)>,
+    /// The next commit frees what the last one replaced.
+    owes: bool,
 }
 
 /// How full a volume is, in bytes.
@@ -105,7 +107,7 @@ impl Volume {
         let units = Arc::new(units.ok_or(VolumeError::Damaged)?);
         let database =
             builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
-        Opened { database: Arc::new(database), units, measured: None }.close()
+        Opened { database: Arc::new(database), units, measured: None, owes: false }.close()
     }
 
     pub(crate) fn open(
@@ -197,7 +199,7 @@ impl Volume {
     ///
     /// The database's error.
     pub fn usage(&self) -> Result<Usage, VolumeError> {
-        let transaction = self.begin()?;
+        let transaction = self.begin_next()?;
         let used = self.measure(&mut self.state())?;
         transaction.abort()?;
         let capacity = self.capacity_pages();
@@ -278,6 +280,18 @@ impl Volume {
     }
 
     fn begin(&self) -> Result<WriteTransaction, VolumeError> {
+        let transaction = self.begin_next()?;
+        if !self.must_free() {
+            return Ok(transaction);
+        }
+        match transaction.commit() {
+            // Where not even this fits, a small deletion still may.
+            Ok(()) | Err(VolumeError::Full) => self.begin_next(),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn begin_next(&self) -> Result<WriteTransaction, VolumeError> {
         let (database, live) = {
             let mut state = self.state();
             if self.must_reopen(&state) {
@@ -310,13 +324,28 @@ impl Volume {
     /// frees the pages that this one replaces; otherwise the database frees them at once, by a second commit of its own,
     /// which takes a tenth of the time.
     fn view_where_room_is_plenty(&self) -> Result<Option<redb::ReadTransaction>, VolumeError> {
-        let state = self.state();
-        let Some(opened) = &state.database else { return Ok(None) };
-        let Some((used, at)) = opened.measured else { return Ok(None) };
-        if used + (opened.units.pages_written() - at) >= share(self.capacity_pages(), WARN_PERCENT) {
-            return Ok(None);
-        }
+        let mut state = self.state();
+        let is_plenty = self.has_plenty(&state);
+        let Some(opened) = state.database.as_mut().filter(|_| is_plenty) else { return Ok(None) };
+        opened.owes = true;
         redb::ReadableDatabase::begin_read(&*opened.database).map(Some).map_err(database_error)
+    }
+
+    /// Whether so much is free, by what was written since it was counted, that what waits to be freed does not matter.
+    fn has_plenty(&self, state: &State) -> bool {
+        let opened = state.database.as_ref();
+        let used = opened.and_then(|opened| Some((opened, opened.measured?)));
+        used.is_some_and(|(opened, (used, at))| {
+            used + (opened.units.pages_written() - at) < share(self.capacity_pages(), WARN_PERCENT)
+        })
+    }
+
+    /// Whether a commit has to come first that frees what the last one replaced: it may have been large (VLT-56).
+    fn must_free(&self) -> bool {
+        let mut state = self.state();
+        let is_plenty = self.has_plenty(&state);
+        let owes = state.database.as_mut().filter(|_| !is_plenty).map(|opened| &mut opened.owes);
+        owes.is_some_and(std::mem::take)
     }
 
     /// Pages in use. The caller holds the write transaction.
@@ -406,7 +435,7 @@ impl Opener {
         let units = Arc::new(units);
         let database =
             builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
-        Ok(Opened { database: Arc::new(database), units, measured: None })
+        Ok(Opened { database: Arc::new(database), units, measured: None, owes: false })
     }
 }
 
@@ -420,7 +449,7 @@ impl Opened {
     }
 
     fn close(self) -> Result<(), VolumeError> {
-        let Self { database, units, measured: _ } = self;
+        let Self { database, units, measured: _, owes: _ } = self;
         let database = Arc::try_unwrap(database).map_err(|_| VolumeError::InUse)?;
         units.begin_close();
         database.close().map_err(database_error)?;

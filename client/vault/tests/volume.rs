@@ -425,3 +425,38 @@ fn vlt_56_volume_that_is_full_to_the_last_page_still_closes_opens_and_deletes() 
     let volume = session.open_volume(id, &mut world.rng).unwrap();
     put(&volume, 1, "and on");
 }
+
+/// What a commit replaced waits for the next one to be freed: after a large one there is room for deleting all the same.
+#[test]
+fn vlt_56_a_large_commit_leaves_room_for_deleting() {
+    let mut seen = 0;
+    for rows in (64..88).step_by(4) {
+        let mut world = World::new(56);
+        let session = world.create("real");
+        let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
+        let percent = |usage: Usage| usage.used * 100 / usage.capacity;
+        let mut count = 0;
+        while percent(volume.usage().unwrap()) < 79 {
+            put(&volume, count, &"x".repeat(3900));
+            count += 1;
+        }
+        let write = volume.begin_write().unwrap();
+        let replaced = (|| {
+            let mut table = write.open_table(TABLE)?;
+            (0..rows)
+                .try_for_each(|n| table.insert(n * count / rows, "y".repeat(3900).as_str()).map(drop))
+                .map_err(redb::TableError::from)
+        })();
+        if replaced.is_err() || write.commit().is_err() {
+            continue;
+        }
+        seen += 1;
+        let write = volume.begin_cleanup().unwrap();
+        let mut table = write.open_table(TABLE).unwrap();
+        (0..40).for_each(|n| drop(table.remove(n * 7).unwrap()));
+        drop(table);
+        write.commit().unwrap_or_else(|error| panic!("after {rows} of {count} rows: {error}"));
+        volume.close().unwrap();
+    }
+    assert!(seen > 2, "{seen}");
+}

@@ -102,7 +102,7 @@ impl Service {
     async fn apply_anchor(&self, change: AnchorChange, now: Timestamp) -> Result<AnchorOutcome, Refusal> {
         let change = Mutation::Anchor { change, filler: self.filler() };
         match self.apply(change, now).await.map_err(busy)? {
-            Outcome::Anchor { outcome, appended } => {
+            Outcome::Anchor { outcome, appended, .. } => {
                 self.publish(&appended);
                 Ok(outcome)
             }

@@ -4,8 +4,11 @@
 //! does not take what was handed over, is only marked, and reads from the store: a slow subscriber holds no memory beyond
 //! `FRESH`.
 //!
-//! Invariant: what is fresh follows the cursor without a gap, and nothing is handed over to a subscription that reads or is to
-//! read from the store.
+//! What is taken, destroyed or expires is withdrawn from here before that is answered (`withdraw`): what waited is dropped, and
+//! so is what was just read from the store.
+//!
+//! Invariants: what is fresh follows the cursor without a gap, and nothing is handed over to a subscription that reads or is to
+//! read from the store; an envelope that may have been withdrawn is only ever read from the store, which knows.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +23,7 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::store::Born;
+use crate::store::{Born, Withdrawn};
 
 /// Bytes of fresh envelopes that wait for one connection: one of the largest.
 const FRESH: usize = 64 << 10;
@@ -49,6 +52,10 @@ struct Subscription {
     is_started: bool,
     is_due: bool,
     fresh: Vec<Fresh>,
+    /// What has come to this number is not handed over: it may have been withdrawn before its turn.
+    settled: Seq,
+    /// How often something was withdrawn that it had not passed.
+    withdrawals: u64,
 }
 
 /// An envelope that is on disk and needs no reading.
@@ -71,6 +78,7 @@ pub(super) struct Due {
     pub(super) mailbox: MailboxId,
     pub(super) born: Born,
     pub(super) cursor: Seq,
+    withdrawals: u64,
 }
 
 impl Inbox {
@@ -88,7 +96,15 @@ impl Inbox {
         if state.subscriptions.len() >= limit && !state.subscriptions.contains_key(&mailbox) {
             return None;
         }
-        let begun = Subscription { born, cursor, is_started: false, is_due: false, fresh: Vec::new() };
+        let begun = Subscription {
+            born,
+            cursor,
+            is_started: false,
+            is_due: false,
+            fresh: Vec::new(),
+            settled: Seq::START,
+            withdrawals: 0,
+        };
         Some(state.subscriptions.insert(mailbox, begun).is_none())
     }
 
@@ -100,6 +116,7 @@ impl Inbox {
         // What an answer on another stream let in before: it need not follow this one.
         subscription.fresh.clear();
         subscription.is_started = true;
+        subscription.settled = subscription.settled.max(window.newest);
         let is_due = subscription.is_due || window.newest > subscription.cursor;
         subscription.is_due = false;
         if is_due {
@@ -133,18 +150,17 @@ impl Inbox {
     }
 
     /// Moves a subscription's cursor over what was read from it. `None` if there is nothing to say.
-    pub(super) fn delivered(
-        &self,
-        mailbox: MailboxId,
-        cursor: Seq,
-        window: Option<Window>,
-    ) -> Option<Window> {
+    pub(super) fn delivered(&self, due: &Due, window: Option<Window>) -> Option<Window> {
+        let Due { mailbox, born: _, cursor, withdrawals } = *due;
         let mut state = self.lock();
         state.due.retain(|due| *due != mailbox);
         let subscription = state.subscriptions.get_mut(&mailbox)?;
         let was_marked = std::mem::take(&mut subscription.is_due);
-        // Subscribed anew from another place while this was read.
-        if subscription.cursor != cursor || !subscription.is_started {
+        // While this was read it was subscribed to anew from another place, or something of it was withdrawn.
+        if subscription.cursor != cursor
+            || !subscription.is_started
+            || subscription.withdrawals != withdrawals
+        {
             let is_started = subscription.is_started;
             subscription.is_due = is_started || was_marked;
             if is_started {
@@ -155,6 +171,9 @@ impl Inbox {
         let last = window.as_ref().and_then(|window| window.items.last()).map(|item| item.place.seq);
         if let Some(last) = last {
             subscription.cursor = last;
+        }
+        if let Some(window) = &window {
+            subscription.settled = subscription.settled.max(window.newest);
         }
         let has_more = window.as_ref().zip(last).is_some_and(|(window, last)| window.newest > last);
         if has_more || was_marked {
@@ -183,6 +202,22 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// Drops what waits and was withdrawn. What follows it is read from the store.
+    pub(super) fn withdraw(&self, withdrawn: &Withdrawn) {
+        let Withdrawn { mailbox, born, upto } = withdrawn;
+        let mut state = self.lock();
+        let Some(subscription) = state.subscriptions.get_mut(mailbox) else { return };
+        // Whoever takes what it was given, which is the rule, withdraws nothing that waits.
+        if subscription.born != *born || subscription.cursor >= *upto {
+            return;
+        }
+        subscription.settled = subscription.settled.max(*upto);
+        subscription.withdrawals += 1;
+        if !std::mem::take(&mut subscription.fresh).is_empty() {
+            self.mark_in(state, mailbox);
+        }
+    }
+
     /// An envelope is on disk. It waits here if the subscriber has all before it and there is room; else it is marked.
     pub(super) fn offer(
         &self,
@@ -207,6 +242,7 @@ impl Inbox {
             && subscription.born == born
             && !subscription.is_due
             && !is_read
+            && place.seq > subscription.settled
             && place.seq == newest.next()
             && subscription.fresh.len() < MAX_WINDOW;
         let room = u32::try_from(envelope.len())
@@ -243,8 +279,8 @@ impl State {
                 Some(subscription) if subscription.is_started => {
                     // What comes while it is read marks it again.
                     subscription.is_due = false;
-                    let Subscription { born, cursor, .. } = *subscription;
-                    return Some(Next::Read(Due { mailbox, born, cursor }));
+                    let Subscription { born, cursor, withdrawals, .. } = *subscription;
+                    return Some(Next::Read(Due { mailbox, born, cursor, withdrawals }));
                 }
                 _ => self.due.pop_front(),
             };
@@ -281,6 +317,8 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use lapwing_wire::ids::RunningHash;
 
     use super::*;
@@ -291,6 +329,8 @@ mod tests {
         inbox: Inbox,
         mailbox: MailboxId,
         room: Arc<Semaphore>,
+        /// What is being read.
+        due: RefCell<Option<Due>>,
     }
 
     impl Subscribed {
@@ -300,7 +340,7 @@ mod tests {
             assert_eq!(inbox.begin(mailbox, BORN, Seq::new(cursor), 1), Some(true));
             let window = Window { mailbox, newest: Seq::new(cursor), items: Vec::new() };
             inbox.start(&window, Seq::new(cursor));
-            Self { inbox, mailbox, room: Arc::new(Semaphore::new(1 << 20)) }
+            Self { inbox, mailbox, room: Arc::new(Semaphore::new(1 << 20)), due: RefCell::default() }
         }
 
         fn offer(&self, seq: u64, length: usize) {
@@ -319,18 +359,33 @@ mod tests {
                     assert_eq!(window.newest, window.items.last().unwrap().place.seq);
                     Ok(window.items.iter().map(|item| item.place.seq.value()).collect())
                 }
-                Next::Read(due) => Err(due.cursor.value()),
+                Next::Read(due) => {
+                    let cursor = due.cursor.value();
+                    self.due.replace(Some(due));
+                    Err(cursor)
+                }
             })
+        }
+
+        fn withdraw(&self, born: Born, upto: u64) {
+            self.inbox.withdraw(&Withdrawn { mailbox: self.mailbox, born, upto: Seq::new(upto) });
         }
 
         /// Reads to a number.
         fn read(&self, from: u64, upto: u64) {
+            assert!(self.is_read(from, upto));
+        }
+
+        /// Whether what was read to a number is handed over.
+        fn is_read(&self, from: u64, upto: u64) -> bool {
+            let due = self.due.take().unwrap();
+            assert_eq!(due.cursor, Seq::new(from));
             let place = |seq| Stored { seq: Seq::new(seq), hash: RunningHash::START };
             let items = (from + 1..=upto)
                 .map(|seq| Item { place: place(seq), envelope: ByteBuf::from(vec![1]) })
                 .collect();
             let window = Window { mailbox: self.mailbox, newest: Seq::new(upto), items };
-            assert!(self.inbox.delivered(self.mailbox, Seq::new(from), Some(window)).is_some());
+            self.inbox.delivered(&due, Some(window)).is_some()
         }
 
         fn is_all_room_back(&self) -> bool {
@@ -366,6 +421,57 @@ mod tests {
         subscribed.offer_of(Born::new(2), 11, 10);
         assert_eq!(subscribed.next(), Some(Err(10)));
         assert!(subscribed.is_all_room_back());
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_not_handed_over_whatever_comes_first() {
+        let subscribed = Subscribed::upto(3);
+        subscribed.offer(4, 10);
+        subscribed.offer(5, 10);
+        subscribed.offer(6, 10);
+        // Of another life; and what was passed, which is what most acknowledgements are about.
+        subscribed.withdraw(Born::new(2), 9);
+        subscribed.withdraw(BORN, 3);
+        assert_eq!(subscribed.next(), Some(Ok(vec![4, 5, 6])));
+        subscribed.offer(7, 10);
+        subscribed.offer(8, 10);
+        subscribed.withdraw(BORN, 7);
+        assert!(subscribed.is_all_room_back());
+        assert_eq!(subscribed.next(), Some(Err(6)), "the store knows that 8 is there");
+        subscribed.read(6, 8);
+        // Whoever stored 9 tells of it after whoever took it.
+        subscribed.withdraw(BORN, 9);
+        subscribed.offer(9, 10);
+        assert_eq!(subscribed.next(), Some(Err(8)));
+        // It is withdrawn while it is read: what was read is dropped, and read again.
+        subscribed.withdraw(BORN, 10);
+        assert!(!subscribed.is_read(8, 10));
+        assert_eq!(subscribed.next(), Some(Err(8)));
+        subscribed.read(8, 11);
+        subscribed.offer(12, 10);
+        assert_eq!(subscribed.next(), Some(Ok(vec![12])), "and it goes on");
+        // Closed, or a sink: for good.
+        subscribed.offer(13, 10);
+        subscribed.withdraw(BORN, u64::MAX);
+        subscribed.offer(13, 10);
+        subscribed.offer(14, 10);
+        assert_eq!(subscribed.next(), Some(Err(12)));
+        assert!(subscribed.is_all_room_back());
+    }
+
+    #[test]
+    fn what_came_before_a_reading_is_not_handed_over_after_it() {
+        let subscribed = Subscribed::upto(3);
+        subscribed.inbox.begin(subscribed.mailbox, BORN, Seq::new(3), 1);
+        // 4 was taken before this was read, and is told of after it.
+        let window = Window { mailbox: subscribed.mailbox, newest: Seq::new(4), items: Vec::new() };
+        subscribed.inbox.start(&window, Seq::new(3));
+        assert_eq!(subscribed.next(), Some(Err(3)));
+        let due = subscribed.due.take().unwrap();
+        assert!(subscribed.inbox.delivered(&due, Some(window)).is_none());
+        assert_eq!(subscribed.next(), None);
+        subscribed.offer(4, 10);
+        assert_eq!(subscribed.next(), Some(Err(3)));
     }
 
     #[test]

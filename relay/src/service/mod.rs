@@ -61,7 +61,7 @@ use crate::{
 };
 
 pub use connection::ConnectionState;
-use inbox::{Due, Next};
+use inbox::Next;
 use topics::Topics;
 
 /// A relay without a network.
@@ -155,14 +155,14 @@ impl Service {
     /// The next notice of a connection if one is due now.
     pub async fn due_notice(&self, connection: &ConnectionState) -> Option<Notice> {
         while let Some(next) = connection.inbox().next() {
-            let Due { mailbox, born, cursor } = match next {
+            let due = match next {
                 Next::Window(window) => return Some(Notice::Window(window)),
                 Next::Read(due) => due,
             };
-            let query = window_query(mailbox, born, cursor, MAX_WINDOW);
+            let query = window_query(due.mailbox, due.born, due.cursor, MAX_WINDOW);
             // A store that cannot be read now is asked again at the next append or subscription.
             let window = self.store.window(query).await.ok().flatten();
-            if let Some(window) = connection.inbox().delivered(mailbox, cursor, window) {
+            if let Some(window) = connection.inbox().delivered(&due, window) {
                 return Some(Notice::Window(window));
             }
         }
@@ -182,7 +182,7 @@ impl Service {
         let mut from = None;
         loop {
             match self.apply(Mutation::Sweep { from, keep_from, unfinished_from }, now).await? {
-                Outcome::Swept(Some(next)) => from = Some(next),
+                Outcome::Swept { next: Some(next), .. } => from = Some(next),
                 _ => return Ok(()),
             }
         }
@@ -196,7 +196,7 @@ impl Service {
     pub async fn watch(&self, mut elapsed: Duration, now: Timestamp) -> Result<(), StoreError> {
         loop {
             let change = Mutation::Watch { elapsed, filler: self.filler() };
-            let Outcome::Watched { appended, has_more } = self.apply(change, now).await? else {
+            let Outcome::Watched { appended, has_more, .. } = self.apply(change, now).await? else {
                 return Err(StoreError::Damaged);
             };
             self.publish(&appended);
@@ -417,7 +417,7 @@ impl Service {
 
     async fn change(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
         match self.apply(mutation, now).await.map_err(busy)? {
-            Outcome::Done => Ok(ResponseBody::Done),
+            Outcome::Done | Outcome::Withdrawn(_) => Ok(ResponseBody::Done),
             Outcome::Blob { stored, complete: _ } => Ok(ResponseBody::BlobProgress(stored)),
             Outcome::Refused(refusal) => Err(refusal),
             _ => Err(Refusal::Busy),
@@ -426,7 +426,12 @@ impl Service {
 
     async fn apply(&self, mutation: Mutation, now: Timestamp) -> Result<Outcome, StoreError> {
         let day = Day::new(self.day.load(Ordering::Relaxed));
-        self.store.apply(Change { mutation, now, day }).await
+        let outcome = self.store.apply(Change { mutation, now, day }).await?;
+        // Here and nowhere else, so that no way to take or destroy something is forgotten; before anybody is answered.
+        for withdrawn in outcome.withdrawn() {
+            self.topics.withdraw(withdrawn);
+        }
+        Ok(outcome)
     }
 
     async fn tick(&self, now: Timestamp) -> Result<Day, StoreError> {

@@ -9,7 +9,7 @@ use lapwing_wire::{frame::Stored, ids::MailboxId};
 use tokio::sync::Semaphore;
 
 use super::inbox::Inbox;
-use crate::store::Born;
+use crate::store::{Born, Withdrawn};
 
 /// Bytes of fresh envelopes that wait for all subscribers together; beyond, they are read from the store again.
 const FRESH: usize = 16 << 20;
@@ -52,6 +52,14 @@ impl Topics {
         let inboxes = self.lock().get(mailbox).cloned();
         for inbox in inboxes.into_iter().flatten() {
             inbox.offer(mailbox, born, place, envelope, &self.room);
+        }
+    }
+
+    /// Takes back from every connection what waits there and is to be read by nobody any more.
+    pub(super) fn withdraw(&self, withdrawn: &Withdrawn) {
+        let inboxes = self.lock().get(&withdrawn.mailbox).cloned();
+        for inbox in inboxes.into_iter().flatten() {
+            inbox.withdraw(withdrawn);
         }
     }
 

@@ -51,7 +51,7 @@ impl Service {
 
     /// TRP-02, TRP-05: one path and one answer, whatever the token means.
     pub(super) async fn present(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
-        let Outcome::Token { status, appended } = self.apply(mutation, now).await.map_err(busy)? else {
+        let Outcome::Token { status, appended, .. } = self.apply(mutation, now).await.map_err(busy)? else {
             return Err(Refusal::Busy);
         };
         self.publish(&appended);
@@ -73,7 +73,7 @@ impl Service {
             return Err(Refusal::NotAllowed);
         }
         let change = Mutation::Trigger { raise, filler: self.filler() };
-        let Outcome::Triggered { appended } = self.apply(change, now).await.map_err(busy)? else {
+        let Outcome::Triggered { appended, .. } = self.apply(change, now).await.map_err(busy)? else {
             return Err(Refusal::Busy);
         };
         self.publish(&appended);

@@ -116,7 +116,7 @@ async fn apply(store: &dyn MailboxStore, mutation: Mutation, day: u32) -> Result
 }
 
 async fn done(store: &dyn MailboxStore, mutation: Mutation, promise: &str) -> Result<(), Violation> {
-    ensure(matches!(apply(store, mutation, 1).await?, Outcome::Done), promise)
+    ensure(matches!(apply(store, mutation, 1).await?, Outcome::Done | Outcome::Withdrawn(_)), promise)
 }
 
 async fn place(store: &dyn MailboxStore, mutation: Mutation) -> Result<(Stored, bool), Violation> {
@@ -223,7 +223,7 @@ async fn mailboxes(store: &dyn MailboxStore) -> Result<(), Violation> {
     owner.life += 1;
     let group = [last, owner.create(MailboxKind::Queue, Charge::Open), owner.append(envelope(2, 1024))];
     let outcomes = together(group.into_iter().map(|mutation| apply(store, mutation, 1))).await;
-    let [Ok(Outcome::Done), Ok(Outcome::Done), Ok(Outcome::Stored { place: first, is_new: true })] =
+    let [Ok(Outcome::Withdrawn(_)), Ok(Outcome::Done), Ok(Outcome::Stored { place: first, is_new: true })] =
         outcomes.as_slice()
     else {
         return Err(Violation("changes of one caller take effect in their order".into()));
@@ -390,7 +390,7 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
     ensure(renewed(store, &own).await? == Some((1, false)), "the owner's token tells what is armed")?;
     for expected in [1, 0] {
         let outcome = apply(store, Mutation::Token { token: token.clone(), filler: [2; 32] }, 1).await?;
-        let Outcome::Token { status: _, appended } = outcome else {
+        let Outcome::Token { appended, .. } = outcome else {
             return Err(Violation("a token is answered as a token".into()));
         };
         ensure(appended.len() == expected, "a tripwire fires once")?;
@@ -405,7 +405,7 @@ async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
 /// What the answer to a token tells under some key: serial, and whether it fired.
 async fn renewed(store: &dyn MailboxStore, token: &Token) -> Result<Option<(u64, bool)>, Violation> {
     match apply(store, Mutation::Token { token: token.clone(), filler: [3; 32] }, 1).await? {
-        Outcome::Token { status, appended: _ } => Ok(status.map(|(said, _)| (said.serial, said.fired))),
+        Outcome::Token { status, .. } => Ok(status.map(|(said, _)| (said.serial, said.fired))),
         _ => Err(Violation("a token is answered as a token".into())),
     }
 }
@@ -421,13 +421,13 @@ async fn sweep(store: &dyn MailboxStore, keep_from: u32) -> Result<(), Violation
             unfinished_from: Day::new(keep_from),
         };
         match apply(store, step, 1).await? {
-            Outcome::Swept(Some(next)) => {
+            Outcome::Swept { next: Some(next), .. } => {
                 // A mailbox with more to delete than a step may is met again.
                 ensure(seen.len() < 10_000, "a sweep ends")?;
                 seen.insert(next.0.clone());
                 from = Some(next);
             }
-            Outcome::Swept(None) => return Ok(()),
+            Outcome::Swept { next: None, .. } => return Ok(()),
             other => return Err(Violation(format!("a sweep is answered as a sweep, not {other:?}"))),
         }
     }

@@ -254,6 +254,8 @@ pub struct SweepCursor(pub(crate) Vec<u8>);
 pub enum Outcome {
     /// It is so, on disk.
     Done,
+    /// It is so, on disk, and what was there before is not to be handed to anybody any more.
+    Withdrawn(Withdrawn),
     /// The envelope's place.
     Stored {
         /// Its place; the same for each retry.
@@ -274,16 +276,22 @@ pub enum Outcome {
         status: Option<(OpenStatus, StatusKey)>,
         /// Mailboxes that have something new to read.
         appended: Vec<MailboxId>,
+        /// What became unreadable.
+        withdrawn: Vec<Withdrawn>,
     },
     /// A voice was taken, or meant nothing.
     Triggered {
         /// Mailboxes that have something new to read.
         appended: Vec<MailboxId>,
+        /// What became unreadable.
+        withdrawn: Vec<Withdrawn>,
     },
     /// What deadlines set off.
     Watched {
         /// Mailboxes that have something new to read.
         appended: Vec<MailboxId>,
+        /// What became unreadable.
+        withdrawn: Vec<Withdrawn>,
         /// More may have come: to be asked again at once.
         has_more: bool,
     },
@@ -293,13 +301,53 @@ pub enum Outcome {
         outcome: AnchorOutcome,
         /// Mailboxes that have something new to read.
         appended: Vec<MailboxId>,
+        /// What became unreadable.
+        withdrawn: Vec<Withdrawn>,
     },
     /// The retention clock.
     Day(Day),
-    /// A step of the sweep is done; `None` at the end.
-    Swept(Option<SweepCursor>),
+    /// A step of the sweep is done.
+    Swept {
+        /// Where to go on; `None` at the end.
+        next: Option<SweepCursor>,
+        /// What expired.
+        withdrawn: Vec<Withdrawn>,
+    },
     /// It was not done; nothing changed.
     Refused(Refusal),
+}
+
+impl Outcome {
+    /// Envelopes that nobody is to be handed any more because of this change.
+    pub(crate) fn withdrawn(&self) -> &[Withdrawn] {
+        match self {
+            Self::Withdrawn(one) => std::slice::from_ref(one),
+            Self::Token { withdrawn, .. }
+            | Self::Triggered { withdrawn, .. }
+            | Self::Watched { withdrawn, .. }
+            | Self::Anchor { withdrawn, .. }
+            | Self::Swept { withdrawn, .. } => withdrawn,
+            Self::Done | Self::Stored { .. } | Self::Blob { .. } | Self::Day(_) | Self::Refused(_) => &[],
+        }
+    }
+}
+
+/// Envelopes that were taken, destroyed or expired: whoever waits with one of them in its hands drops it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Of which mailbox.
+    pub mailbox: MailboxId,
+    /// Which of that id.
+    pub born: Born,
+    /// To which number. Some of them may still be there: the store knows.
+    pub upto: Seq,
+}
+
+impl Withdrawn {
+    /// Everything that a mailbox has and will ever have.
+    pub(crate) const fn all(mailbox: MailboxId, born: Born) -> Self {
+        Self { mailbox, born, upto: Seq::new(u64::MAX) }
+    }
 }
 
 /// Sums over the whole store, for its operator.

@@ -21,3 +21,4 @@ mod support;
 mod tripwire;
 mod unit;
 mod watch;
+mod withdrawn;

@@ -74,7 +74,7 @@ fn pattern(byte: u8) -> [u8; 32] {
 
 async fn anchor(store: &dyn MailboxStore, change: AnchorChange) -> Result<AnchorOutcome, Violation> {
     match apply(store, Mutation::Anchor { change, filler: [8; 32] }, 1).await? {
-        Outcome::Anchor { outcome, appended: _ } => Ok(outcome),
+        Outcome::Anchor { outcome, .. } => Ok(outcome),
         other => Err(Violation(format!("an anchor is answered as an anchor, not {other:?}"))),
     }
 }

@@ -70,7 +70,7 @@ async fn pass(store: &dyn MailboxStore, minutes: u64) -> Result<usize, Violation
             looks.drain(..).map(|elapsed| apply(store, Mutation::Watch { elapsed, filler: [4; 32] }, 1));
         let mut is_more = false;
         for outcome in together(changes).await {
-            let Outcome::Watched { appended, has_more } = outcome? else {
+            let Outcome::Watched { appended, has_more, .. } = outcome? else {
                 return Err(Violation("a look at the deadlines is answered as one".into()));
             };
             came += appended.len();
@@ -150,7 +150,7 @@ async fn voices(store: &dyn MailboxStore) -> Result<(), Violation> {
         };
         let raise = RaiseTrigger { tripwire: watched.id(), key: *key, share: share.clone() };
         match apply(store, Mutation::Trigger { raise, filler: [5; 32] }, day).await? {
-            Outcome::Triggered { appended } => Ok(appended.len()),
+            Outcome::Triggered { appended, .. } => Ok(appended.len()),
             _ => Err(Violation("a voice is answered as a voice".into())),
         }
     };

@@ -161,7 +161,7 @@ async fn sweep_only(store: &dyn KeptStore, keep_from: u32) {
     loop {
         let (keep_from, unfinished_from) = (Day::new(keep_from), Day::new(0));
         match apply(store, Mutation::Sweep { from, keep_from, unfinished_from }, 1).await.unwrap() {
-            Outcome::Swept(Some(next)) => from = Some(next),
+            Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => return,
         }
     }

@@ -55,7 +55,7 @@ pub(super) async fn work(store: &dyn KeptStore, marks: &File, number: u8) {
     let keys = anchored.keys(0).unwrap();
     let proof = keys.proof().clone();
     let ask = async |asked: AnchorChange| match press(store, marks, &owner, number, change(asked)).await {
-        Outcome::Anchor { outcome, appended: _ } => outcome,
+        Outcome::Anchor { outcome, .. } => outcome,
         other => panic!("{other:?}"),
     };
     let make = Box::new(anchored.create().unwrap());
@@ -118,7 +118,7 @@ pub(super) async fn check_left(store: &dyn KeptStore, marks: &str, number: u8) -
     let anchored = Anchored::new(number);
     let id = anchored.id();
     let ask = async |asked| match apply(store, change(asked), 1).await? {
-        Outcome::Anchor { outcome, appended: _ } => Ok::<_, Violation>(outcome),
+        Outcome::Anchor { outcome, .. } => Ok::<_, Violation>(outcome),
         other => Err(Violation(format!("{other:?}"))),
     };
     if let Some(armed) = armed {

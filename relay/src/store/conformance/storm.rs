@@ -285,13 +285,13 @@ async fn work(store: &dyn KeptStore, marks: &File, number: u8) {
                 taken = rng.random_range(taken..=newest);
                 mark(marks, format_args!("? {number} {taken}"));
                 let ack = owner.ack(taken, &[]);
-                assert!(matches!(press(store, marks, &owner, number, ack).await, Outcome::Done));
+                assert!(matches!(press(store, marks, &owner, number, ack).await, Outcome::Withdrawn(_)));
                 mark(marks, format_args!("- {number} {taken}"));
             }
             _ => {
                 mark(marks, format_args!("x {number} {life}"));
                 let close = Mutation::Close { mailbox: owner.id(), born: owner.born() };
-                assert!(matches!(press(store, marks, &owner, number, close).await, Outcome::Done));
+                assert!(matches!(press(store, marks, &owner, number, close).await, Outcome::Withdrawn(_)));
                 mark(marks, format_args!("X {number} {life}"));
                 owner.life += 1;
                 life += 1;

@@ -150,7 +150,7 @@ fn what_is_gone_is_never_walked_over_counted() {
     loop {
         let step = Mutation::Sweep { from, keep_from: Day::new(5), unfinished_from: Day::new(5) };
         match tables.apply(step, 9).0 {
-            Outcome::Swept(Some(next)) => from = Some(next),
+            Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => break,
         }
     }

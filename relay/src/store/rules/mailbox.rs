@@ -8,7 +8,7 @@ use lapwing_wire::{
 
 use super::{
     super::{
-        Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, mailbox_id,
+        Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, Withdrawn, mailbox_id,
         record::{ENVELOPE_HEAD, Placed, encode_envelope, key},
         tables::{Batch, Scan, Space, Tables},
     },
@@ -57,7 +57,8 @@ pub(super) fn close<T: Tables>(
     id: &MailboxId,
     born: Born,
 ) -> Result<Outcome, StoreError> {
-    let Some(mailbox) = living(batch, id, born)? else { return Ok(Outcome::Done) };
+    let withdrawn = Outcome::Withdrawn(Withdrawn::all(*id, born));
+    let Some(mailbox) = living(batch, id, born)? else { return Ok(withdrawn) };
     for (key, _) in live(batch, born, mailbox.head, mailbox.newest)? {
         batch.delete(Space::Bulk, key);
     }
@@ -65,7 +66,7 @@ pub(super) fn close<T: Tables>(
     // What is remembered for retries names the mailbox's birth, so it is dead now and the sweep takes it.
     batch.delete_mailbox(*id, &mailbox);
     batch.forget_keys(mailbox.slot, u64::MAX);
-    Ok(Outcome::Done)
+    Ok(withdrawn)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the fields of one mutation, spread once")]
@@ -169,7 +170,9 @@ pub(super) fn ack<T: Tables>(
     if freed > 0 || head != mailbox.head {
         release(batch, id, freed, head)?;
     }
-    Ok(Outcome::Done)
+    // Numbers that are not given yet are not meant: what comes under them is nobody's to withdraw.
+    let last = also.iter().copied().filter(|seq| *seq <= mailbox.newest).fold(upto, Seq::max);
+    Ok(Outcome::Withdrawn(Withdrawn { mailbox: *id, born, upto: last }))
 }
 
 /// Takes freed bytes off a mailbox and its ticket, and moves its head.

@@ -15,7 +15,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use rand_core::RngCore;
 
 use super::{
-    AnchorChange, Change, Day, Mutation, Outcome, StoreError,
+    AnchorChange, Change, Day, Mutation, Outcome, StoreError, Withdrawn,
     record::key,
     tables::{Batch, Space, Tables},
 };
@@ -26,11 +26,13 @@ struct Scene {
     rng: StdRng,
     /// Mailboxes that have something new to read.
     appended: Vec<MailboxId>,
+    /// What became unreadable.
+    withdrawn: Vec<Withdrawn>,
 }
 
 impl Scene {
     fn new(day: Day, seed: &[u8; 32]) -> Self {
-        Self { day, rng: StdRng::from_seed(*seed), appended: Vec::new() }
+        Self { day, rng: StdRng::from_seed(*seed), appended: Vec::new(), withdrawn: Vec::new() }
     }
 
     /// TRP-05: a write that comes in any case. A lot.
@@ -89,7 +91,8 @@ pub(crate) fn stage<T: Tables>(
         Mutation::Token { token, filler } => {
             let mut scene = Scene::new(*day, filler);
             let status = tripwire::token::present(batch, token, &mut scene)?;
-            Ok(Outcome::Token { status, appended: scene.appended })
+            let Scene { appended, withdrawn, .. } = scene;
+            Ok(Outcome::Token { status, appended, withdrawn })
         }
         Mutation::Trigger { raise, filler } => {
             tripwire::quorum::raise(batch, raise, Scene::new(*day, filler))
@@ -100,7 +103,8 @@ pub(crate) fn stage<T: Tables>(
         Mutation::Anchor { change, filler } => {
             let mut scene = Scene::new(*day, filler);
             let outcome = anchor::change(batch, change, &mut scene, *now)?;
-            Ok(Outcome::Anchor { outcome, appended: scene.appended })
+            let Scene { appended, withdrawn, .. } = scene;
+            Ok(Outcome::Anchor { outcome, appended, withdrawn })
         }
         Mutation::IssueTicket(ticket) => access::issue(batch, ticket),
         Mutation::RevokeTicket(key) => access::revoke(batch, key),

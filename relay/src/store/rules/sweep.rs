@@ -8,7 +8,7 @@ use lapwing_wire::{
 
 use super::{
     super::{
-        Day, Outcome, StoreError, SweepCursor,
+        Day, Outcome, StoreError, SweepCursor, Withdrawn,
         record::{self, Blob, Placed, RetentionClock, decode_envelope, key},
         tables::{Batch, Scan, Space, Tables},
     },
@@ -34,13 +34,16 @@ pub(super) fn step<T: Tables>(
     unfinished_from: Day,
 ) -> Result<Outcome, StoreError> {
     let start = from.map_or_else(|| vec![key::MAILBOXES], |cursor| cursor.0.clone());
+    let mut withdrawn = Vec::new();
     let next = match start.first() {
-        Some(&key::MAILBOXES) => mailboxes(batch, &start, keep_from)?.or_else(|| Some(vec![key::PLACES])),
+        Some(&key::MAILBOXES) => {
+            mailboxes(batch, &start, keep_from, &mut withdrawn)?.or_else(|| Some(vec![key::PLACES]))
+        }
         Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
         Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from)?,
         _ => None,
     };
-    Ok(Outcome::Swept(next.map(SweepCursor)))
+    Ok(Outcome::Swept { next: next.map(SweepCursor), withdrawn })
 }
 
 /// A page of records of one kind and where the next begins.
@@ -67,6 +70,7 @@ fn mailboxes<T: Tables>(
     batch: &mut Batch<'_, T>,
     start: &[u8],
     keep_from: Day,
+    withdrawn: &mut Vec<Withdrawn>,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let (rows, next) = page(batch, start, key::MAILBOXES)?;
     let mut left = STEP;
@@ -91,6 +95,9 @@ fn mailboxes<T: Tables>(
             })?;
         }
         left -= old.len();
+        if let Some(upto) = old.iter().filter_map(|key| key::seq_in(key)).max() {
+            withdrawn.push(Withdrawn { mailbox: id, born: there.born, upto });
+        }
         for key in old {
             batch.delete(Space::Bulk, key);
         }

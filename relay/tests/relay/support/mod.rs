@@ -60,9 +60,18 @@ impl Relay {
 
     /// Over a real store on disk, with other limits.
     pub async fn start_with(limits: Limits) -> Self {
+        Self::on_disk(limits, local()).await
+    }
+
+    /// Over a real store on disk, with other options.
+    pub async fn start_on(options: ServerOptions) -> Self {
+        Self::on_disk(Limits::default(), options).await
+    }
+
+    async fn on_disk(limits: Limits, options: ServerOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = FjallStore::open(&StoreOptions::at(dir.path().join("store"))).unwrap();
-        Self::over(Arc::new(store), limits, local(), Some(dir)).await
+        Self::over(Arc::new(store), limits, options, Some(dir)).await
     }
 
     /// Over a store in memory, with other options.

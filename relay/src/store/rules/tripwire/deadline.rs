@@ -85,7 +85,7 @@ pub(in super::super) fn watch<T: Tables>(
 ) -> Result<Outcome, StoreError> {
     let mut running = running(batch)?;
     if running.waiting == 0 {
-        return Ok(Outcome::Watched { appended: scene.appended, has_more: false });
+        return Ok(Outcome::Watched { appended: Vec::new(), withdrawn: Vec::new(), has_more: false });
     }
     running.now = running.now.saturating_add(millis(elapsed.min(MAX_STEP)));
     // From where the last look ended: every deadline that was put off left something behind that has to be walked over.
@@ -108,7 +108,8 @@ pub(in super::super) fn watch<T: Tables>(
         batch.delete(Space::State, due_key(at, &id, cause));
         fire(batch, &id, cause, &mut scene)?;
     }
-    Ok(Outcome::Watched { appended: scene.appended, has_more })
+    let Scene { appended, withdrawn, .. } = scene;
+    Ok(Outcome::Watched { appended, withdrawn, has_more })
 }
 
 /// TRP-12: once.

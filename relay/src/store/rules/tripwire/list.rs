@@ -11,7 +11,7 @@ use lapwing_wire::{
 
 use super::super::{
     super::{
-        Outcome, StoreError,
+        Outcome, StoreError, Withdrawn,
         record::{Anchor, Cause, Tripwire, anchor_key, list_key},
         tables::{Batch, Space, Tables},
     },
@@ -47,13 +47,14 @@ pub(super) fn run<T: Tables>(
             }
             Action::Sink { mailbox, permission } => {
                 let Some(there) = batch.mailbox(mailbox)? else { continue };
-                let admin = there.keys.admin;
+                let (born, admin) = (there.born, there.keys.admin);
                 // TRP-07
                 if Action::check_sink(&admin, mailbox, permission).is_err() {
                     continue;
                 }
                 // What it holds is unreadable from here on; the sweep deletes it.
                 batch.sink_mailbox(*mailbox)?;
+                scene.withdrawn.push(Withdrawn::all(*mailbox, born));
             }
             Action::Refresh { anchor, spare, permission } => {
                 let there: Option<Anchor> = batch.load_as(Space::State, &anchor_key(anchor))?;

@@ -41,7 +41,8 @@ pub(in super::super) fn raise<T: Tables>(
         }
         save(batch, id, &tripwire);
     }
-    Ok(Outcome::Triggered { appended: scene.appended })
+    let Scene { appended, withdrawn, .. } = scene;
+    Ok(Outcome::Triggered { appended, withdrawn })
 }
 
 /// Whether the voice is one of the quorum's with its own share; then it counts from today on.

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use nix::libc::{self, iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::{
-    state::{call, fail, hang, last_name, state},
+    state::{call, fail, hang, last_name, state, writes},
     trace::Kind,
 };
 
@@ -97,12 +97,11 @@ fn put(number: c_int, at: *const c_void, length: size_t, offset: Option<off_t>) 
             None => call(libc::SYS_write, [number.into(), pointer(at), size, 0, 0, 0]),
         }
     };
-    let Some(mut state) = state() else { return ssize(write(length)) };
-    let Some(file) = state.file(number) else {
-        drop(state);
-        return ssize(write(length));
+    let Some((mut state, file)) = writes(number) else { return ssize(write(length)) };
+    let length = match state.room(file, length) {
+        Ok(length) => length,
+        Err(error) => return ssize(fail(error)),
     };
-    let Some(length) = state.room(file, length) else { return ssize(fail(libc::ENOSPC)) };
     let written = write(length);
     if let Ok(count) = usize::try_from(written)
         && count > 0
@@ -119,13 +118,10 @@ fn put_all(number: c_int, pieces: *const iovec, count: c_int, offset: Option<off
         Some(offset) => call(libc::SYS_pwritev, [number.into(), pointer(pieces), count.into(), offset, 0, 0]),
         None => call(libc::SYS_writev, [number.into(), pointer(pieces), count.into(), 0, 0, 0]),
     };
-    let Some(mut state) = state() else { return ssize(write(count)) };
-    let Some(file) = state.file(number) else {
-        drop(state);
-        return ssize(write(count));
-    };
-    if state.is_full() {
-        return ssize(fail(libc::ENOSPC));
+    let Some((mut state, file)) = writes(number) else { return ssize(write(count)) };
+    // Of one byte nobody takes a half.
+    if let Err(error) = state.room(file, 1) {
+        return ssize(fail(error));
     }
     let written = write(count);
     if let Ok(mut left) = usize::try_from(written)

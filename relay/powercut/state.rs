@@ -8,7 +8,7 @@ use std::{
 
 use nix::libc;
 
-use crate::trace::{FOLDER, FULL, HANG, HEAD, Kind, MADE, TRACE, WATCHED};
+use crate::trace::{FAIL, FOLDER, FULL, HANG, HEAD, HOLD, Kind, MADE, TRACE, WATCHED};
 
 /// Above the numbers that programs expect for files of their own.
 const TRACE_NUMBER: c_int = 900;
@@ -19,6 +19,8 @@ static STATE: OnceLock<Option<Mutex<State>>> = OnceLock::new();
 pub(crate) struct State {
     folder: Vec<u8>,
     full: Option<CString>,
+    hold: Option<CString>,
+    fail: Option<CString>,
     trace: c_int,
     /// Device and inode of every file that was opened under the folder.
     known: BTreeMap<(u64, u64), u64>,
@@ -34,6 +36,18 @@ pub(crate) struct State {
 pub(crate) fn state() -> Option<MutexGuard<'static, State>> {
     let state = STATE.get_or_init(State::start).as_ref()?;
     Some(state.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The state and the number of a watched file that is about to be written to, as soon as nothing holds writes.
+pub(crate) fn writes(number: c_int) -> Option<(MutexGuard<'static, State>, u64)> {
+    let mut state = state()?;
+    let file = state.file(number)?;
+    while state.marks != Some(file) && state.hold.as_deref().is_some_and(exists) {
+        drop(state);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        state = self::state()?;
+    }
+    Some((state, file))
 }
 
 fn variable(name: &str) -> Option<Vec<u8>> {
@@ -73,10 +87,13 @@ impl State {
         let high = call(libc::SYS_fcntl, [low, libc::F_DUPFD_CLOEXEC.into(), TRACE_NUMBER.into(), 0, 0, 0]);
         call(libc::SYS_close, [low, 0, 0, 0, 0, 0]);
         let trace = c_int::try_from(high).ok().filter(|number| *number >= 0)?;
-        let full = variable(FULL).and_then(|path| CString::new(path).ok());
+        let [full, hold, fail] =
+            [FULL, HOLD, FAIL].map(|name| variable(name).and_then(|path| CString::new(path).ok()));
         Some(Mutex::new(Self {
             folder,
             full,
+            hold,
+            fail,
             trace,
             known: BTreeMap::new(),
             marks: None,
@@ -93,13 +110,31 @@ impl State {
         is_full
     }
 
-    /// How much of a write a full disk takes: of the first one half, of the others nothing.
-    pub(crate) fn room(&mut self, file: u64, length: usize) -> Option<usize> {
-        if self.marks == Some(file) || !self.is_full() {
-            return Some(length);
+    /// How much of a write the disk takes, or the error that it tells. Of the first write a full one takes one half, of the
+    /// others nothing.
+    pub(crate) fn room(&mut self, file: u64, length: usize) -> Result<usize, c_int> {
+        if self.marks == Some(file) {
+            return Ok(length);
+        }
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        if !self.is_full() {
+            return Ok(length);
         }
         let is_first = !std::mem::replace(&mut self.was_full, true);
-        (is_first && length > 1).then_some(length / 2)
+        if is_first && length > 1 { Ok(length / 2) } else { Err(libc::ENOSPC) }
+    }
+
+    /// The error that the next write is to get, once.
+    fn failure(&mut self) -> Option<c_int> {
+        let path = self.fail.as_deref().filter(|path| exists(path))?.as_ptr() as c_long;
+        let (at, mut error) = (libc::AT_FDCWD.into(), 0u8);
+        let file = call(libc::SYS_openat, [at, path, libc::O_RDONLY.into(), 0, 0, 0]);
+        let count = call(libc::SYS_read, [file, std::ptr::from_mut(&mut error) as c_long, 1, 0, 0, 0]);
+        call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+        call(libc::SYS_unlinkat, [at, path, 0, 0, 0, 0]);
+        (count == 1).then_some(c_int::from(error))
     }
 
     /// The number of an open file, if it lies under the folder.

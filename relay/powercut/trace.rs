@@ -53,3 +53,7 @@ pub(crate) const TRACE: &str = "LAPWING_POWERCUT_TRACE";
 pub(crate) const FULL: &str = "LAPWING_POWERCUT_FULL";
 /// Names a file: while it exists, flushes hang.
 pub(crate) const HANG: &str = "LAPWING_POWERCUT_HANG";
+/// Names a file: while it exists, writes wait.
+pub(crate) const HOLD: &str = "LAPWING_POWERCUT_HOLD";
+/// Names a file: the next write fails with the error whose number is its only byte, and the file is gone.
+pub(crate) const FAIL: &str = "LAPWING_POWERCUT_FAIL";

@@ -568,6 +568,8 @@ mod kill;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod redo;
+#[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 #[path = "../../../powercut/model.rs"]
 mod model;
 #[path = "../../../powercut/trace.rs"]
-mod trace;
+pub(super) mod trace;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ fn rounds() -> u64 {
 }
 
 /// The shim, which cargo builds as an example beside the tests.
-fn shim() -> PathBuf {
+pub(super) fn shim() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let shim = tests.parent().and_then(Path::parent).unwrap().join("examples/libpowercut.so");
     assert!(shim.is_file(), "run all targets of the package: `cargo nextest run -p lapwing-relay power`");
@@ -36,18 +36,18 @@ fn shim() -> PathBuf {
 }
 
 /// A folder that is watched, and the trace beside it.
-struct Bench {
+pub(super) struct Bench {
     dir: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("disk")).unwrap();
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 

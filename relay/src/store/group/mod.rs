@@ -65,6 +65,8 @@ struct Shared {
     readings: AtomicUsize,
     /// Groups that were staged on one that was not durable.
     overlaps: AtomicU64,
+    /// Groups under which another failed while they were staged or waited for the disk; they were done again.
+    redone: AtomicU64,
 }
 
 /// As long as it lives, no keys are forgotten.
@@ -142,6 +144,12 @@ impl<E: Engine> GroupCommit<E> {
         self.shared.overlaps.load(Ordering::Relaxed)
     }
 
+    /// Groups under which another failed while they were staged or waited for the disk; they were done again.
+    #[cfg(test)]
+    pub(super) fn redone(&self) -> u64 {
+        self.shared.redone.load(Ordering::Relaxed)
+    }
+
     fn writers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,6 +178,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
             begun,
             readings: _,
             overlaps: _,
+            redone: _,
         } = &*self.shared;
         let begun = begun.load(Ordering::Acquire);
         Health {
@@ -265,6 +274,7 @@ impl Shared {
             begun: AtomicU64::new(0),
             readings: AtomicUsize::new(0),
             overlaps: AtomicU64::new(0),
+            redone: AtomicU64::new(0),
         }
     }
 

@@ -163,9 +163,11 @@ impl<E: Engine> Writer<E> {
         } else {
             Err(Unready::Alone { has_disk: false })
         };
+        let has_fallen = self.queue.ground().failures != failures;
+        self.shared.redone.fetch_add(u64::from(has_fallen), Ordering::Relaxed);
         match done {
             // What it stands on is on the disk.
-            Ok(ready) if self.queue.ground().failures == failures && self.is_able() => Ok(ready),
+            Ok(ready) if !has_fallen && self.is_able() => Ok(ready),
             Ok(_) | Err(Unready::Alone { has_disk: true }) => alone,
             Err(Unready::Alone { has_disk: false }) if self.queue.begin_commit() => {
                 self.queue.take(jobs);

@@ -558,6 +558,8 @@ fn random_change(
 mod anchors;
 mod causes;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod forgetting;
@@ -567,8 +569,6 @@ mod guarded;
 mod kill;
 #[cfg(test)]
 mod power;
-#[cfg(test)]
-mod redo;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]

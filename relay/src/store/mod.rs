@@ -462,11 +462,12 @@ pub struct Health {
     pub has_failed: bool,
     /// The disk is full: nothing new is taken until there is room.
     pub is_full: bool,
-    /// Commits that took more than half a second since the store was opened.
+    /// Commits that took more than half a second since the store was opened. The flush of keys counts: before a commit, and
+    /// when they are forgotten.
     pub slow_commits: u64,
     /// The slowest commit since the store was opened.
     pub slowest_commit: Duration,
-    /// For how long the commit that runs now has been running.
+    /// For how long the commit that runs now, or the flush of keys, has been running.
     pub running_commit: Option<Duration>,
 }
 

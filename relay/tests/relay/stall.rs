@@ -125,3 +125,36 @@ async fn a_disk_that_hangs_is_reported_while_it_hangs_and_nothing_undurable_is_s
     }
     relay.kill();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_is_reported_while_keys_are_flushed_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
+    let mut client = connect(&relay).await;
+    client.prove_access(ticket.secret()).await;
+    let status = || run_json(&home.join("relay"), &["status"]);
+    assert!(status()["running_commit_ms"].is_null());
+
+    // The keys of a mailbox are on the disk before anything of it is committed.
+    std::fs::write(home.join("hang"), []).unwrap();
+    let create = Keys::new().create(MailboxKind::Queue, Some(ticket.secret().public()), &client.binding);
+    client.send(RequestBody::Create(create)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let running = loop {
+        assert!(begun.elapsed() < PATIENCE, "it is told");
+        if let Some(running) = status()["running_commit_ms"].as_u64().filter(|running| *running > 600) {
+            break running;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    std::fs::remove_file(home.join("hang")).unwrap();
+    assert_eq!(client.receive().await.unwrap().body, ResponseBody::Done);
+    let status = status();
+    assert!(
+        status["slowest_commit_ms"].as_u64().unwrap() >= running && status["slow_commits"] == 1,
+        "{status}"
+    );
+    assert!(status["running_commit_ms"].is_null());
+    relay.kill();
+}

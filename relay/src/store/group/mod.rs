@@ -59,7 +59,7 @@ struct Shared {
     slow_commits: AtomicU64,
     /// Milliseconds of the slowest commit.
     slowest: AtomicU64,
-    /// When the commit that runs began, in milliseconds after `started` and one; 0 while none runs.
+    /// When the disk was given what it works on now, in milliseconds after `started` and one; 0 while it has nothing to do.
     begun: AtomicU64,
     /// Those who read what is being deleted meanwhile.
     readings: AtomicUsize,
@@ -67,6 +67,18 @@ struct Shared {
     overlaps: AtomicU64,
     /// Groups under which another failed while they were staged or waited for the disk; they were done again.
     redone: AtomicU64,
+}
+
+/// As long as it lives, everybody waits for the disk. There is one at a time: the writer's that may commit.
+struct OnDisk<'a> {
+    shared: &'a Shared,
+    since: Instant,
+}
+
+impl Drop for OnDisk<'_> {
+    fn drop(&mut self) {
+        self.shared.begun.store(0, Ordering::Release);
+    }
 }
 
 /// As long as it lives, no keys are forgotten.
@@ -276,6 +288,11 @@ impl Shared {
             overlaps: AtomicU64::new(0),
             redone: AtomicU64::new(0),
         }
+    }
+
+    fn on_disk(&self) -> OnDisk<'_> {
+        self.begun.store(self.elapsed(), Ordering::Release);
+        OnDisk { shared: self, since: now() }
     }
 
     fn keep_keys(&self) -> Reading<'_> {

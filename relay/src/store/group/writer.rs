@@ -18,7 +18,7 @@ use super::{
         sealing::{Opened, Sealer, still_due},
         tables::{Batch, Staged},
     },
-    Shared, millis, now,
+    OnDisk, Shared, millis, now,
     queue::{Call, Ground, Job, Jobs, Queue, Turn},
 };
 
@@ -68,8 +68,10 @@ impl Desk {
 }
 
 /// A group that is ready for the disk.
-struct Ready<G> {
+struct Ready<'a, G> {
     outcomes: Vec<Outcome>,
+    /// Of a group whose keys had to be on the disk first.
+    on_disk: Option<OnDisk<'a>>,
     /// Nothing, if it changes nothing.
     group: Option<(G, Arc<Layer>)>,
     due: BTreeMap<Slot, u64>,
@@ -151,7 +153,7 @@ impl<E: Engine> Writer<E> {
     }
 
     /// Stages what comes until the disk is ready; then the commit is the caller's.
-    fn group(&self, desk: &mut Desk, jobs: &mut Jobs) -> Result<Ready<E::Group>, Unready> {
+    fn group(&self, desk: &mut Desk, jobs: &mut Jobs) -> Result<Ready<'_, E::Group>, Unready> {
         let Ground { over, failures } = self.queue.ground();
         if desk.failures != failures {
             desk.forget();
@@ -186,7 +188,7 @@ impl<E: Engine> Writer<E> {
         desk: &mut Desk,
         jobs: &mut Jobs,
         over: Option<Arc<Layer>>,
-    ) -> Result<Ready<E::Group>, Unready> {
+    ) -> Result<Ready<'_, E::Group>, Unready> {
         self.shared.overlaps.fetch_add(u64::from(over.is_some()), Ordering::Relaxed);
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
         let pressure = self.pressure();
@@ -215,6 +217,7 @@ impl<E: Engine> Writer<E> {
             }
         }
         let Staged { mut bulk, state, fresh, due } = batch.into_staged();
+        let on_disk = (!fresh.is_empty()).then(|| self.shared.on_disk());
         let group = if bulk.is_empty() && state.is_empty() {
             None
         } else {
@@ -224,19 +227,19 @@ impl<E: Engine> Writer<E> {
                 .map_err(|_| Unready::Alone { has_disk: true })?;
             Some((engine.prepare(&bulk, &state), Arc::new(Layer { bulk, state })))
         };
-        Ok(Ready { outcomes, group, due })
+        Ok(Ready { outcomes, on_disk, group, due })
     }
 
     /// Writes a group and answers it. Who waits is answered while the other writer goes on with the disk.
-    fn commit(&self, ready: Ready<E::Group>, jobs: Jobs) {
-        let Ready { outcomes, group, due } = ready;
+    fn commit(&self, ready: Ready<'_, E::Group>, jobs: Jobs) {
+        let Ready { outcomes, on_disk, group, due } = ready;
         let Some((group, layer)) = group else {
             self.queue.end_all();
             return answer(jobs, Ok(outcomes));
         };
         self.queue.set_out(Arc::clone(&layer));
         let begun = now();
-        self.shared.begun.store(self.shared.elapsed(), Ordering::Release);
+        let on_disk = on_disk.unwrap_or_else(|| self.shared.on_disk());
         let done = {
             let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
             engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.commit(group))
@@ -244,14 +247,13 @@ impl<E: Engine> Writer<E> {
         if done.is_ok() && !self.extra_flush.is_zero() {
             std::thread::sleep(self.extra_flush);
         }
-        self.shared.begun.store(0, Ordering::Release);
+        let took = begun.elapsed();
+        self.watch(on_disk);
         let done = done.map_err(|failure| self.failed(failure));
         let forget_at = (done.is_ok() && !due.is_empty()).then(|| begun + self.forget_after);
         if forget_at.is_some() {
             self.due().extend(due);
         }
-        let took = begun.elapsed();
-        self.watch(took);
         self.queue.end_commit(Some(took), done.is_ok(), forget_at);
         answer(jobs, done.map(|()| outcomes));
     }
@@ -290,7 +292,10 @@ impl<E: Engine> Writer<E> {
             let later = all.keys().nth(MAX_FORGOTTEN).copied();
             let rest = later.map_or_else(BTreeMap::new, |later| all.split_off(&later));
             let due = std::mem::replace(&mut all, rest);
-            if self.forget(desk, &due).is_err() {
+            let on_disk = self.shared.on_disk();
+            let done = self.forget(desk, &due);
+            self.watch(on_disk);
+            if done.is_err() {
                 tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
                 desk.cache.forget();
                 kept.extend(due);
@@ -318,16 +323,16 @@ impl<E: Engine> Writer<E> {
 
     /// Commits a group with nothing else under way, and answers all of it.
     fn work_alone(&self, desk: &mut Desk, jobs: &mut Jobs) {
-        let begun = now();
-        self.shared.begun.store(self.shared.elapsed(), Ordering::Release);
+        let on_disk = self.shared.on_disk();
         let done = self.attempt(desk, jobs.all.iter().map(|job| &job.change));
-        self.shared.begun.store(0, Ordering::Release);
-        self.watch(begun.elapsed());
+        self.watch(on_disk);
         match done {
             // One damaged record must not fail the others of its batch.
             Err(StoreError::Damaged) if jobs.all.len() > 1 => {
                 for job in jobs.all.drain(..) {
+                    let on_disk = self.shared.on_disk();
                     let outcome = self.attempt(desk, std::iter::once(&job.change));
+                    self.watch(on_disk);
                     let outcome = outcome.and_then(|mut all| all.pop().ok_or(StoreError::Damaged));
                     job.answer.send(outcome).ok();
                 }
@@ -336,7 +341,10 @@ impl<E: Engine> Writer<E> {
         }
     }
 
-    fn watch(&self, took: Duration) {
+    /// The disk is done.
+    fn watch(&self, on_disk: OnDisk<'_>) {
+        let took = on_disk.since.elapsed();
+        drop(on_disk);
         self.shared.slowest.fetch_max(millis(took), Ordering::Relaxed);
         if took > SLOW_COMMIT {
             self.shared.slow_commits.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
-//! Two groups are under way when the disk refuses the first. The second was staged and sealed on it meanwhile, so nothing of
-//! it is right any more: it is done again, on what is there.
+//! What a store does at a chosen moment of its disk. The disk is the power model's, so the store is in a process of its own.
 //!
-//! The disk is the power model's, which holds a write until both are under way and then refuses it; so the store is in a
-//! process of its own.
+//! Two groups are under way when the disk refuses the first. The second was staged and sealed on it meanwhile, so nothing of
+//! it is right any more: it is done again, on what is there. The shim holds a write until both are under way, then refuses it.
+//!
+//! And the disk hangs while keys are forgotten.
 
 use std::{
     path::PathBuf,
@@ -13,7 +14,7 @@ use std::{
 use super::{
     power::{
         Bench, shim,
-        trace::{FAIL, FULL, HOLD, TRACE, WATCHED},
+        trace::{FAIL, FULL, HANG, HOLD, TRACE, WATCHED},
     },
     *,
 };
@@ -222,17 +223,80 @@ fn redo_child() {
     });
 }
 
+#[test]
+#[ignore = "the process that the test beside it starts"]
+fn forgetting_child() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let disk = Disk { folder };
+        let forget_after = Duration::from_millis(200);
+        let options = StoreOptions { forget_after, ..StoreOptions::at(disk.folder.join("disk/store")) };
+        let store = FjallStore::open(&options).unwrap();
+        let owner = Owner::new(1);
+        done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        let begun = tokio::time::Instant::now();
+        for number in 1.. {
+            place(&store, owner.append(envelope(number, 1024))).await.unwrap();
+            done(&store, owner.ack(number, &[]), "taken").await.unwrap();
+            disk.set("hang", &[]);
+            // Nothing else is to be written now. Where this came too late the keys are forgotten already: once more.
+            let hanging = tokio::time::Instant::now();
+            while store.health().running_commit.is_none() && hanging.elapsed() < forget_after * 5 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let is_told = store.health().running_commit.is_some();
+            if is_told {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+            }
+            disk.clear("hang");
+            if is_told {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it is told that the disk hangs");
+        }
+        until("it is over", || store.health().running_commit.is_none()).await;
+        until("it is counted", || store.health().slow_commits == 1).await;
+        assert!(store.health().slowest_commit > Duration::from_millis(500));
+        store.close().await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_while_keys_are_forgotten_is_told_of() {
+    played("forgetting_child", &Bench::new()).await;
+}
+
 /// Clauses 1 and 5.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_was_sealed_while_the_disk_refused_the_one_before_it_is_done_again() {
     let bench = Bench::new();
+    played("redo_child", &bench).await;
+    for says in ALL {
+        let store = FjallStore::open(&StoreOptions::at(bench.path(&format!("disk/{says:?}")))).unwrap();
+        let owners = Owners::of(says);
+        if matches!(says, Says::Broken) {
+            let there = numbers(&store, &owners.mine, 0).await.unwrap();
+            // The first was refused by a disk of which nobody knows what it kept; the second never came to it.
+            assert!(there == [1, 2, 3] || there == [1, 2, 3, 4], "{there:?}");
+            let second = together(owners.second().into_iter().map(|change| apply(&store, change, 1))).await;
+            assert!(owners.are_right(&second), "{second:?}");
+        }
+        owners.check(&store).await;
+        store.close().await;
+    }
+}
+
+/// Runs one of the tests above in a process of its own, to its end.
+async fn played(test: &str, bench: &Bench) {
     let path = |name: &str| bench.path(name);
+    let test = format!("store::conformance::disk::{test}");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::conformance::redo::redo_child", "--ignored", "--nocapture"])
+        .args(["--exact", &test, "--ignored", "--nocapture"])
         .env(FOLDER, path(""))
         .env("LD_PRELOAD", shim())
         .envs([(WATCHED, path("disk")), (TRACE, path("trace")), (FULL, path("full"))])
-        .envs([(HOLD, path("hold")), (FAIL, path("fail"))])
+        .envs([(HANG, path("hang")), (HOLD, path("hold")), (FAIL, path("fail"))])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
@@ -246,17 +310,4 @@ async fn a_group_that_was_sealed_while_the_disk_refused_the_one_before_it_is_don
     };
     child.wait().unwrap();
     assert!(ended, "the process that played it failed");
-    for says in ALL {
-        let store = FjallStore::open(&StoreOptions::at(path(&format!("disk/{says:?}")))).unwrap();
-        let owners = Owners::of(says);
-        if matches!(says, Says::Broken) {
-            let there = numbers(&store, &owners.mine, 0).await.unwrap();
-            // The first was refused by a disk of which nobody knows what it kept; the second never came to it.
-            assert!(there == [1, 2, 3] || there == [1, 2, 3, 4], "{there:?}");
-            let second = together(owners.second().into_iter().map(|change| apply(&store, change, 1))).await;
-            assert!(owners.are_right(&second), "{second:?}");
-        }
-        owners.check(&store).await;
-        store.close().await;
-    }
 }

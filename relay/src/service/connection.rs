@@ -12,7 +12,10 @@ use lapwing_wire::{
     ids::{AnchorId, MailboxId},
 };
 
-use super::{inbox::Inbox, topics::Topics};
+use super::{
+    inbox::{Begun, Inbox},
+    topics::Topics,
+};
 use crate::store::Born;
 
 /// One connection. A slow reader costs a cursor per subscription, and the few fresh envelopes of its inbox.
@@ -21,6 +24,9 @@ pub struct ConnectionState {
     proofs: Mutex<Proofs>,
     inbox: Arc<Inbox>,
     topics: Arc<Topics>,
+    /// Held while a subscription comes or goes: it is in the inbox and among the topics, or in neither, whatever several streams
+    /// do at once.
+    subscribing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -36,7 +42,8 @@ struct Proofs {
 
 impl ConnectionState {
     pub(super) fn new(binding: ChannelBinding, topics: Arc<Topics>) -> Self {
-        Self { binding, proofs: Mutex::default(), inbox: Arc::new(Inbox::new()), topics }
+        let inbox = Arc::new(Inbox::new());
+        Self { binding, proofs: Mutex::default(), inbox, topics, subscribing: Mutex::default() }
     }
 
     /// What proofs on this connection are bound to.
@@ -123,26 +130,32 @@ impl ConnectionState {
         kept
     }
 
-    /// Registers a subscription that yields nothing yet. `false` at the limit.
+    /// Registers a subscription that yields nothing yet. `None` at the limit.
     pub(super) fn begin_subscription(
         &self,
         mailbox: MailboxId,
         born: Born,
         cursor: Seq,
         limit: usize,
-    ) -> bool {
-        match self.inbox.begin(mailbox, born, cursor, limit) {
-            Some(is_new) => {
-                if is_new {
-                    self.topics.add(mailbox, &self.inbox);
-                }
-                true
-            }
-            None => false,
+    ) -> Option<Begun> {
+        let _alone = self.subscribing();
+        let begun = self.inbox.begin(mailbox, born, cursor, limit)?;
+        if begun.is_new {
+            self.topics.add(mailbox, &self.inbox);
+        }
+        Some(begun)
+    }
+
+    /// Ends a subscription that could not be started, unless it was begun anew meanwhile.
+    pub(super) fn give_up(&self, mailbox: &MailboxId, begun: &Begun) {
+        let _alone = self.subscribing();
+        if self.inbox.give_up(begun) {
+            self.topics.remove(mailbox, &self.inbox);
         }
     }
 
     pub(super) fn unsubscribe(&self, mailbox: &MailboxId) {
+        let _alone = self.subscribing();
         if self.inbox.remove(mailbox) {
             self.topics.remove(mailbox, &self.inbox);
         }
@@ -153,6 +166,10 @@ impl ConnectionState {
         &self.inbox
     }
 
+    fn subscribing(&self) -> MutexGuard<'_, ()> {
+        self.subscribing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn proofs(&self) -> MutexGuard<'_, Proofs> {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +177,7 @@ impl ConnectionState {
 
 impl std::fmt::Debug for ConnectionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { binding: _, proofs: _, inbox: _, topics: _ } = self;
+        let Self { binding: _, proofs: _, inbox: _, topics: _, subscribing: _ } = self;
         f.write_str("ConnectionState(..)")
     }
 }
@@ -176,5 +193,48 @@ impl Drop for ConnectionState {
 impl Proofs {
     fn count(&self) -> usize {
         self.rights.len() + self.access.len() + self.owners.len() + self.others.len() + self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two streams of one connection: one is between the inbox and the topics when the other comes.
+    #[test]
+    fn a_subscription_is_in_the_inbox_and_among_the_topics_or_in_neither() {
+        let topics = Arc::new(Topics::new());
+        let connection = ConnectionState::new(ChannelBinding::from_bytes([1; 32]), Arc::clone(&topics));
+        let mailbox = MailboxId::from_bytes([2; 32]);
+        let subscribe = || connection.begin_subscription(mailbox, Born::new(1), Seq::START, 1);
+        for round in 0..40 {
+            let begins = round % 2 == 0;
+            if !begins {
+                subscribe();
+            }
+            let stopped = topics.lock();
+            std::thread::scope(|scope| {
+                let first =
+                    scope.spawn(|| if begins { _ = subscribe() } else { connection.unsubscribe(&mailbox) });
+                while connection.has_subscriptions() != begins {
+                    std::thread::yield_now();
+                }
+                // It sleeps then, and is slower to go on than this thread.
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                drop(stopped);
+                if begins {
+                    connection.unsubscribe(&mailbox)
+                } else {
+                    _ = subscribe()
+                }
+                first.join().unwrap();
+            });
+            let is_there = connection.has_subscriptions();
+            assert_eq!(topics.count(&mailbox), usize::from(is_there), "round {round}");
+            connection.unsubscribe(&mailbox);
+        }
+        subscribe();
+        drop(connection);
+        assert_eq!(topics.count(&mailbox), 0);
     }
 }

@@ -44,9 +44,23 @@ struct State {
     fresh: VecDeque<MailboxId>,
     /// Both take turns.
     is_turn_of_due: bool,
+    /// Subscriptions that were begun.
+    begun: u64,
+}
+
+/// A subscription that was begun. Another stream may begin the same mailbox anew meanwhile, also in another life of it: then
+/// this one is over, and nothing that is done in its name counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    mailbox: MailboxId,
+    number: u64,
+    /// Whether there was none.
+    pub(super) is_new: bool,
 }
 
 struct Subscription {
+    /// Its own among all that this connection has begun.
+    number: u64,
     born: Born,
     cursor: Seq,
     is_started: bool,
@@ -78,6 +92,7 @@ pub(super) struct Due {
     pub(super) mailbox: MailboxId,
     pub(super) born: Born,
     pub(super) cursor: Seq,
+    number: u64,
     withdrawals: u64,
 }
 
@@ -90,13 +105,16 @@ impl Inbox {
         !self.lock().subscriptions.is_empty()
     }
 
-    /// Begins a subscription, or begins it anew; whether it is new. `None` at the limit.
-    pub(super) fn begin(&self, mailbox: MailboxId, born: Born, cursor: Seq, limit: usize) -> Option<bool> {
+    /// Begins a subscription, or begins it anew. `None` at the limit.
+    pub(super) fn begin(&self, mailbox: MailboxId, born: Born, cursor: Seq, limit: usize) -> Option<Begun> {
         let mut state = self.lock();
         if state.subscriptions.len() >= limit && !state.subscriptions.contains_key(&mailbox) {
             return None;
         }
+        state.begun += 1;
+        let number = state.begun;
         let begun = Subscription {
+            number,
             born,
             cursor,
             is_started: false,
@@ -105,28 +123,33 @@ impl Inbox {
             settled: Seq::START,
             withdrawals: 0,
         };
-        Some(state.subscriptions.insert(mailbox, begun).is_none())
+        let is_new = state.subscriptions.insert(mailbox, begun).is_none();
+        Some(Begun { mailbox, number, is_new })
     }
 
     /// Lets a subscription yield what comes after the window that answered it.
-    pub(super) fn start(&self, window: &Window, after: Seq) {
+    pub(super) fn start(&self, begun: &Begun, window: &Window, after: Seq) {
         let mut state = self.lock();
-        let Some(subscription) = state.subscriptions.get_mut(&window.mailbox) else { return };
+        let Some(subscription) = state.of(begun) else { return };
         subscription.cursor = window.items.last().map_or(after, |item| item.place.seq);
-        // What an answer on another stream let in before: it need not follow this one.
-        subscription.fresh.clear();
         subscription.is_started = true;
         subscription.settled = subscription.settled.max(window.newest);
         let is_due = subscription.is_due || window.newest > subscription.cursor;
         subscription.is_due = false;
         if is_due {
-            self.mark_in(state, &window.mailbox);
+            self.mark_in(state, &begun.mailbox);
         }
     }
 
     /// Ends a subscription; whether there was one.
     pub(super) fn remove(&self, mailbox: &MailboxId) -> bool {
         self.lock().subscriptions.remove(mailbox).is_some()
+    }
+
+    /// Ends a subscription that could not be started; whether it was still there.
+    pub(super) fn give_up(&self, begun: &Begun) -> bool {
+        let mut state = self.lock();
+        state.of(begun).is_some() && state.subscriptions.remove(&begun.mailbox).is_some()
     }
 
     /// Ends all subscriptions. Which there were.
@@ -151,13 +174,14 @@ impl Inbox {
 
     /// Moves a subscription's cursor over what was read from it. `None` if there is nothing to say.
     pub(super) fn delivered(&self, due: &Due, window: Option<Window>) -> Option<Window> {
-        let Due { mailbox, born: _, cursor, withdrawals } = *due;
+        let Due { mailbox, born: _, cursor, number, withdrawals } = *due;
         let mut state = self.lock();
         state.due.retain(|due| *due != mailbox);
         let subscription = state.subscriptions.get_mut(&mailbox)?;
         let was_marked = std::mem::take(&mut subscription.is_due);
-        // While this was read it was subscribed to anew from another place, or something of it was withdrawn.
-        if subscription.cursor != cursor
+        // While this was read it was begun anew, or something of it was withdrawn.
+        if subscription.number != number
+            || subscription.cursor != cursor
             || !subscription.is_started
             || subscription.withdrawals != withdrawals
         {
@@ -269,6 +293,11 @@ impl Inbox {
 }
 
 impl State {
+    /// A subscription, unless it was begun anew.
+    fn of(&mut self, begun: &Begun) -> Option<&mut Subscription> {
+        self.subscriptions.get_mut(&begun.mailbox).filter(|there| there.number == begun.number)
+    }
+
     fn next_due(&mut self) -> Option<Next> {
         while let Some(mailbox) = self.due.front().copied() {
             match self.subscriptions.get_mut(&mailbox) {
@@ -279,8 +308,8 @@ impl State {
                 Some(subscription) if subscription.is_started => {
                     // What comes while it is read marks it again.
                     subscription.is_due = false;
-                    let Subscription { born, cursor, withdrawals, .. } = *subscription;
-                    return Some(Next::Read(Due { mailbox, born, cursor, withdrawals }));
+                    let Subscription { born, cursor, number, withdrawals, .. } = *subscription;
+                    return Some(Next::Read(Due { mailbox, born, cursor, number, withdrawals }));
                 }
                 _ => self.due.pop_front(),
             };
@@ -337,9 +366,10 @@ mod tests {
         /// A subscription that has all up to a number.
         fn upto(cursor: u64) -> Self {
             let (inbox, mailbox) = (Inbox::new(), MailboxId::from_bytes([1; 32]));
-            assert_eq!(inbox.begin(mailbox, BORN, Seq::new(cursor), 1), Some(true));
+            let begun = inbox.begin(mailbox, BORN, Seq::new(cursor), 1).unwrap();
+            assert!(begun.is_new);
             let window = Window { mailbox, newest: Seq::new(cursor), items: Vec::new() };
-            inbox.start(&window, Seq::new(cursor));
+            inbox.start(&begun, &window, Seq::new(cursor));
             Self { inbox, mailbox, room: Arc::new(Semaphore::new(1 << 20)), due: RefCell::default() }
         }
 
@@ -365,6 +395,18 @@ mod tests {
                     Err(cursor)
                 }
             })
+        }
+
+        /// Begins anew.
+        fn again(&self, born: Born, cursor: u64) -> Begun {
+            let begun = self.inbox.begin(self.mailbox, born, Seq::new(cursor), 1).unwrap();
+            assert!(!begun.is_new);
+            begun
+        }
+
+        fn start(&self, begun: &Begun, after: u64, newest: u64) {
+            let window = Window { mailbox: self.mailbox, newest: Seq::new(newest), items: Vec::new() };
+            self.inbox.start(begun, &window, Seq::new(after));
         }
 
         fn withdraw(&self, born: Born, upto: u64) {
@@ -462,16 +504,41 @@ mod tests {
     #[test]
     fn what_came_before_a_reading_is_not_handed_over_after_it() {
         let subscribed = Subscribed::upto(3);
-        subscribed.inbox.begin(subscribed.mailbox, BORN, Seq::new(3), 1);
         // 4 was taken before this was read, and is told of after it.
-        let window = Window { mailbox: subscribed.mailbox, newest: Seq::new(4), items: Vec::new() };
-        subscribed.inbox.start(&window, Seq::new(3));
+        subscribed.start(&subscribed.again(BORN, 3), 3, 4);
         assert_eq!(subscribed.next(), Some(Err(3)));
         let due = subscribed.due.take().unwrap();
+        let window = Window { mailbox: subscribed.mailbox, newest: Seq::new(4), items: Vec::new() };
         assert!(subscribed.inbox.delivered(&due, Some(window)).is_none());
         assert_eq!(subscribed.next(), None);
         subscribed.offer(4, 10);
         assert_eq!(subscribed.next(), Some(Err(3)));
+    }
+
+    #[test]
+    fn of_one_mailbox_only_what_was_begun_last_counts() {
+        let subscribed = Subscribed::upto(3);
+        // Another life of the mailbox begins, at the same number, while the first is read.
+        subscribed.offer(5, 10);
+        assert_eq!(subscribed.next(), Some(Err(3)));
+        let other = Born::new(2);
+        subscribed.start(&subscribed.again(other, 3), 3, 3);
+        assert!(!subscribed.is_read(3, 5), "that was the first one's");
+        assert_eq!(subscribed.next(), Some(Err(3)), "it is read anew");
+        assert_eq!(subscribed.due.borrow().as_ref().unwrap().born, other);
+        subscribed.read(3, 4);
+        // Two at once: the answer to the first comes last, and from a later place.
+        let (first, second) = (subscribed.again(BORN, 9), subscribed.again(BORN, 4));
+        subscribed.start(&second, 4, 4);
+        subscribed.start(&first, 9, 9);
+        subscribed.offer(5, 10);
+        assert_eq!(subscribed.next(), Some(Ok(vec![5])));
+        // Or it comes to nothing.
+        assert!(!subscribed.inbox.give_up(&first));
+        subscribed.offer(6, 10);
+        assert_eq!(subscribed.next(), Some(Ok(vec![6])));
+        assert!(subscribed.inbox.give_up(&second));
+        assert!(!subscribed.inbox.has_subscriptions());
     }
 
     #[test]
@@ -500,9 +567,7 @@ mod tests {
         drop(all);
         // Nor by beginning anew again and again.
         for _ in 0..9 {
-            assert_eq!(subscribed.inbox.begin(subscribed.mailbox, BORN, Seq::new(301), 1), Some(false));
-            let window = Window { mailbox: subscribed.mailbox, newest: Seq::new(301), items: Vec::new() };
-            subscribed.inbox.start(&window, Seq::new(301));
+            subscribed.start(&subscribed.again(BORN, 301), 301, 301);
             subscribed.offer(302, 1000);
         }
         assert_eq!(subscribed.inbox.lock().fresh.len(), 1);

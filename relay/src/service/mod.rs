@@ -41,7 +41,7 @@ use lapwing_wire::{
     capability::{Access, ChannelBinding, PublicKey, Right},
     frame::{
         Ack, Append, BlobGet, BlobPut, Close, Create, Disarm, Notice, PresentToken, Read, Refusal,
-        RequestBody, ResponseBody,
+        RequestBody, ResponseBody, Window,
     },
     ids::{EnvelopeId, MailboxId},
     limits::{MAX_BLOB, MAX_BLOB_PART, MAX_SELECTIVE, MAX_WINDOW, MAX_WINDOW_BYTES, MIN_BLOB_PART},
@@ -331,28 +331,27 @@ impl Service {
 
     async fn read(&self, connection: &ConnectionState, read: &Read) -> Result<ResponseBody, Refusal> {
         let born = connection.proven(&read.mailbox, Right::Read).ok_or(Refusal::NotAllowed)?;
+        self.window(read, born).await.map(ResponseBody::Window)
+    }
+
+    async fn window(&self, read: &Read, born: Born) -> Result<Window, Refusal> {
         let query = window_query(read.mailbox, born, read.after, usize::from(read.count).min(MAX_WINDOW));
-        let window = self.store.window(query).await.map_err(busy)?;
-        window.map(ResponseBody::Window).ok_or(Refusal::NotAllowed)
+        self.store.window(query).await.map_err(busy)?.ok_or(Refusal::NotAllowed)
     }
 
     async fn subscribe(&self, connection: &ConnectionState, read: &Read) -> Result<ResponseBody, Refusal> {
         let born = connection.proven(&read.mailbox, Right::Read).ok_or(Refusal::NotAllowed)?;
         // Before reading, so that nothing between reading and subscribing is missed.
-        if !connection.begin_subscription(
-            read.mailbox,
-            born,
-            read.after,
-            self.limits().subscriptions_per_connection,
-        ) {
-            return Err(Refusal::Busy);
+        let limit = self.limits().subscriptions_per_connection;
+        let begun = connection.begin_subscription(read.mailbox, born, read.after, limit);
+        let begun = begun.ok_or(Refusal::Busy)?;
+        // Of the same life as the subscription, whatever another stream proves meanwhile.
+        let window = self.window(read, born).await;
+        match &window {
+            Ok(window) => connection.inbox().start(&begun, window, read.after),
+            Err(_) => connection.give_up(&read.mailbox, &begun),
         }
-        let answer = self.read(connection, read).await;
-        match &answer {
-            Ok(ResponseBody::Window(window)) => connection.inbox().start(window, read.after),
-            _ => connection.unsubscribe(&read.mailbox),
-        }
-        answer
+        window.map(ResponseBody::Window)
     }
 
     async fn ack(

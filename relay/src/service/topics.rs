@@ -63,7 +63,13 @@ impl Topics {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Vec<Arc<Inbox>>>> {
+    /// Connections that subscribed to a mailbox.
+    #[cfg(test)]
+    pub(super) fn count(&self, mailbox: &MailboxId) -> usize {
+        self.lock().get(mailbox).map_or(0, Vec::len)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Vec<Arc<Inbox>>>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,6 +17,7 @@ mod operator;
 mod quic;
 mod soak;
 mod stall;
+mod streams;
 mod support;
 mod tripwire;
 mod unit;

@@ -37,13 +37,8 @@ impl Sealer {
             return Ok(());
         }
         let mut rng = rand::rng();
-        let mut random = || {
-            let mut key = [0; 32];
-            rng.fill_bytes(&mut key);
-            key
-        };
         let chains: BTreeMap<Slot, Chain> =
-            fresh.iter().map(|slot| (*slot, Chain::begin(random(), random()))).collect();
+            fresh.iter().map(|slot| (*slot, Chain::random(&mut rng))).collect();
         keys.add(&chains)?;
         for slot in fresh {
             self.ready.remove(slot);

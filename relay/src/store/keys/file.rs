@@ -24,7 +24,7 @@ use super::{
         StoreError,
         engine::{io, sync_folder},
     },
-    Chain, KEY, Slot,
+    Chain, KEY, Keys, Slot,
 };
 
 const NAME: &str = "store.keys";
@@ -85,7 +85,7 @@ impl KeyFile {
         let (at, keys) = bytes.split_first_chunk().ok_or(StoreError::Damaged)?;
         let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
         let page = page.first_chunk().ok_or(StoreError::Damaged)?;
-        Ok(Some(Chain::at_number(u64::from_le_bytes(*at), *chain, *page)))
+        Ok(Some(Chain::at_number(u64::from_le_bytes(*at), chain, page)))
     }
 
     /// Makes new keys durable.
@@ -114,7 +114,8 @@ impl KeyFile {
             };
             let bytes = unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?;
             bytes.fill(0);
-            if let Some(Chain { at, chain, page, ahead: _ }) = chain {
+            if let Some(Chain { at, keys }) = chain {
+                let Keys { chain, page, ahead: _, is_ahead: _ } = &**keys;
                 let (first, keys) = bytes.split_at_mut(8);
                 first.copy_from_slice(&at.to_le_bytes());
                 let (left, right) = keys.split_at_mut(KEY);
@@ -204,7 +205,7 @@ mod tests {
     fn chain(byte: u8) -> Chain {
         let mut page = [byte; KEY];
         page[KEY / 2] = !byte;
-        Chain::begin([byte; KEY], page)
+        Chain::at_number(0, &[byte; KEY], &page)
     }
 
     #[test]
@@ -223,7 +224,7 @@ mod tests {
         for gone in [6, 250, 7, 8] {
             assert!(!has(&[gone; KEY]), "{gone}");
         }
-        assert!(has(&[9; KEY]) && has(&later.chain));
+        assert!(has(&[9; KEY]) && has(&later.keys.chain));
         let file = KeyFile::open(dir.path()).unwrap();
         assert_eq!(file.load(Slot(5)), Ok(None));
         assert_eq!(file.load(Slot(7)), Ok(Some(later)));

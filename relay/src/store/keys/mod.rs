@@ -37,8 +37,9 @@ use chacha20::{
     ChaCha20,
     cipher::{KeyIvInit, StreamCipher},
 };
+use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use file::ANCHOR_KEYS;
 pub(super) use file::KeyFile;
@@ -73,14 +74,28 @@ impl Slot {
 }
 
 /// The keys of a slot from a number on.
-#[derive(Clone, Zeroize, ZeroizeOnDrop, PartialEq, Eq)]
+///
+/// # Security
+/// They lie in one place from when they are made or read until they are wiped there: maps and batches move this, and would leave
+/// a copy behind with each move.
+#[cfg_attr(test, derive(Clone, PartialEq, Eq))]
 pub(super) struct Chain {
     at: u64,
+    keys: Box<Keys>,
+}
+
+const _: () = assert!(size_of::<Chain>() < KEY, "what is moved has no key in it");
+
+#[derive(Zeroize, ZeroizeOnDrop)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq))]
+struct Keys {
     chain: [u8; KEY],
-    /// Of the page after the one of `at`.
+    /// Of the page after the one of the chain.
     page: [u8; KEY],
-    /// What follows from `chain`, once it was needed: the chain key of the next number, and the envelope key of this one.
-    ahead: Option<[[u8; KEY]; 2]>,
+    /// What follows from `chain`: the chain key of the next number, and the envelope key of this one.
+    ahead: [[u8; KEY]; 2],
+    /// Whether that was needed yet.
+    is_ahead: bool,
 }
 
 impl fmt::Debug for Chain {
@@ -90,21 +105,29 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// From number 0 on, with these random keys.
-    pub(super) fn begin(chain: [u8; KEY], page: [u8; KEY]) -> Self {
-        Self::at_number(0, chain, page)
+    /// From number 0 on, with random keys.
+    pub(super) fn random(rng: &mut impl CryptoRng) -> Self {
+        let mut begun = Self::at_number(0, &[0; KEY], &[0; KEY]);
+        rng.fill_bytes(&mut begun.keys.chain);
+        rng.fill_bytes(&mut begun.keys.page);
+        begun
     }
 
     /// From a number on, with the keys that lead there.
-    fn at_number(at: u64, chain: [u8; KEY], page: [u8; KEY]) -> Self {
-        Self { at, chain, page, ahead: None }
+    fn at_number(at: u64, chain: &[u8; KEY], page: &[u8; KEY]) -> Self {
+        let keys = Keys { chain: [0; KEY], page: [0; KEY], ahead: [[0; KEY]; 2], is_ahead: false };
+        let mut keys = Box::new(keys);
+        keys.chain.copy_from_slice(chain);
+        keys.page.copy_from_slice(page);
+        Self { at, keys }
     }
 
     /// What must be nowhere once it is forgotten.
     #[cfg(test)]
     pub(super) fn secrets(&self) -> Vec<[u8; KEY]> {
-        let [_, envelope] = stretch(&self.chain);
-        vec![self.chain, self.page, *envelope]
+        let mut ahead = self.clone();
+        ahead.keys.look_ahead();
+        vec![self.keys.chain, self.keys.page, ahead.keys.ahead[1]]
     }
 
     /// The first number whose key it has.
@@ -120,45 +143,64 @@ impl Chain {
         let target = to / PAGE;
         let mut page = self.at / PAGE;
         while page < target {
-            let [next, first] = stretch(&self.page);
-            (self.page, self.chain) = (*next, *first);
-            self.ahead.zeroize();
+            self.keys.turn_page();
             page += 1;
             self.at = page * PAGE;
         }
         while self.at < to {
-            let [next, _] = *self.ahead();
-            self.chain = next;
-            self.ahead.zeroize();
+            self.keys.step();
             self.at += 1;
         }
         true
     }
 
-    /// Sealing one number after the other derives once for each.
-    fn ahead(&mut self) -> &[[u8; KEY]; 2] {
-        let chain = &self.chain;
-        self.ahead.get_or_insert_with(|| stretch(chain).map(|key| *key))
-    }
-
     /// Seals or opens the envelope at the number where it is.
     pub(super) fn apply(&mut self, nonce: &[u8; 12], bytes: &mut [u8]) {
-        let [_, key] = self.ahead();
-        ChaCha20::new(key.into(), nonce.into()).apply_keystream(bytes);
+        self.keys.look_ahead();
+        let [_, envelope] = &self.keys.ahead;
+        ChaCha20::new(envelope.into(), nonce.into()).apply_keystream(bytes);
     }
 }
 
-/// Two keys that follow from one.
-fn stretch(key: &[u8; KEY]) -> [Zeroizing<[u8; KEY]>; 2] {
+impl Keys {
+    /// Sealing one number after the other derives once for each.
+    fn look_ahead(&mut self) {
+        if !self.is_ahead {
+            stretch(&self.chain, &mut self.ahead);
+            self.is_ahead = true;
+        }
+    }
+
+    /// To the next number.
+    fn step(&mut self) {
+        self.look_ahead();
+        let [next, _] = &self.ahead;
+        self.chain.copy_from_slice(next);
+        self.drop_ahead();
+    }
+
+    /// To the first number of the next page.
+    fn turn_page(&mut self) {
+        stretch(&self.page, &mut self.ahead);
+        let [next, first] = &self.ahead;
+        self.page.copy_from_slice(next);
+        self.chain.copy_from_slice(first);
+        self.drop_ahead();
+    }
+
+    fn drop_ahead(&mut self) {
+        self.ahead.zeroize();
+        self.is_ahead = false;
+    }
+}
+
+/// Two keys that follow from one, put in the place of whatever is there.
+fn stretch(key: &[u8; KEY], both: &mut [[u8; KEY]; 2]) {
     #[cfg(test)]
     tests::STRETCHES.set(tests::STRETCHES.get() + 1);
-    let mut both = Zeroizing::new([0; 2 * KEY]);
-    ChaCha20::new(key.into(), &[0; 12].into()).apply_keystream(&mut *both);
-    let mut pair = [Zeroizing::new([0; KEY]), Zeroizing::new([0; KEY])];
-    for (key, half) in pair.iter_mut().zip(both.chunks_exact(KEY)) {
-        key.copy_from_slice(half);
-    }
-    pair
+    let both = both.as_flattened_mut();
+    both.fill(0);
+    ChaCha20::new(key.into(), &[0; 12].into()).apply_keystream(both);
 }
 
 #[cfg(test)]
@@ -166,7 +208,7 @@ mod tests {
     use super::*;
 
     fn chain() -> Chain {
-        Chain::begin([1; KEY], [2; KEY])
+        Chain::at_number(0, &[1; KEY], &[2; KEY])
     }
 
     thread_local! {
@@ -209,6 +251,19 @@ mod tests {
             assert!(seen.insert(sealed(&slowly)), "each number has a key of its own");
             assert!(number == 0 || !slowly.advance(number - 1));
         }
+    }
+
+    #[test]
+    fn a_chain_that_is_moved_takes_its_keys_nowhere_and_random_ones_differ() {
+        let mut rng = rand::rng();
+        let chains: Vec<Chain> = (0..3).map(|_| Chain::random(&mut rng)).collect();
+        let places: Vec<_> = chains.iter().map(|chain| std::ptr::from_ref(&*chain.keys)).collect();
+        let moved: std::collections::BTreeMap<_, _> = (0..).zip(chains).collect();
+        let after: Vec<_> = moved.values().map(|chain| std::ptr::from_ref(&*chain.keys)).collect();
+        assert_eq!(places, after);
+        let keys: std::collections::BTreeSet<_> = moved.values().flat_map(Chain::secrets).collect();
+        assert_eq!(keys.len(), 9);
+        assert!(!keys.contains(&[0; KEY]));
     }
 
     #[test]

@@ -158,3 +158,45 @@ async fn a_disk_that_hangs_is_reported_while_keys_are_flushed_too() {
     assert!(status["running_commit_ms"].is_null());
     relay.kill();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_stopped_while_its_disk_hangs_answers_all_that_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
+    let mut client = connect(&relay).await;
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    // A relay whose commits take no time does not stage ahead.
+    for number in 1..=4 {
+        stored(&client.append(keys.id(), envelope(number)).await);
+    }
+    std::fs::write(home.join("hang"), []).unwrap();
+    let first = client.send(append(keys.id(), envelope(5))).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while run_json(&home.join("relay"), &["status"])["running_commit_ms"].is_null() {
+        assert!(begun.elapsed() < PATIENCE, "it came to the disk");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // More than are worth staging while the disk hangs.
+    for number in 6..=40 {
+        client.send(append(keys.id(), envelope(number))).await.unwrap();
+    }
+    // The relay has taken them all when it has answered what was sent after them.
+    let last = client
+        .send(RequestBody::Read(Read { mailbox: keys.id(), after: Seq::START, count: 0 }))
+        .await
+        .unwrap();
+    let window = client.receive().await.unwrap();
+    assert_eq!(window.id, last);
+    assert!(matches!(window.body, ResponseBody::Window(window) if window.newest == Seq::new(4)));
+    relay.signal(nix::sys::signal::Signal::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    std::fs::remove_file(home.join("hang")).unwrap();
+    let mut answered = std::collections::BTreeMap::new();
+    while answered.len() < 36 {
+        let answer = client.receive().await.unwrap();
+        answered.insert(answer.id - first + 5, stored(&answer.body).seq.value());
+    }
+    assert!(answered.iter().all(|(number, seq)| number == seq), "{answered:?}");
+    assert!(relay.wait().success());
+}

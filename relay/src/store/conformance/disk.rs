@@ -3,7 +3,7 @@
 //! Two groups are under way when the disk refuses the first. The second was staged and sealed on it meanwhile, so nothing of
 //! it is right any more: it is done again, on what is there. The shim holds a write until both are under way, then refuses it.
 //!
-//! And the disk hangs while keys are forgotten.
+//! And the disk hangs while keys are forgotten, or while the store is closed.
 
 use std::{
     path::PathBuf,
@@ -152,23 +152,37 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-async fn play(disk: &Disk, says: Says) {
-    let options = StoreOptions::at(disk.folder.join(format!("disk/{says:?}")));
-    let store = Arc::new(FjallStore::open(&options).unwrap());
-    let owners = Owners::of(says);
-    owners.begin(&store).await;
+/// The answers of two groups that are under way.
+type Answers<T> = tokio::task::JoinHandle<T>;
+
+/// Holds the disk, and has two groups under way.
+async fn two_under_way(
+    disk: &Disk,
+    store: &Arc<FjallStore>,
+    owners: &Owners,
+) -> (Answers<Result<Outcome, StoreError>>, Answers<Vec<Result<Outcome, StoreError>>>) {
     disk.set("hold", &[]);
-    let (one, two) = (Arc::clone(&store), Arc::clone(&store));
+    let (one, two) = (Arc::clone(store), Arc::clone(store));
     let change = owners.first();
     let first = tokio::spawn(async move { apply(&*one, change, 1).await });
     until("the first is on its way", || store.health().running_commit.is_some()).await;
-    let (overlaps, redone) = (store.overlaps(), store.redone());
+    let overlaps = store.overlaps();
     let changes = owners.second();
     let second =
         tokio::spawn(
             async move { together(changes.into_iter().map(|change| apply(&*two, change, 1))).await },
         );
     until("the second is staged", || store.overlaps() > overlaps).await;
+    (first, second)
+}
+
+async fn play(disk: &Disk, says: Says) {
+    let options = StoreOptions::at(disk.folder.join(format!("disk/{says:?}")));
+    let store = Arc::new(FjallStore::open(&options).unwrap());
+    let owners = Owners::of(says);
+    owners.begin(&store).await;
+    let redone = store.redone();
+    let (first, second) = two_under_way(disk, &store, &owners).await;
     match says {
         Says::FullOnce | Says::TornOnce => disk.set("fail", &[ENOSPC]),
         Says::Full => disk.set("full", &[]),
@@ -221,6 +235,63 @@ fn redo_child() {
             play(&disk, says).await;
         }
     });
+}
+
+/// Closes a store while two groups are under way, and the disk goes on or does not.
+async fn close(disk: &Disk, is_broken: bool) {
+    let options = StoreOptions::at(disk.folder.join(format!("disk/{is_broken}")));
+    let store = Arc::new(FjallStore::open(&options).unwrap());
+    let owners = Owners::of(Says::TornOnce);
+    owners.begin(&store).await;
+    let (first, second) = two_under_way(disk, &store, &owners).await;
+    let closed = Arc::clone(&store);
+    let closing = tokio::spawn(async move { closed.close().await });
+    let begun = tokio::time::Instant::now();
+    while store.mailbox(owners.mine.id()).await != Err(StoreError::Closed) {
+        assert!(begun.elapsed() < PATIENCE, "it closes");
+    }
+    let late = apply(&*store, owners.mine.append(envelope(9, 1024)), 1).await;
+    assert_eq!(late.err(), Some(StoreError::Closed), "nobody else is let in");
+    assert!(!closing.is_finished());
+    if is_broken {
+        disk.set("fail", &[EIO]);
+    }
+    disk.clear("hold");
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    if is_broken {
+        let all = std::iter::once(&first).chain(&second);
+        assert!(all.into_iter().all(|answer| answer.as_ref().err() == Some(&StoreError::Disk)), "{second:?}");
+    } else {
+        assert!(matches!(first, Ok(Outcome::Stored { is_new: true, .. })), "{first:?}");
+        assert!(owners.are_right(&second), "{second:?}");
+    }
+    tokio::time::timeout(PATIENCE, closing).await.unwrap().unwrap();
+    drop(store);
+    let store = FjallStore::open(&options).unwrap();
+    if is_broken {
+        assert_eq!(numbers(&store, &owners.mine, 0).await.unwrap(), [1, 2, 3]);
+    } else {
+        owners.check(&store).await;
+    }
+    store.close().await;
+}
+
+#[test]
+#[ignore = "the process that the test beside it starts"]
+fn closing_child() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let disk = Disk { folder };
+        for is_broken in [false, true] {
+            close(&disk, is_broken).await;
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_closed_while_two_groups_are_under_way_answers_both() {
+    played("closing_child", &Bench::new()).await;
 }
 
 #[test]

@@ -125,7 +125,7 @@ pub enum Mutation {
         /// Random: tells this mailbox from an earlier one of the same id.
         born: Born,
     },
-    /// Deletes a mailbox and what it holds. One that is not there is `Done`.
+    /// Deletes a mailbox and what it holds. [`Outcome::Withdrawn`], also if it is not there.
     Close {
         /// Which.
         mailbox: MailboxId,
@@ -149,7 +149,7 @@ pub enum Mutation {
         /// mailbox later is counted against them first.
         reserve: u64,
     },
-    /// Deletes what was taken from a queue; changes nothing in a log.
+    /// Deletes what was taken from a queue ([`Outcome::Withdrawn`]); changes nothing in a log or a sink (`Done`).
     Ack {
         /// Which.
         mailbox: MailboxId,

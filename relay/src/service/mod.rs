@@ -425,7 +425,9 @@ impl Service {
 
     async fn apply(&self, mutation: Mutation, now: Timestamp) -> Result<Outcome, StoreError> {
         let day = Day::new(self.day.load(Ordering::Relaxed));
-        let outcome = self.store.apply(Change { mutation, now, day }).await?;
+        let outcome = self.store.apply(Change { mutation, now, day }).await;
+        // It may have been done all the same.
+        let outcome = outcome.inspect_err(|_| self.topics.recall())?;
         // Here and nowhere else, so that no way to take or destroy something is forgotten; before anybody is answered.
         for withdrawn in outcome.withdrawn() {
             self.topics.withdraw(withdrawn);

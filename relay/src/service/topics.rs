@@ -63,6 +63,18 @@ impl Topics {
         }
     }
 
+    /// Takes back from every connection all that waits there. While nothing waits, which is so after the first of many, it costs
+    /// nothing.
+    pub(super) fn recall(&self) {
+        if self.room.available_permits() == FRESH {
+            return;
+        }
+        let inboxes: Vec<Arc<Inbox>> = self.lock().values().flatten().cloned().collect();
+        for inbox in inboxes {
+            inbox.recall();
+        }
+    }
+
     /// Connections that subscribed to a mailbox.
     #[cfg(test)]
     pub(super) fn count(&self, mailbox: &MailboxId) -> usize {

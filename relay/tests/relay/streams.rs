@@ -25,6 +25,14 @@ use crate::support::{Keys, NOW, client::within, envelope};
 struct Slow {
     inner: MemoryStore,
     next: Mutex<Option<Held>>,
+    /// Changes fail, and are made or not.
+    fails: Mutex<Option<Fails>>,
+}
+
+#[derive(Clone, Copy)]
+enum Fails {
+    After,
+    Before,
 }
 
 /// An answer that is kept back.
@@ -44,7 +52,14 @@ enum Goes {
 #[async_trait::async_trait]
 impl MailboxStore for Slow {
     async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
-        self.inner.apply(change).await
+        let fails = *self.fails.lock().unwrap();
+        if !matches!(fails, Some(Fails::Before)) {
+            let outcome = self.inner.apply(change).await;
+            if fails.is_none() {
+                return outcome;
+            }
+        }
+        Err(StoreError::Full)
     }
 
     async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
@@ -233,4 +248,22 @@ async fn a_subscription_that_was_ended_while_it_was_read_stays_ended() {
     scene.append(2).await;
     assert!(scene.told().await.is_empty());
     assert!(!scene.connection.has_subscriptions());
+}
+
+/// A full disk may have taken what it refused: then only the store knows what is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_read_again_after_a_change_of_which_nobody_knows_whether_it_was_made() {
+    for (fails, expected) in [(Fails::After, vec![]), (Fails::Before, vec![envelope(1), envelope(2)])] {
+        let scene = Scene::start().await;
+        scene.subscribed(0).await;
+        for number in 1..=2 {
+            scene.append(number).await;
+        }
+        *scene.store.fails.lock().unwrap() = Some(fails);
+        let close = RequestBody::Close(Close { mailbox: scene.keys.id() });
+        assert_eq!(scene.ask(close).await, ResponseBody::Refused(Refusal::Busy));
+        *scene.store.fails.lock().unwrap() = None;
+        let told = scene.told().await;
+        assert!(told == expected, "{} envelopes", told.len());
+    }
 }

@@ -10,7 +10,7 @@
 //! "text"          text, at most 16,000 bytes of UTF-8
 //! "timer"         see timer.rs
 //! "file"          see attachment/
-//! "trust_request" "trust_accept" "trust_remove" "alert_ack"                  see alert.rs
+//! "trust_request" "trust_accept" "trust_remove" "alert_ack" "voices"         see alert/
 //! "group_invite" "group_join" "group_welcome" "group_decline"               see group/invite.rs
 //! ```
 //!
@@ -32,7 +32,7 @@ use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
 use crate::{
-    alert::{AlertAck, TrustAnswer, TrustRequest},
+    alert::{AlertAck, RawVoices, TrustAnswer, TrustRequest, Voices},
     attachment::Attachment,
     group::{GroupDecline, GroupInvite, GroupJoin, GroupWelcome, MAX_NAME},
     renewal::{RenewalTicket, Successor},
@@ -114,6 +114,8 @@ pub enum Body {
     TrustRemove(TrustAnswer),
     /// A trusted contact has seen an alert.
     AlertAck(AlertAck),
+    /// What the peer can set off for the sender, together with others.
+    Voices(Voices),
     /// Asks the peer to join a group.
     GroupInvite(GroupInvite),
     /// The peer wants to be added.
@@ -225,6 +227,7 @@ impl Body {
             Self::TrustAccept(_) => "trust_accept",
             Self::TrustRemove(_) => "trust_remove",
             Self::AlertAck(_) => "alert_ack",
+            Self::Voices(_) => "voices",
             Self::GroupInvite(_) => "group_invite",
             Self::GroupJoin(_) => "group_join",
             Self::GroupWelcome(_) => "group_welcome",
@@ -253,6 +256,7 @@ impl Body {
             Self::TrustRequest(request) => codec::encode(&request.raw()),
             Self::TrustAccept(answer) | Self::TrustRemove(answer) => codec::encode(answer),
             Self::AlertAck(ack) => codec::encode(ack),
+            Self::Voices(voices) => codec::encode(&voices.raw()?),
             Self::GroupInvite(invite) => {
                 check_name(Some(&invite.name), ContentError::TooLong)?;
                 codec::encode(invite)
@@ -290,6 +294,7 @@ impl Body {
             "trust_accept" => Self::TrustAccept(part(body)?),
             "trust_remove" => Self::TrustRemove(part(body)?),
             "alert_ack" => Self::AlertAck(part(body)?),
+            "voices" => Self::Voices(Voices::from_raw(part::<RawVoices>(body)?)?),
             "group_invite" => {
                 let invite: GroupInvite = part(body)?;
                 check_name(Some(&invite.name), ContentError::Malformed)?;
@@ -398,6 +403,7 @@ mod tests {
             "group_join",
             "group_welcome",
             "alert_ack",
+            "voices",
         ] {
             assert_eq!(Content::decode(&raw(kind, &[0xf6])).unwrap_err(), ContentError::Malformed, "{kind}");
             assert_eq!(Content::decode(&raw(kind, &[])).unwrap_err(), ContentError::Malformed, "{kind}");
@@ -453,7 +459,7 @@ mod tests {
         }
 
         #[test]
-        fn changed_content_never_panics(which in 0usize..16, at: prop::sample::Index, byte: u8) {
+        fn changed_content_never_panics(which in 0usize..18, at: prop::sample::Index, byte: u8) {
             let bodies = crate::vectors::bodies();
             let body = bodies.into_iter().nth(which).unwrap();
             let mut bytes = content(body).encode().unwrap().expose().to_vec();

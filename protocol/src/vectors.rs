@@ -9,13 +9,14 @@ use lapwing_wire::{
     capability::SecretKey,
     frame::Seq,
     ids::{BlobHash, TripwireId},
+    sharing::Share,
     time::Timestamp,
 };
 
 use crate::{
     alert::{
-        Alert, AlertAck, AlertId, AlertKey, Cause, Kind, Quarantine, Status, TrustAnswer, TrustId,
-        TrustRequest,
+        Alert, AlertAck, AlertId, AlertKey, Cause, HeldVoice, Kind, PlanVoices, Quarantine, Status,
+        TrustAnswer, TrustId, TrustRequest, Voices,
     },
     attachment::{Attachment, AttachmentKey, FileName, MediaType},
     content::{Body, Content, Hello, MessageId},
@@ -60,6 +61,18 @@ pub(crate) fn trust_request() -> TrustRequest {
         seal: AlertKey::from_bytes([4; 32]),
         signer: SecretKey::from_seed([5; 32]).public(),
     }
+}
+
+/// Voices for a plan at two relays.
+pub(crate) fn voices() -> Voices {
+    let voice = |n: u8| HeldVoice {
+        relay: relay(),
+        tripwire: TripwireId::from_bytes([n; 32]),
+        key: SecretKey::from_seed([n + 1; 32]),
+        share: Share::from_bytes([n + 2; 33]),
+    };
+    let plan = PlanVoices { needed: 2, of: 3, voices: vec![voice(6), voice(16)] };
+    Voices { trust: TrustId::from_bytes([1; 16]), number: 1_800_000_000_000, plans: vec![plan] }
 }
 
 /// A founder and the group that she has just made.
@@ -128,6 +141,7 @@ pub(crate) fn bodies() -> Vec<Body> {
         Body::GroupDecline(GroupDecline { group, invitation: invitation() }),
         Body::RenewalTicket(renewal_ticket()),
         Body::Renewal(route(3)),
+        Body::Voices(voices()),
         Body::Successor(Successor { identity: *person(2, "bob").0.public(), first: vec![3; 9] }),
     ]
 }

@@ -23,6 +23,7 @@
 //! Source: the terms are those of OASIS CAP 1.2.
 
 mod trust;
+mod voices;
 
 use std::fmt;
 
@@ -37,6 +38,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use trust::{AlertAck, AlertId, AlertKey, MAX_TRUST_REQUEST, TrustAnswer, TrustId, TrustRequest};
+pub(crate) use voices::RawVoices;
+pub use voices::{HeldVoice, MAX_HELD_VOICES, MAX_VOICES_LENGTH, PlanVoices, Voices};
 
 use crate::{group::GroupId, labels, seal};
 

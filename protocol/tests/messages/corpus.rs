@@ -75,6 +75,7 @@ fn the_corpus_holds_the_frozen_vectors() {
         ("content", "group_welcome", "content group_welcome"),
         ("content", "hello", "content hello"),
         ("content", "file", "content file"),
+        ("content", "voices", "content voices"),
         ("alert", "sealed", "alert"),
         ("group_chain", "commit_add", "commit add"),
         ("group_chain", "group_state", "group state"),

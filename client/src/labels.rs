@@ -8,6 +8,8 @@ pub(crate) const MESSAGE_FILE: &[u8] = b"lapwing/1 file of a message";
 pub(crate) const ERASED_MESSAGE: &[u8] = b"lapwing/1 erased message";
 /// Tells whether a plan has to be armed anew.
 pub(crate) const PLAN_DIGEST: &[u8] = b"lapwing/1 plan digest";
+/// Tells whether a trusted contact has to be told anew what he can set off.
+pub(crate) const VOICES_DIGEST: &[u8] = b"lapwing/1 voices digest";
 /// Names the record of an alert that came.
 pub(crate) const ALERT_RECORD: &[u8] = b"lapwing/1 alert record";
 /// Derives the key of a backup from its passphrase.

@@ -74,6 +74,7 @@ async fn vault(path: &Path, number: u64, with_plan: bool) -> Vec<u8> {
             text: String::new(),
             place: None,
             instructions: None,
+            remote: None,
         };
         client.add_plan(request, &second).await.unwrap();
     }

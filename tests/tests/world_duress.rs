@@ -35,6 +35,7 @@ fn spec(alert: &[&str], sinks: Vec<Sink>, tokens: Vec<PlanTokens>) -> Box<PlanSp
         text: "I was stopped".into(),
         place: Some("the bridge".into()),
         instructions: Some("call the lawyer".into()),
+        remote: None,
         sinks,
         tokens,
     })

@@ -221,6 +221,7 @@ async fn arm(world: &mut World, owner: &mut Person, relay: RelayNumber, alert: &
         text: "I was stopped at the border today".into(),
         place: None,
         instructions: None,
+        remote: None,
         sinks: Vec::new(),
         tokens: vec![PlanTokens { relay: world.net.address(relay), fire: fire.clone(), renew }],
     };

@@ -137,6 +137,7 @@ pub fn refused_by_engine(fault: &Fault) -> Error {
         Fault::UnknownRelay => Error::negative(message, fault.hint()).with_code("unknown_relay"),
         Fault::UnknownMember => Error::negative(message, fault.hint()).with_code("unknown_member"),
         Fault::UnknownPlan => Error::negative(message, fault.hint()).with_code("unknown_plan"),
+        Fault::NoVoice => Error::negative(message, fault.hint()).with_code("no_voice"),
         Fault::UnknownAlert => Error::negative(message, fault.hint()).with_code("unknown_alert"),
         Fault::UnknownMessage => Error::negative(message, fault.hint()).with_code("unknown_message"),
         Fault::NoFile => Error::negative(message, fault.hint()).with_code("no_file"),

@@ -39,6 +39,8 @@ pub struct PlanRequest {
     pub place: Option<String>,
     /// What the contacts are asked to do.
     pub instructions: Option<String>,
+    /// How many of the contacts set it off from afar, together, if they may.
+    pub remote: Option<u8>,
 }
 
 impl Client {
@@ -97,8 +99,9 @@ impl Client {
         }
         let (tokens, field) = self.cover_tokens(&shows, home, &request.alert)?;
         let sinks = self.sinks_of(request.action, &shows)?;
-        let PlanRequest { name, shows: names, action, alert, text, place, instructions } = request;
-        let spec = PlanSpec { name, action, shows: names, alert, text, place, instructions, sinks, tokens };
+        let PlanRequest { name, shows: names, action, alert, text, place, instructions, remote } = request;
+        let spec =
+            PlanSpec { name, action, shows: names, alert, text, place, instructions, remote, sinks, tokens };
         let Reply::Plan(plan) = self.command(home, Command::PlanBegin(Box::new(spec)))? else {
             return Err(Error::bug("another reply was expected"));
         };

@@ -3,7 +3,7 @@
 use lapwing_protocol::route::Route;
 use lapwing_wire::frame::{Refusal, ResponseBody};
 
-use super::{Cx, Effect, Fault, contact, conversation, group, outgoing, plan};
+use super::{Cx, Effect, Fault, contact, conversation, group, outgoing, plan, voice};
 use crate::store::{
     ChatId, ContactRow, ContactState, MailboxRow, MailboxState, MessageState, OpId, OpKind, OpRow, RelayRow,
 };
@@ -55,6 +55,10 @@ pub(super) fn answer(cx: &mut Cx<'_, '_, '_>, op: OpId, body: ResponseBody) -> R
             plan::confirmed(cx, &plan, row.relay.key())
         }
         (_, ResponseBody::Refused(refusal)) => refused(cx, op, row, refusal),
+        (OpKind::Trigger { trust, tripwire }, ResponseBody::Done) => {
+            cx.unit.delete::<OpRow>(&op);
+            voice::taken(cx, trust, tripwire)
+        }
         (OpKind::Close { .. } | OpKind::Disarm { .. }, ResponseBody::Done) => {
             cx.unit.delete::<OpRow>(&op);
             Ok(())

@@ -134,6 +134,7 @@ pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: CheckinSpec) -> Result<[u8; 1
         made: cx.now,
         after: Some(after.as_secs()),
         heard: None,
+        remote: None,
     };
     let id = cx.random();
     plan::arm_first(cx, &id, &row)?;

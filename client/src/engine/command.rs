@@ -14,7 +14,7 @@ use super::{
     checkin::{self, CheckinSpec, Standing},
     contact, conversation, drafts, erasing, expiry, export, files, group, moving,
     plan::{self, PlanSpec},
-    relays, renewal, trust, vacate,
+    relays, renewal, trust, vacate, voice,
 };
 use crate::backup::Item;
 use crate::store::{ChatId, ContactRow, Order, PlanRow, RecordsRow, SettingsRow, Sink};
@@ -180,6 +180,11 @@ pub enum Command {
     /// Ends a trust, in both directions.
     TrustRemove {
         /// Which chat.
+        chat: String,
+    },
+    /// Gives our voice in what a contact prepared to be set off from afar.
+    Trigger {
+        /// The contact's chat.
         chat: String,
     },
     /// Acknowledges an alert.
@@ -378,6 +383,7 @@ pub(super) fn run(cx: &mut Cx<'_, '_, '_>, command: Command) -> Result<Reply, Fa
         Command::TrustAdd { chat } => trust::add(cx, &chat).map(Reply::Trust),
         Command::TrustAccept { chat } => trust::accept(cx, &chat).map(|()| Reply::Done),
         Command::TrustRemove { chat } => trust::remove(cx, &chat).map(|()| Reply::Done),
+        Command::Trigger { chat } => voice::raise(cx, &chat).map(|()| Reply::Done),
         Command::AcknowledgeAlert { alert } => trust::acknowledge(cx, &alert).map(|()| Reply::Done),
         Command::KeepRecords(row) => {
             cx.unit.put(&(), &row);

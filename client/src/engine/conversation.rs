@@ -7,7 +7,7 @@ use lapwing_protocol::{
 use lapwing_wire::time::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Cx, Effect, Fault, bodies, contact, expiry, files, group, outgoing, renewal, trust};
+use super::{Cx, Effect, Fault, bodies, contact, expiry, files, group, outgoing, renewal, trust, voice};
 use crate::store::{
     ChatId, ChatKind, ChatRow, ContactRow, ContactState, Counter, MessageRow, MessageState, OpKind, Order,
     Unit, Writer,
@@ -162,6 +162,7 @@ pub(super) fn take(cx: &mut Cx<'_, '_, '_>, chat: ChatId, content: Content) -> R
         Body::TrustAccept(answer) => trust::accepted(cx, chat, &answer)?,
         Body::TrustRemove(answer) => trust::removed(cx, chat, &answer)?,
         Body::AlertAck(ack) => trust::acknowledged(cx, chat, &ack)?,
+        Body::Voices(voices) => voice::received(cx, chat, &voices)?,
         Body::GroupInvite(invite) => group::invited(cx, chat, &invite)?,
         Body::GroupJoin(join) => group::join_requested(cx, chat, &join)?,
         Body::GroupWelcome(welcome) => group::welcomed(cx, chat, welcome)?,

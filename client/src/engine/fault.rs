@@ -148,6 +148,15 @@ pub enum Fault {
     /// No alert like that.
     #[error("there is no such alert")]
     UnknownAlert,
+    /// Nobody can do it from afar like that.
+    #[error("that many contacts cannot set it off together")]
+    Voices,
+    /// One would do alone what cannot be undone.
+    #[error("one contact alone must not set off what destroys")]
+    OneVoice,
+    /// The contact has given us no voice.
+    #[error("you have no voice in anything that this contact prepared")]
+    NoVoice,
     /// No plan like that.
     #[error("there is no such plan")]
     UnknownPlan,
@@ -248,6 +257,11 @@ impl Fault {
             Self::NoTrust => "see: lapwing trust list",
             Self::AlreadyTrusted => "see: lapwing trust list",
             Self::UnknownAlert => "see: lapwing alert list",
+            Self::Voices => "name 1 to 8 people with --alert, and at most as many of them with --remote",
+            Self::OneVoice => "say --remote 2 or more; or let it only hide: --do hide",
+            Self::NoVoice => {
+                "see: lapwing trust list; they give one with: lapwing sos add --alert CHAT --remote N"
+            }
             Self::UnknownPlan => "see: lapwing sos list",
             Self::CheckinRuns => "see: lapwing checkin status; to end it: lapwing checkin stop",
             Self::NoCheckin => "begin one with: lapwing checkin start --every 24h",

@@ -26,6 +26,7 @@
 //! | `trust` | trusted contacts and alerts |
 //! | `vacate` | leaving a compartment that is to be deleted |
 //! | [`plan`] | what a duress passphrase sets off |
+//! | [`voice`] | what trusted contacts set off from afar |
 //! | [`checkin`] | what silence sets off |
 //! | [`group`] | groups |
 //! | [`search`] | looking for a text |
@@ -44,6 +45,7 @@ pub mod plan;
 pub mod renewal;
 pub mod search;
 pub mod view;
+pub mod voice;
 
 mod answer;
 mod bodies;
@@ -130,6 +132,10 @@ pub fn handle(
             contact::expire(&mut cx)?;
             renewal::tick(&mut cx)?;
             copies::tick(&mut cx, begins)?;
+            if begins {
+                // Whom no session reached when it was due.
+                voice::tell(&mut cx)?;
+            }
             group::tick(&mut cx)?;
         }
         Event::Sweep => sweep(&mut cx)?,

@@ -9,7 +9,8 @@ use lapwing_protocol::{
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     capability::{
-        Access, Admin, ChannelBinding, PublicKey, Read, Right, SecretKey, Subject, TripwireOwner, Write,
+        Access, Admin, ChannelBinding, PublicKey, Read, Right, SecretKey, Subject, Trigger, TripwireOwner,
+        Write,
     },
     frame::{self, BlobGet, BlobPut, Close, Create, Disarm, MailboxKind, RequestBody, Seq},
     ids::{MailboxId, RunningHash},
@@ -19,7 +20,7 @@ use lapwing_wire::{
 use rand_core::CryptoRng;
 use serde_bytes::ByteBuf;
 
-use super::{Cx, Fault, plan, renewal};
+use super::{Cx, Fault, plan, renewal, voice};
 use crate::store::{
     ChatId, ContactRow, Counter, MailboxRow, MailboxState, OpId, OpKind, OpRow, Order, Purpose, RelayRow,
     Unit,
@@ -214,6 +215,8 @@ pub enum Proof {
     Access(SecretKey<Access>),
     /// A tripwire's owner.
     Tripwire(SecretKey<TripwireOwner>),
+    /// A trusted contact's voice.
+    Trigger(SecretKey<Trigger>),
 }
 
 impl Proof {
@@ -226,6 +229,7 @@ impl Proof {
             Self::Write(id, _) => Subject::Mailbox(*id, Right::Write),
             Self::Access(key) => Subject::Access(key.public()),
             Self::Tripwire(key) => Subject::Tripwire(key.public()),
+            Self::Trigger(key) => Subject::Trigger(key.public()),
         }
     }
 
@@ -239,6 +243,7 @@ impl Proof {
             Self::Write(_, key) => subject.prove(key, binding),
             Self::Access(key) => subject.prove(key, binding),
             Self::Tripwire(key) => subject.prove(key, binding),
+            Self::Trigger(key) => subject.prove(key, binding),
         };
         RequestBody::Prove(frame::Prove { subject, signature })
     }
@@ -325,6 +330,12 @@ pub fn request_of(
             let owner: SecretKey<TripwireOwner> = SecretKey::from_seed(seed(owner)?);
             let body = Disarm { owner: owner.public() };
             send(vec![Proof::Tripwire(owner)], RequestBody::Disarm(body))
+        }
+        OpKind::Trigger { trust, tripwire } => {
+            let Some((key, raise)) = voice::request(unit, trust, tripwire)? else {
+                return Ok(OpStep::Obsolete);
+            };
+            send(vec![Proof::Trigger(key)], RequestBody::Trigger(raise))
         }
     }
 }

@@ -13,6 +13,7 @@ use lapwing_wire::{
     codec,
     frame::Arm,
     ids::{TripwireId, labelled_hash},
+    limits::MAX_FRAME,
     time::Timestamp,
     tripwire::{
         Action, Causes, Deadline, ListKey, Meaning, OpenRecord, OpenStatus, SealedList,
@@ -25,17 +26,20 @@ use serde_bytes::ByteBuf;
 use super::{
     Cx, Fault, contact,
     outgoing::{self, seed},
-    relays, trust,
+    relays, trust, voice,
 };
 use crate::store::{
-    MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, RecordsRow, Sink, TripwireRecord, TrustRow,
-    TrustSide, Unit,
+    MailboxRow, OpKind, OpRow, PlanAction, PlanRow, PlanState, RecordsRow, RemoteRecord, Sink,
+    TripwireRecord, TrustRow, TrustSide, Unit,
 };
 
 use crate::labels::PLAN_DIGEST as DIGEST;
 
 /// Records that every tripwire leaves at its relay, whatever the plan holds: the number tells nothing.
 const RECORDS: usize = 8;
+
+/// Room in the request that arms a tripwire for all but its two sealed lists: records, voices, keys and lengths are some 4 KiB.
+const BESIDE_LISTS: usize = 16 << 10;
 
 /// How far a serial jumps after a conflict: further than any clock error between two tries.
 const SERIAL_JUMP_MS: u64 = 24 * 3600 * 1000;
@@ -56,6 +60,8 @@ pub struct PlanSpec {
     pub place: Option<String>,
     /// What the contacts are asked to do.
     pub instructions: Option<String>,
+    /// How many of those contacts set it off from afar, if they may.
+    pub remote: Option<u8>,
     /// Mailboxes of what `destroy` ends.
     pub sinks: Vec<Sink>,
     /// The tokens of the cover and of our own payload, per relay.
@@ -99,18 +105,28 @@ pub(super) fn trusts(unit: &Unit<'_>, chats: &[String]) -> Result<Vec<([u8; 16],
 
 /// Begins a plan: records it as pending and has its tripwires armed.
 pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16], Fault> {
-    let PlanSpec { name, action, shows, alert, text, place, instructions, sinks, tokens } = spec;
+    let PlanSpec { name, action, shows, alert, text, place, instructions, remote, sinks, tokens } = spec;
     let name = contact::checked_name(&name)?;
     if cx.unit.scan::<PlanRow>(&[])?.iter().any(|(_, row)| row.name == name) {
         return Err(Fault::NameTaken);
     }
-    let alerts: Vec<[u8; 16]> = trusts(cx.unit, &alert)?.into_iter().map(|(id, _)| id).collect();
+    let mut alerts: Vec<[u8; 16]> = Vec::new();
+    for (id, _) in trusts(cx.unit, &alert)? {
+        // AFR-04: whoever is named twice is one all the same.
+        if !alerts.contains(&id) {
+            alerts.push(id);
+        }
+    }
+    if let Some(needed) = remote {
+        voice::check(action, needed, alerts.len())?;
+        voice::check_room(cx.unit, tokens.len())?;
+    }
     let mut tripwires = Vec::new();
     for PlanTokens { relay, fire, renew } in tokens {
         tripwires.push(tripwire(cx, relay, &fire, &renew));
     }
     let plan = cx.random();
-    let row = PlanRow {
+    let mut row = PlanRow {
         name,
         state: PlanState::Pending,
         action,
@@ -125,7 +141,9 @@ pub(super) fn begin(cx: &mut Cx<'_, '_, '_>, spec: PlanSpec) -> Result<[u8; 16],
         made: cx.now,
         after: None,
         heard: None,
+        remote: remote.map(|needed| RemoteRecord { needed, alert: cx.random() }),
     };
+    voice::share(cx, &mut row)?;
     // In the same commit: no page has held a plan of which the compartment does not know for good.
     let records = cx.unit.get::<RecordsRow>(&())?.unwrap_or_default();
     cx.unit.put(&(), &RecordsRow { held: true, ..records });
@@ -152,6 +170,8 @@ pub(super) fn tripwire(
         wanted: [0; 32],
         armed: None,
         fired: false,
+        quorum: None,
+        agreed: false,
     }
 }
 
@@ -160,17 +180,17 @@ pub(super) fn tripwire(
 pub(super) fn arm_first(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], row: &PlanRow) -> Result<(), Fault> {
     cx.unit.put(plan, row);
     for tripwire in &row.tripwires {
-        actions(cx.unit, row, tripwire, cx.now, cx.rng)?;
+        armed(cx.unit, row, tripwire, cx.now, cx.rng)?;
     }
     rearm(cx, plan)
 }
 
-/// The header holds the cover: the plan is in force.
+/// The header holds the cover: the plan is in force, and who has a voice in it is told.
 pub(super) fn finish(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fault> {
     let mut row = cx.unit.get::<PlanRow>(plan)?.ok_or(Fault::UnknownPlan)?;
     row.state = PlanState::Armed;
     cx.unit.put(plan, &row);
-    Ok(())
+    voice::tell(cx)
 }
 
 /// The cover is about to leave the header: a plan that is there without its passphrase would be relied on for nothing.
@@ -193,7 +213,7 @@ pub(super) fn remove(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16]) -> Result<(), Fau
         outgoing::push(cx, &tripwire.relay, OpKind::Disarm { owner: tripwire.owner }, None)?;
     }
     cx.unit.delete::<PlanRow>(plan);
-    Ok(())
+    voice::tell(cx)
 }
 
 /// Takes the mailboxes that `destroy` ends now, and arms anew what changed.
@@ -288,9 +308,11 @@ pub(super) fn token_answer(
             if !tripwire.fired && tripwire.armed.is_some() && tripwire.renew.as_slice() == token.expose() {
                 missed = Some(tripwire.relay.clone());
             }
-            let gone = matches!(opened, Some(OpenStatus { serial: _, fired: true, came: _ }));
-            changed |= gone && !tripwire.fired;
-            tripwire.fired |= gone;
+            let (gone, agreed) =
+                opened.map_or((false, false), |OpenStatus { serial: _, fired, came }| (fired, came.quorum));
+            let now = (tripwire.fired | gone | agreed, tripwire.agreed | agreed);
+            changed |= now != (tripwire.fired, tripwire.agreed);
+            (tripwire.fired, tripwire.agreed) = now;
         }
         if changed {
             cx.unit.put(&plan, &row);
@@ -317,18 +339,7 @@ pub(super) fn arm_request(
         return Ok(None);
     }
     let owner: SecretKey<TripwireOwner> = SecretKey::from_seed(seed(&tripwire.owner)?);
-    let list_key = ListKey::generate(rng);
-    let actions = actions(unit, &row, tripwire, now, rng)?;
-    // Of a check-in nobody has the token that fires, and the list that it would set off is empty.
-    let (meaning, actions, causes) = match row.after {
-        None => (Meaning::Fire, actions, Causes::default()),
-        Some(after_s) => {
-            let alerting = Some(Deadline { after_s, actions });
-            (Meaning::Nothing, Vec::new(), Causes { alerting, ..Causes::default() })
-        }
-    };
-    let token_list =
-        SealedList::seal(&actions, &tripwire.id, &list_key, rng).map_err(|_| Fault::PlanTooLarge)?;
+    let Lists { meaning, list_key, token_list, causes } = armed(unit, &row, tripwire, now, rng)?;
     let status_key = StatusKey::from_bytes(seed(&tripwire.status)?);
     let fire = Token::from_bytes(seed(&tripwire.fire)?);
     let renew = Token::from_bytes(seed(&tripwire.renew)?);
@@ -350,6 +361,51 @@ pub(super) fn arm_request(
     )))
 }
 
+/// What a tripwire holds.
+struct Lists {
+    meaning: Meaning,
+    list_key: ListKey,
+    token_list: SealedList,
+    causes: Causes,
+}
+
+/// What the tripwire is to hold now.
+fn armed(
+    unit: &Unit<'_>,
+    row: &PlanRow,
+    tripwire: &TripwireRecord,
+    now: Timestamp,
+    rng: &mut dyn CryptoRng,
+) -> Result<Lists, Fault> {
+    let list_key = ListKey::generate(rng);
+    // Of a check-in nobody has the token that fires, and the list that it would set off is empty.
+    let (meaning, actions, causes) = match row.after {
+        None => {
+            let quorum = match &row.remote {
+                Some(remote) => {
+                    let agreed = actions(unit, row, tripwire, (Cause::Quorum, remote.alert), now, rng)?;
+                    voice::quorum(row, tripwire, &agreed, rng)?
+                }
+                None => None,
+            };
+            let actions = actions(unit, row, tripwire, (Cause::Token, row.alert), now, rng)?;
+            (Meaning::Fire, actions, Causes { quorum, ..Causes::default() })
+        }
+        Some(after_s) => {
+            let actions = actions(unit, row, tripwire, (Cause::Deadline, row.alert), now, rng)?;
+            let alerting = Some(Deadline { after_s, actions });
+            (Meaning::Nothing, Vec::new(), Causes { alerting, ..Causes::default() })
+        }
+    };
+    let token_list =
+        SealedList::seal(&actions, &tripwire.id, &list_key, rng).map_err(|_| Fault::PlanTooLarge)?;
+    let agreed = causes.quorum.as_ref().map_or(0, |quorum| quorum.list.as_bytes().len());
+    if token_list.as_bytes().len().saturating_add(agreed) > MAX_FRAME - BESIDE_LISTS {
+        return Err(Fault::PlanTooLarge);
+    }
+    Ok(Lists { meaning, list_key, token_list, causes })
+}
+
 fn record(
     token: &Token,
     meaning: Meaning,
@@ -366,6 +422,7 @@ fn actions(
     unit: &Unit<'_>,
     plan: &PlanRow,
     tripwire: &TripwireRecord,
+    (cause, alert): (Cause, [u8; 16]),
     now: Timestamp,
     rng: &mut dyn CryptoRng,
 ) -> Result<Vec<Action>, Fault> {
@@ -381,12 +438,12 @@ fn actions(
         let write: SecretKey<Write> = SecretKey::from_seed(seed(&write)?);
         let alert = Alert {
             trust: TrustId::from_bytes(*id),
-            id: AlertId::from_bytes(plan.alert),
+            id: AlertId::from_bytes(alert),
             serial: 1,
             tripwire: tripwire.id,
             kind: Kind::Alert,
             status: Status::Actual,
-            cause: if plan.after.is_some() { Cause::Deadline } else { Cause::Token },
+            cause,
             made: now,
             text: plan.text.clone(),
             place: plan.place.clone(),
@@ -426,7 +483,11 @@ fn digest(unit: &Unit<'_>, plan: &PlanRow, tripwire: &TripwireRecord) -> Result<
         .collect();
     let parts = codec::encode(&(mailboxes, sinks, &plan.text, &plan.place, &plan.instructions));
     let after = plan.after.map(u64::to_be_bytes);
+    let needed = plan.remote.as_ref().map_or(0, |remote| remote.needed).to_be_bytes();
     let mut parts: Vec<&[u8]> = vec![&parts, &tripwire.fire, &tripwire.renew];
     parts.extend(after.as_ref().map(<[u8; 8]>::as_slice));
+    if let Some(quorum) = &tripwire.quorum {
+        parts.extend([needed.as_slice(), &quorum.key]);
+    }
     Ok(labelled_hash(DIGEST, &parts))
 }

@@ -18,7 +18,7 @@ use serde_bytes::ByteBuf;
 use super::{
     Cx, Effect, Fault, contact, conversation,
     outgoing::{self, seed},
-    plan, relays,
+    plan, relays, voice,
 };
 use crate::labels::ALERT_RECORD;
 use crate::store::{
@@ -73,6 +73,8 @@ pub(super) fn add(cx: &mut Cx<'_, '_, '_>, name: &str) -> Result<[u8; 16], Fault
         accepted: false,
         request: ByteBuf::from(request.export().expose().to_vec()),
         signer: Some(ByteBuf::from(signer.expose_seed().to_vec())),
+        told: None,
+        held: None,
     };
     cx.unit.put(&id, &row);
     outgoing::send_content(cx, chat, Body::TrustRequest(request), None, Some(mailbox))?;
@@ -95,6 +97,8 @@ pub(super) fn requested(cx: &mut Cx<'_, '_, '_>, chat: ChatId, request: &TrustRe
         accepted: false,
         request: ByteBuf::from(request.export().expose().to_vec()),
         signer: None,
+        told: None,
+        held: None,
     };
     cx.unit.put(&id, &row);
     conversation::note(cx, chat, "asks you to be a trusted contact")?;
@@ -194,11 +198,12 @@ fn forget(cx: &mut Cx<'_, '_, '_>, id: &[u8; 16]) -> Result<(), Fault> {
     for (plan, mut row) in cx.unit.scan::<PlanRow>(&[])? {
         if row.alerts.contains(id) {
             row.alerts.retain(|alert| alert != id);
+            voice::share(cx, &mut row)?;
             cx.unit.put(&plan, &row);
             plan::rearm(cx, &plan)?;
         }
     }
-    Ok(())
+    voice::tell(cx)
 }
 
 /// An envelope in the mailbox of a contact's alerts. `false` if it was refused.

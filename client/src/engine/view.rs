@@ -13,11 +13,12 @@ use lapwing_protocol::{
 use lapwing_wire::{address::RelayAddress, frame::Refusal, time::Timestamp};
 use serde::de::IgnoredAny;
 
-use super::{Fault, bodies, contact, copies, drafts, expiry, files, group, renewal, trust};
+use super::{Fault, bodies, contact, copies, drafts, expiry, files, group, renewal, trust, voice};
 pub use super::{
     files::FileView,
     overdue::chats_at,
     relays::{RelayView, list as relays},
+    voice::{RemoteView, VoiceState, VoiceView},
 };
 use crate::{
     store::{
@@ -143,6 +144,8 @@ pub struct TrustView {
     pub side: TrustSide,
     /// The other side, or we, said yes.
     pub accepted: bool,
+    /// What we can set off for them.
+    pub voices: Vec<VoiceView>,
 }
 
 /// An alert that reached us.
@@ -191,6 +194,10 @@ pub struct PlanView {
     pub armed: bool,
     /// A relay said that it was set off.
     pub fired: bool,
+    /// Its trusted contacts did.
+    pub agreed: bool,
+    /// How many of them can, together.
+    pub remote: Option<RemoteView>,
 }
 
 /// The compartment's name.
@@ -450,8 +457,9 @@ pub fn trusts(unit: &Unit<'_>) -> Result<Vec<TrustView>, Fault> {
     let mut all = unit
         .scan::<TrustRow>(&[])?
         .into_iter()
-        .map(|(_, row)| {
-            Ok(TrustView { chat: chat_name(unit, &row.chat)?, side: row.side, accepted: row.accepted })
+        .map(|(id, row)| {
+            let (chat, voices) = (chat_name(unit, &row.chat)?, voice::views(unit, &id, &row)?);
+            Ok(TrustView { chat, side: row.side, accepted: row.accepted, voices })
         })
         .collect::<Result<Vec<_>, Fault>>()?;
     // Not in the order of ids, which are drawn: a list that changes from vault to vault looks as if it meant something.
@@ -502,11 +510,13 @@ pub fn plans(unit: &Unit<'_>) -> Result<Vec<PlanView>, Fault> {
             id,
             alerts: alerted(unit, &row)?,
             armed: is_armed(&row),
+            remote: voice::remote(&row),
             name: row.name,
             state: row.state,
             action: row.action,
             shows: row.shows,
             fired: row.tripwires.iter().any(|t| t.fired),
+            agreed: row.tripwires.iter().any(|t| t.agreed),
         });
     }
     Ok(all)

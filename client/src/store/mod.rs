@@ -35,5 +35,6 @@ pub use rows::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow}
 pub(crate) use rows::{ContactStanding, SealedText};
 pub use rows::{FileRow, UploadRow};
 pub use rows::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
+pub use rows::{HeldVoices, QuorumRecord, RemoteRecord, ToldVoices, VoiceRecord};
 pub use unit::{Changes, Row, Unit};
 pub use volume::VolumeBase;

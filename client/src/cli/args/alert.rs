@@ -1,6 +1,6 @@
-//! `trust` and `alert`.
+//! `trust`, `trigger` and `alert`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 /// `trust`.
 #[derive(Debug, Subcommand)]
@@ -22,6 +22,16 @@ pub enum TrustCommand {
         /// The contact's chat
         chat: String,
     },
+}
+
+/// `trigger`.
+#[derive(Debug, Args)]
+pub struct TriggerArgs {
+    /// The contact's chat
+    pub chat: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `alert`.

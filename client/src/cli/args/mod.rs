@@ -17,7 +17,7 @@ mod search;
 mod sos;
 mod vault;
 
-pub use alert::{AlertCommand, TrustCommand};
+pub use alert::{AlertCommand, TriggerArgs, TrustCommand};
 pub use backup::BackupCommand;
 pub use checkin::{CheckinCommand, CheckinStartArgs};
 pub use compartment::CompartmentCommand;
@@ -125,6 +125,8 @@ pub enum CommandLine {
     /// Choose who is alerted, or agree to be
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Give your voice to set off what a contact prepared, from afar
+    Trigger(TriggerArgs),
     /// List or acknowledge alerts of people who trust you
     #[command(subcommand)]
     Alert(AlertCommand),

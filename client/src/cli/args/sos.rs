@@ -56,6 +56,9 @@ pub struct SosAddArgs {
     /// What becomes of all others
     #[arg(long = "do", value_name = "ACTION")]
     pub action: Option<ActionArg>,
+    /// So many of those contacts, together, can set off at the relay what it does there: `lapwing trigger`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), requires = "alert")]
+    pub remote: Option<u8>,
     /// Alert nobody
     #[arg(long, conflicts_with = "alert")]
     pub no_alert: bool,

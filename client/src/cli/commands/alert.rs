@@ -69,6 +69,10 @@ impl Record for AlertRecord {
         if self.cause == silence {
             writeln!(f, "    sent because nothing was heard of them in time")?;
         }
+        let agreed: &'static str = Cause::Quorum.into();
+        if self.cause == agreed {
+            writeln!(f, "    sent because enough of their trusted contacts gave their voices")?;
+        }
         if let Some(place) = &self.place {
             writeln!(f, "    place: {place}")?;
         }

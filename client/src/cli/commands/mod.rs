@@ -20,6 +20,7 @@ mod relay;
 mod renew;
 mod search;
 mod sos;
+mod trigger;
 mod trust;
 mod vault;
 
@@ -51,6 +52,7 @@ pub async fn run(shell: &mut Shell, command: CommandLine) -> Result<Exit, Error>
         CommandLine::Sos(command) => sos::run(shell, command).await,
         CommandLine::Checkin(command) => checkin::run(shell, command).await,
         CommandLine::Trust(command) => trust::run(shell, command).await,
+        CommandLine::Trigger(args) => trigger::run(shell, &args).await,
         CommandLine::Alert(command) => alert::run(shell, command).await,
         CommandLine::Passphrase(command) => passphrase::run(shell, command).await,
         CommandLine::Backup(command) => backup::run(shell, command).await,

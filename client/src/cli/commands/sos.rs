@@ -39,6 +39,15 @@ file made before still opens with your real passphrase. And in some
 countries destroying what an authority asks for is an offence of its own;
 ask a lawyer before you choose this.";
 
+const ABOUT_REMOTE: &str = "\
+remote: each of them gets a voice now. Enough of them together alert all of
+them, without you and without this vault. What this vault holds on its disk
+is not destroyed by that.";
+
+const ABOUT_REMOTE_DESTROY: &str = "\
+With destroy, the mailboxes of what would be destroyed are emptied too, and
+keep nothing any more: you could not be written to there again.";
+
 const ABOUT_SPACE: &str = "\
 Inside the cover everything works. What is created there cannot know of what
 is hidden and may take its room: with hide, make no compartment and no
@@ -85,6 +94,13 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
         given => words(shell, given)?,
     };
     let (place, instructions) = (args.alert.place, args.alert.instructions);
+    let remote = args.remote;
+    if remote.is_some() {
+        shell.output.talk(ABOUT_REMOTE);
+        if action == ActionArg::Destroy {
+            shell.output.talk(ABOUT_REMOTE_DESTROY);
+        }
+    }
     confirm(shell, action, &shows, &alert, args.yes)?;
     let duress = shell.set_passphrase("new duress passphrase", args.new)?;
     require_distinct(&real, &duress)?;
@@ -92,7 +108,7 @@ async fn add(shell: &mut Shell, args: SosAddArgs) -> Result<Exit, Error> {
         ActionArg::Hide => PlanAction::Hide,
         ActionArg::Destroy => PlanAction::Destroy,
     };
-    let request = PlanRequest { name: name.clone(), shows, action, alert, text, place, instructions };
+    let request = PlanRequest { name: name.clone(), shows, action, alert, text, place, instructions, remote };
     client.add_plan(request, &duress).await?;
     shell.settle(&mut client).await;
     shell.close(client).await;
@@ -273,8 +289,26 @@ struct Plan {
     shows: Vec<String>,
     action: &'static str,
     alerts: Vec<String>,
+    remote: Option<Remote>,
     state: &'static str,
     compartment: String,
+}
+
+/// How many of the contacts set it off together, and how many can.
+#[derive(Serialize)]
+struct Remote {
+    needed: u8,
+    of: usize,
+}
+
+impl Plan {
+    fn remote(&self) -> String {
+        match &self.remote {
+            None => String::new(),
+            Some(Remote { needed, of: 0 }) => format!("{needed}, too few left"),
+            Some(Remote { needed, of }) => format!("{needed} of {of}"),
+        }
+    }
 }
 
 impl Record for Plans {
@@ -283,13 +317,14 @@ impl Record for Plans {
         if self.plans.is_empty() {
             return f.write_str("none; set one up with: lapwing sos add");
         }
-        let mut table = Table::new(&["name", "shows", "does", "alerts", "state"]);
+        let mut table = Table::new(&["name", "shows", "does", "alerts", "from afar", "state"]);
         for plan in &self.plans {
             table.row([
                 plan.name.as_str(),
                 &plan.shows.join(", "),
                 plan.action,
                 &plan.alerts.join(", "),
+                &plan.remote(),
                 plan.state,
             ]);
         }
@@ -307,6 +342,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
         .map(|(number, plan)| Plan {
             state: match (plan.state, plan.fired, plan.armed) {
                 (PlanState::Pending, _, _) => "not set up",
+                (PlanState::Armed, _, _) if plan.agreed => "set off from afar, by your contacts",
                 (PlanState::Armed, true, _) => "gone: set off, or lost by its relay",
                 (PlanState::Armed, false, true) => "armed",
                 (PlanState::Armed, false, false) => "to be armed anew",
@@ -318,6 +354,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
                 PlanAction::Destroy => "destroy",
             },
             alerts: plan.alerts,
+            remote: plan.remote.map(|view| Remote { needed: view.needed, of: view.of }),
             compartment: client.compartments()[number].name.clone(),
         })
         .collect();

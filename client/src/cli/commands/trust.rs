@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::done::Done;
+use super::{done::Done, trigger::Voice};
 use crate::{
     cli::{args::TrustCommand, exit::Exit, output::Record, shell::Shell, table::Table},
     engine::{Command, view},
@@ -22,6 +22,7 @@ struct Trust {
     chat: String,
     direction: &'static str,
     accepted: bool,
+    voices: Vec<Voice>,
 }
 
 impl Record for Trusts {
@@ -42,6 +43,9 @@ impl Record for Trusts {
                 (false, _) => "asks you: lapwing trust accept CHAT",
             };
             table.row([trust.chat.as_str(), what, state]);
+            for voice in &trust.voices {
+                table.row([trust.chat.as_str(), "gave you a voice", &voice.to_string()]);
+            }
         }
         write!(f, "{table}")
     }
@@ -84,7 +88,8 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
                 TrustSide::Ours => "ours",
                 TrustSide::Theirs => "theirs",
             };
-            trusts.push(Trust { chat: view.chat, direction, accepted: view.accepted });
+            let voices = view.voices.iter().map(Voice::of).collect();
+            trusts.push(Trust { chat: view.chat, direction, accepted: view.accepted, voices });
         }
     }
     shell.close(client).await;

@@ -16,7 +16,7 @@
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     frame::{Refusal, Seq},
-    ids::{BlobHash, MailboxId, RunningHash},
+    ids::{BlobHash, MailboxId, RunningHash, TripwireId},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,10 @@ pub use erasure::{
 pub use files::{FileRow, UploadRow};
 pub use groups::{AuthorRow, ChainRow, GroupRow, InvitationRow, KeptEpoch, PeerRow, SeenRow, UnsealedRow};
 pub use moves::{ArrivalRow, DepartureRow, MoveEnd, MoveId, StagedChat, StagedRow};
-pub use plans::{AlertRow, PlanAction, PlanRow, PlanState, Sink, TripwireRecord, TrustRow, TrustSide};
+pub use plans::{
+    AlertRow, HeldVoices, PlanAction, PlanRow, PlanState, QuorumRecord, RemoteRecord, Sink, ToldVoices,
+    TripwireRecord, TrustRow, TrustSide, VoiceRecord,
+};
 pub use renewals::{FormerSession, GivenTicket, MarksRow, RenewalDueRow, RenewalRow, WaitingRenewal};
 
 use super::unit::Row;
@@ -128,7 +131,7 @@ macro_rules! row {
 
 /// Records hold keys and texts: `Debug` shows which, and nothing of it.
 macro_rules! redacted {
-    ($($name:ident),+) => {$(
+    ($($name:ident),+ $(,)?) => {$(
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(concat!(stringify!($name), "(..)"))
@@ -323,6 +326,13 @@ pub enum OpKind {
     Disarm {
         /// Seed of the owner key.
         owner: ByteBuf,
+    },
+    /// Raise our voice as a trusted contact.
+    Trigger {
+        /// Through which trust we have it.
+        trust: [u8; 16],
+        /// For what.
+        tripwire: TripwireId,
     },
 }
 

@@ -33,8 +33,33 @@ pub struct TrustRow {
     pub request: ByteBuf,
     /// Seed of the key that signs alerts (ours).
     pub signer: Option<ByteBuf>,
+    /// What the contact was last told that he can set off (ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<ToldVoices>,
+    /// What we can set off (theirs).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldVoices>,
 }
 row!(0x08, TrustRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
+
+/// What a trusted contact was last told that he can set off.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ToldVoices {
+    /// The number under which he was told.
+    pub number: u64,
+    /// Hash of what he was told.
+    #[serde(with = "serde_bytes")]
+    pub digest: [u8; 32],
+}
+
+/// What we can set off for a contact whose trusted contact we are.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct HeldVoices {
+    /// The voices, as they came.
+    pub voices: ByteBuf,
+    /// Tripwires whose relays took our voice, and when.
+    pub given: Vec<(TripwireId, Timestamp)>,
+}
 
 /// An alert that reached us.
 #[derive(Clone, Serialize, Deserialize)]
@@ -110,8 +135,21 @@ pub struct PlanRow {
     /// Of a check-in: when a relay last said that it took our word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Timestamp>,
+    /// How its trusted contacts can set it off from afar, together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteRecord>,
 }
 row!(0x0a, PlanRow, [u8; 16], |k| k.to_vec(), |b| b.try_into().ok());
+
+/// How trusted contacts set a plan off from afar.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RemoteRecord {
+    /// How many of them suffice.
+    pub needed: u8,
+    /// Id of the alert that leaves then: another one than that of the passphrase, so that whoever got one is shown the other.
+    #[serde(with = "serde_bytes")]
+    pub alert: [u8; 16],
+}
 
 /// A mailbox that a firing turns into a sink.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +186,44 @@ pub struct TripwireRecord {
     pub armed: Option<ByteBuf>,
     /// It was set off: the relay said so, or does not have it any more.
     pub fired: bool,
+    /// Its trusted contacts can set it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumRecord>,
+    /// Its trusted contacts have set it off.
+    #[serde(default)]
+    pub agreed: bool,
 }
 
-redacted!(TrustRow, AlertRow, PlanRow, Sink, TripwireRecord);
+/// The key of what trusted contacts set off, and their parts of it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct QuorumRecord {
+    /// Seals the list; the same for as long as the contacts are the same (TRP-13).
+    pub key: ByteBuf,
+    /// Who has which part.
+    pub voices: Vec<VoiceRecord>,
+}
+
+/// A trusted contact's part of a quorum.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct VoiceRecord {
+    /// Through which trust.
+    #[serde(with = "serde_bytes")]
+    pub trust: [u8; 16],
+    /// Seed of the key that he proves.
+    pub key: ByteBuf,
+    /// His share of the list's key.
+    pub share: ByteBuf,
+}
+
+redacted!(
+    TrustRow,
+    ToldVoices,
+    HeldVoices,
+    AlertRow,
+    PlanRow,
+    RemoteRecord,
+    Sink,
+    TripwireRecord,
+    QuorumRecord,
+    VoiceRecord
+);

@@ -14,7 +14,7 @@ use lapwing_tests::{
         End, Kill, Places,
         places::is_left_out,
         run,
-        scene::{CHATS, COMPARTMENTS, Killed, REAL, Scene},
+        scene::{CHATS, COMPARTMENTS, HIDE, Killed, REAL, Scene},
         sweep::put,
     },
 };
@@ -43,6 +43,7 @@ const HERE: &[&str] = &[
     "relay remove",
     "send",
     "sync",
+    "trigger",
     "trust accept",
     "trust add",
     "trust remove",
@@ -208,6 +209,15 @@ fn people_and_relays_are_there_or_not() {
         after(add, &remove, RELAYS),
     ];
     sweep(&bo, &cases);
+    // Ana gives Bo a voice.
+    bo.subject.does(&["trust", "accept", "ana"], "");
+    ana.subject.does(&["compartment", "create", "home"], "");
+    let far =
+        ["sos", "add", "--name", "far", "--show", "home", "--do", "hide", "--text", "she is gone", "--yes"];
+    let far = [&far[..], &["--alert", "bo", "--remote", "1", "--new-passphrase-fd", "0"]].concat();
+    ana.subject.does(&far, &format!("{HIDE}\n"));
+    bo.subject.does(&["sync"], "");
+    sweep(&bo, &[case(&["--offline", "trigger", "ana", "--yes"], TRUSTS)]);
 }
 
 #[test]

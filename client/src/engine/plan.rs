@@ -171,6 +171,7 @@ pub(super) fn tripwire(
         armed: None,
         fired: false,
         quorum: None,
+        former: None,
         agreed: false,
     }
 }
@@ -265,13 +266,21 @@ pub(super) fn forgotten(cx: &mut Cx<'_, '_, '_>, relay: &RelayKey) -> Result<(),
 /// The relay confirmed an arming.
 pub(super) fn confirmed(cx: &mut Cx<'_, '_, '_>, plan: &[u8; 16], relay: &RelayKey) -> Result<(), Fault> {
     let Some(mut row) = cx.unit.get::<PlanRow>(plan)? else { return Ok(()) };
+    // What was asked for before a change says nothing of what is wanted since: the request that is due for it will.
+    let is_due = |(_, op): &(_, OpRow)| {
+        op.relay.key() == relay && matches!(&op.kind, OpKind::Arm { plan: armed } if armed == plan)
+    };
+    if cx.unit.scan::<OpRow>(&[])?.iter().any(is_due) {
+        return Ok(());
+    }
     for tripwire in row.tripwires.iter_mut().filter(|t| t.relay.key() == relay) {
         tripwire.armed = Some(ByteBuf::from(tripwire.wanted.to_vec()));
+        tripwire.former = None;
         // Arming begins a deadline.
         row.heard = row.after.and(Some(cx.now));
     }
     cx.unit.put(plan, &row);
-    Ok(())
+    voice::tell(cx)
 }
 
 /// The relay holds a higher serial, after a clock error of ours: the next try jumps over it.

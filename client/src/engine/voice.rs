@@ -4,9 +4,10 @@
 //! among the contacts that the plan alerts. The contact's side: what he was given, and what became of it.
 //!
 //! Rules (docs/duress.md): AFR-01 who has a voice is told so in the commit that puts the plan in force, and whoever has none
-//! any more in the one that takes it; AFR-02 the contacts stay the same: so do their voices, whatever else changes; one less:
-//! all voices are new, and his counts for nothing; AFR-03 too few contacts are left: nobody has a voice; AFR-04 one contact
-//! is one voice, and destroys nothing alone; AFR-05 a voice that no relay has taken waits, through kills and restarts.
+//! any more in the one that notes that it counts no more; AFR-02 the contacts stay the same: so do their voices, whatever else
+//! changes; one less: all voices are new, told when the relay has taken them, and his counts for nothing from then on; AFR-03
+//! too few contacts are left: nobody has a voice; AFR-04 one contact is one voice, and destroys nothing alone; AFR-05 a voice
+//! that no relay has taken waits, through kills and restarts.
 
 use std::collections::BTreeSet;
 
@@ -96,11 +97,13 @@ pub(super) fn share(cx: &mut Cx<'_, '_, '_>, row: &mut PlanRow) -> Result<(), Fa
     let Some(RemoteRecord { needed, alert: _ }) = row.remote else { return Ok(()) };
     let contacts: BTreeSet<[u8; 16]> = row.alerts.iter().copied().collect();
     for tripwire in row.tripwires.iter_mut().filter(|tripwire| !tripwire.fired) {
-        tripwire.quorum = if contacts.len() < usize::from(needed) {
+        let quorum = if contacts.len() < usize::from(needed) {
             None
         } else {
             Some(shared(cx.rng, needed, &contacts)?)
         };
+        let before = std::mem::replace(&mut tripwire.quorum, quorum);
+        tripwire.former = tripwire.former.take().or(before);
     }
     Ok(())
 }
@@ -194,7 +197,8 @@ fn given_to(plans: &[([u8; 16], PlanRow)], trust: &[u8; 16]) -> Result<Vec<alert
         let Some(remote) = &row.remote else { continue };
         let (mut voices, mut of) = (Vec::new(), 0);
         for tripwire in &row.tripwires {
-            let Some(quorum) = &tripwire.quorum else { continue };
+            // AFR-02: what the relay holds, for as long as it has not taken the new.
+            let Some(quorum) = tripwire.former.as_ref().or(tripwire.quorum.as_ref()) else { continue };
             let Some(voice) = quorum.voices.iter().find(|voice| voice.trust == *trust) else { continue };
             of = of.max(quorum.voices.len());
             voices.push(alert::HeldVoice {

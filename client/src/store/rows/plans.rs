@@ -189,6 +189,9 @@ pub struct TripwireRecord {
     /// Its trusted contacts can set it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<QuorumRecord>,
+    /// What its relay holds in place of that until it confirms it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<QuorumRecord>,
     /// Its trusted contacts have set it off.
     #[serde(default)]
     pub agreed: bool,

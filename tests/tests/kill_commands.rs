@@ -218,6 +218,8 @@ fn people_and_relays_are_there_or_not() {
     ana.subject.does(&far, &format!("{HIDE}\n"));
     bo.subject.does(&["sync"], "");
     sweep(&bo, &[case(&["--offline", "trigger", "ana", "--yes"], TRUSTS)]);
+    let told = ana.subject.does(&["--offline", "trust", "remove", "bo"], "").told();
+    assert!(told.contains("too few trusted contacts are left to set off far from afar"), "{told}");
 }
 
 #[test]

@@ -7,18 +7,12 @@
 
 use lapwing::{
     cli::prompt::Answer,
-    engine::{
-        Command, Reply,
-        group::GroupCommand,
-        plan::{PlanSpec, PlanTokens},
-    },
-    store::PlanAction,
+    engine::{Command, group::GroupCommand},
 };
 use lapwing_tests::{
     transcript::{Played, Stage, commands, difference},
-    world::{Person, calm},
+    world::{Person, calm, company::give_voice},
 };
-use lapwing_wire::tripwire::Token;
 
 const COVER: &str = "seven quiet penguins ride north";
 const NEW: &str = "a kettle whistles over the meadow";
@@ -307,7 +301,21 @@ async fn duress(stage: &mut Stage) {
     stage.settles(ana).await;
     stage.types(&["trust", "list"]).await;
     stage.types(&["--json", "trust", "list"]).await;
-    voices(stage).await;
+    // Ana gives the owner a voice, and the owner uses it.
+    stage.types(&["trigger", "ana"]).await;
+    give_voice(&mut stage.world, &mut stage.ana, "owner", stage.relay).await;
+    stage.answers(&["trigger", "ana"], [Answer::Confirm(false)]).await;
+    for words in [
+        ["--offline", "trigger", "ana", "--yes"].as_slice(),
+        &["--json", "trust", "list"],
+        &["trigger", "ana", "--yes"],
+        &["--json", "trigger", "ana", "--yes"],
+        &["trust", "list"],
+        &["alert", "list"],
+        &["alert", "ack"],
+    ] {
+        stage.must(words).await;
+    }
     let answers = [Answer::Choose(0), Answer::Text("nobody has heard of me".into()), Answer::Confirm(true)];
     stage.answers(&["checkin", "start", "--every", "12h"], answers).await;
     for words in [
@@ -355,47 +363,6 @@ async fn duress(stage: &mut Stage) {
         stage.types(words).await;
         stage.settles(ana).await;
     }
-}
-
-/// Ana gives the owner a voice, and the owner uses it.
-async fn voices(stage: &mut Stage) {
-    stage.types(&["trigger", "ana"]).await;
-    let (fire, renew) = (Token::generate(&mut stage.world.rng()), Token::generate(&mut stage.world.rng()));
-    let relay = stage.world.net.address(stage.relay);
-    let spec = PlanSpec {
-        name: "far".into(),
-        action: PlanAction::Hide,
-        shows: vec!["main".into()],
-        alert: vec!["owner".into()],
-        text: "ana does not answer".into(),
-        place: None,
-        instructions: None,
-        remote: Some(1),
-        sinks: Vec::new(),
-        tokens: vec![PlanTokens { relay, fire, renew }],
-    };
-    let Reply::Plan(plan) = stage.ana.must(Command::PlanBegin(Box::new(spec))) else { return };
-    stage.settles(ana).await;
-    stage.ana.must(Command::PlanFinish { plan });
-    stage.settles(ana).await;
-    stage.types(&["sync"]).await;
-    stage.types(&["trust", "list"]).await;
-    stage.answers(&["trigger", "ana"], [Answer::Confirm(false)]).await;
-    for words in [
-        ["--offline", "trigger", "ana", "--yes"].as_slice(),
-        &["--json", "trust", "list"],
-        &["trigger", "ana", "--yes"],
-        &["--json", "trigger", "ana", "--yes"],
-        &["trigger", "nobody"],
-        &["trust", "list"],
-        &["alert", "list"],
-        &["--json", "alert", "list"],
-        &["alert", "ack"],
-    ] {
-        stage.types(words).await;
-    }
-    let told = stage.transcript.iter().rev().find(|played| played.command.starts_with("alert list"));
-    assert!(told.is_some_and(|played| played.stdout.contains("ana does not answer")), "{told:?}");
 }
 
 async fn passphrases(stage: &mut Stage) {

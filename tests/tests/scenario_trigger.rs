@@ -1,5 +1,7 @@
 //! Trusted contacts set off from afar what an owner prepared: real processes, a real relay that is away in between.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 
 use lapwing_tests::{

@@ -246,7 +246,14 @@ async fn afr_02_and_afr_03_who_leaves_is_not_heard_and_too_few_are_nobody() {
     circle.calm().await;
     arm(&mut world, &mut circle, asked(&["ana", "ben"], 2)).await;
     circle.raise(0).await;
+    // While the relay has not heard of it, the voices are those that it holds.
+    world.net.take_down(RELAY).await;
     circle.olga.must(Command::TrustRemove { chat: "ben".into() });
+    let before = held(&circle.all[0]);
+    circle.olga.settle().await;
+    circle.all[0].settle().await;
+    assert_eq!((held(&circle.all[0]), plan(&circle.olga).armed), (before, false));
+    world.net.bring_back(RELAY);
     circle.calm().await;
     assert_eq!(plan(&circle.olga).remote, Some(RemoteView { needed: 2, of: 0 }));
     assert!(plan(&circle.olga).armed && circle.all.iter().all(|person| voices(person).is_empty()));

@@ -227,6 +227,7 @@ impl Shell {
                     }
                 }
             }
+            Effect::Voices => self.tell_too_few(client, compartment),
             Effect::Invitation { invitation } => {
                 let waiting = client.read(compartment, view::invitations).unwrap_or_default();
                 if let Some(found) = waiting.iter().find(|waits| waits.id == *invitation) {
@@ -238,6 +239,18 @@ impl Shell {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// AFR-03: says which plans have too few contacts left to be set off from afar.
+    pub fn tell_too_few(&self, client: &Client, compartment: usize) {
+        for plan in client.read(compartment, view::plans).unwrap_or_default() {
+            if plan.remote.is_some_and(|remote| remote.of == 0) {
+                self.output.warn(format_args!(
+                    "too few trusted contacts are left to set off {} from afar; see: lapwing sos list",
+                    plan.name
+                ));
+            }
         }
     }
 

@@ -107,6 +107,8 @@ pub enum Effect {
         /// Which trust.
         trust: [u8; 16],
     },
+    /// Somebody who had a voice in a plan of ours is no trusted contact any more.
+    Voices,
     /// An invitation to a group came, or an answer to one.
     Invitation {
         /// Which invitation.

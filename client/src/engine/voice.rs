@@ -95,6 +95,7 @@ pub(super) fn check_room(unit: &Unit<'_>, relays: usize) -> Result<(), Fault> {
 /// AFR-02, AFR-03: new voices for the contacts that a plan has now. What was set off stays as it is.
 pub(super) fn share(cx: &mut Cx<'_, '_, '_>, row: &mut PlanRow) -> Result<(), Fault> {
     let Some(RemoteRecord { needed, alert: _ }) = row.remote else { return Ok(()) };
+    cx.tell(Effect::Voices);
     let contacts: BTreeSet<[u8; 16]> = row.alerts.iter().copied().collect();
     for tripwire in row.tripwires.iter_mut().filter(|tripwire| !tripwire.fired) {
         let quorum = if contacts.len() < usize::from(needed) {

@@ -1,8 +1,17 @@
 //! People who know each other, and what they do together in many a test.
 
-use lapwing::engine::{Command, group::GroupCommand, view};
+use lapwing::{
+    engine::{
+        Command, Reply,
+        group::GroupCommand,
+        plan::{PlanSpec, PlanTokens},
+        view,
+    },
+    store::PlanAction,
+};
+use lapwing_wire::tripwire::Token;
 
-use super::{Person, World, calm, introduce};
+use super::{Person, RelayNumber, World, calm, introduce};
 
 /// Three people and a group of alice's, "march", that bob is in; dia is a contact of alice's.
 pub async fn group(world: &mut World) -> (Person, Person, Person) {
@@ -32,6 +41,28 @@ pub async fn trust(owner: &mut Person, contact: &mut Person) {
     calm(&mut [owner, contact]).await;
     contact.must(Command::TrustAccept { chat: owner.name.clone() });
     calm(&mut [owner, contact]).await;
+}
+
+/// The owner has a plan that this trusted contact, by his chat, can set off alone: it alerts him.
+pub async fn give_voice(world: &mut World, owner: &mut Person, contact: &str, relay: RelayNumber) {
+    let mut rng = world.rng();
+    let (fire, renew) = (Token::generate(&mut rng), Token::generate(&mut rng));
+    let spec = PlanSpec {
+        name: "far".into(),
+        action: PlanAction::Hide,
+        shows: vec!["main".into()],
+        alert: vec![contact.to_owned()],
+        text: format!("{} does not answer", owner.name),
+        place: None,
+        instructions: None,
+        remote: Some(1),
+        sinks: Vec::new(),
+        tokens: vec![PlanTokens { relay: world.net.address(relay), fire, renew }],
+    };
+    let Reply::Plan(plan) = owner.must(Command::PlanBegin(Box::new(spec))) else { panic!("not a plan") };
+    calm(&mut [&mut *owner]).await;
+    owner.must(Command::PlanFinish { plan });
+    calm(&mut [owner]).await;
 }
 
 /// Each writes a line to the other, and each reads the other's.

@@ -52,6 +52,7 @@ impl Record for Trusts {
 }
 
 pub(super) async fn run(shell: &mut Shell, command: TrustCommand) -> Result<Exit, Error> {
+    let is_end = matches!(command, TrustCommand::Remove { .. });
     let (chat, command, what) = match command {
         TrustCommand::List => return list(shell).await,
         TrustCommand::Add { chat } => {
@@ -72,6 +73,9 @@ pub(super) async fn run(shell: &mut Shell, command: TrustCommand) -> Result<Exit
     // A request may just be arriving.
     shell.settle(&mut client).await;
     client.command(number, command)?;
+    if is_end {
+        shell.tell_too_few(&client, number);
+    }
     shell.settle(&mut client).await;
     shell.close(client).await;
     shell.output.emit(&Done::new(what))?;

@@ -84,7 +84,7 @@ fn duress_passphrases_are_set_up_listed_and_removed() {
     let _ = bo.runs(&["trust", "add", "ana"]).done();
     assert_eq!(
         ana.runs(&["trust", "list"]).done().one("trusts")["trusts"],
-        json!([{"chat": "bo", "direction": "theirs", "accepted": false}])
+        json!([{"chat": "bo", "direction": "theirs", "accepted": false, "voices": []}])
     );
     let _ = ana.runs(&["trust", "accept", "bo"]).done();
     // Too near to the real one, and too weak: refused, and nothing is set up.

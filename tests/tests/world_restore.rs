@@ -21,7 +21,7 @@ use lapwing::{
 };
 use lapwing_tests::world::{
     Crash, Person, RelayNumber, World, calm,
-    company::{number, talk},
+    company::{give_voice, number, talk},
     introduce,
 };
 use lapwing_wire::tripwire::Token;
@@ -239,25 +239,38 @@ async fn a_trusted_contact_who_restored_a_backup_still_gets_the_alert() {
     introduce(&mut olga, &mut ben).await;
     trust(&mut olga, &mut ben).await;
     let fire = arm(&mut world, &mut olga, a, "ben").await;
+    give_voice(&mut world, &mut olga, "ben", a).await;
+    calm(&mut [&mut olga, &mut ben]).await;
     let saved = backup(&ben);
     drop(ben);
     let mut ben = restore(&mut world, "ben", &saved);
     let sides = ben.look(view::trusts).unwrap();
     assert!(sides.iter().any(|trust| trust.side == TrustSide::Theirs && trust.accepted));
+    // His voice is there too, and counts.
+    let voices = |ben: &Person| -> usize {
+        ben.look(view::trusts).unwrap().iter().map(|trust| trust.voices.len()).sum()
+    };
+    assert_eq!(voices(&ben), 1);
+    ben.must(Command::Trigger { chat: "olga".into() });
+    calm(&mut [&mut ben, &mut olga]).await;
+    assert_eq!(ben.look(view::alerts).unwrap().len(), 1);
     let mut cover = world.person("cover", &[]);
     cover.present(&[(a, fire)]).await;
     calm(&mut [&mut ben, &mut olga]).await;
-    assert_eq!(ben.look(view::alerts).unwrap().len(), 1);
-    // The owner, restored, has the trusted contact and no plan.
+    assert_eq!(ben.look(view::alerts).unwrap().len(), 2);
+    // The owner, restored, has the trusted contact and no plan, and says so when there is a session again.
     let saved = backup(&olga);
     let mut olga = restore(&mut world, "olga", &saved);
     calm(&mut [&mut olga, &mut ben]).await;
     assert!(olga.rows::<PlanRow>().is_empty());
     assert!(olga.look(view::trusts).unwrap().iter().any(|trust| trust.accepted));
+    olga.restart();
+    calm(&mut [&mut olga, &mut ben]).await;
+    assert_eq!(voices(&ben), 0);
     let fire = arm(&mut world, &mut olga, a, "ben").await;
     cover.present(&[(a, fire)]).await;
     ben.sync().await;
-    assert_eq!(ben.look(view::alerts).unwrap().len(), 2);
+    assert_eq!(ben.look(view::alerts).unwrap().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

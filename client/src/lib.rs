@@ -12,7 +12,7 @@
 //! | [`engine`] | the logic: events in, effects out, no input or output |
 //! | [`store`] | the records of a compartment |
 //! | [`net`] | connections to relays |
-//! | `signals` | what the system tells of this process's signals |
+//! | `signals` | signals that ask this process to end, and who is told of them |
 //! | [`words`] | passphrases drawn at random |
 //! | [`clock`], [`untrusted`], [`error`] | the system's clock, peers' text, what went wrong |
 

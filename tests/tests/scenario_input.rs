@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "scenario tests")]
 
 use std::{
-    io::pipe,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    fs::File,
+    io::{Read as _, Write as _, pipe},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread::sleep,
     time::Duration,
 };
@@ -16,7 +20,8 @@ use lapwing_tests::scenario::{
     wait::{PATIENCE, until},
 };
 use nix::{
-    pty::openpty,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    pty::{OpenptyResult, openpty},
     sys::termios::{LocalFlags, tcgetattr},
 };
 use serde_json::json;
@@ -133,37 +138,98 @@ fn files_that_are_no_vault_and_wrong_passphrases_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_process_that_is_asked_to_end_at_a_passphrase_gives_the_terminal_back() {
+fn a_process_that_is_asked_to_end_at_a_question_gives_the_terminal_back() {
     let folder = Folder::new();
-    let vault = folder.put("vault", b"it is never opened");
-    for name in ["TERM", "HUP"] {
-        let terminal = openpty(None, None).unwrap();
-        let echoes = || tcgetattr(&terminal.slave).unwrap().local_flags.contains(LocalFlags::ECHO);
+    let ana = Person::named(&folder, "ana");
+    let _ = ana.init().done();
+    let vault = ana.bytes();
+    let mut at_a_passphrase = Asked::at(&ana, &["status"]);
+    at_a_passphrase.until("passphrase: ");
+    at_a_passphrase.ends_by("TERM");
+    assert!(ana.bytes() == vault, "nothing was opened");
+    // An open vault has threads of its own behind it: the pool that derives keys, a runtime's.
+    for (words, question, name) in [
+        (&["passphrase", "change"][..], "new passphrase: ", "HUP"),
+        (&["grow", "--size", "16MiB"], "[yes/no] ", "TERM"),
+    ] {
+        let mut asked = Asked::at(&ana, words);
+        asked.until("passphrase: ");
+        asked.types(&ana.passphrase);
+        asked.until(question);
+        asked.ends_by(name);
+    }
+    let _ = ana.runs(&["status"]).done();
+}
+
+/// A command at a terminal of its own.
+struct Asked {
+    child: Child,
+    keys: File,
+    slave: OwnedFd,
+    /// How the terminal was.
+    before: LocalFlags,
+}
+
+impl Asked {
+    fn at(person: &Person, words: &[&str]) -> Self {
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         // A session of its own, whose terminal this is.
-        let mut child = Command::new("setsid")
+        let child = Command::new("setsid")
             .arg("--ctty")
             .arg(programs::lapwing())
             .arg("--vault")
-            .arg(&vault)
-            .arg("status")
-            .stdin(terminal.slave.try_clone().unwrap())
+            .arg(&person.vault)
+            .args(words)
+            .stdin(slave.try_clone().unwrap())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        assert!(until(PATIENCE, || !echoes()), "the passphrase is asked for");
-        let process = child.id().to_string();
+        let before = tcgetattr(&slave).unwrap().local_flags;
+        Self { child, keys: master.into(), slave, before }
+    }
+
+    fn mode(&self) -> LocalFlags {
+        tcgetattr(&self.slave).unwrap().local_flags
+    }
+
+    /// Waits for the question, and for the mode in which it is answered.
+    fn until(&mut self, question: &str) {
+        let mut screen = Vec::new();
+        let shown = until(PATIENCE, || {
+            let mut bytes = [0; 256];
+            if let Ok(count) = self.keys.read(&mut bytes) {
+                screen.extend_from_slice(&bytes[..count]);
+            }
+            screen.ends_with(question.as_bytes()) && self.mode() != self.before
+        });
+        assert!(shown, "{question} was not asked: {}", String::from_utf8_lossy(&screen));
+    }
+
+    fn types(&mut self, text: &str) {
+        self.keys.write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    fn ends_by(mut self, name: &str) {
+        let process = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process]).status();
         assert!(sent.unwrap().success());
         let mut code = None;
         let ended = until(PATIENCE, || {
-            code = child.try_wait().unwrap();
+            code = self.child.try_wait().unwrap();
             code.is_some()
         });
-        // Whatever becomes of it, it does not stay.
-        let _ = child.kill();
-        assert!(ended && echoes(), "{name}: {code:?}");
+        assert!(ended && self.mode() == self.before, "{name}: {code:?}");
         assert_eq!(code.and_then(|status| status.code()), Some(130), "{name}");
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Whatever becomes of it, it does not stay.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     driver::Clock,
     error::Error,
     net::{Options, QuicTransport},
+    signals,
 };
 
 /// Does what this process was started for. `cost` belongs to the vault's format: the program passes
@@ -48,6 +49,8 @@ pub fn run_at(cost: Cost, clock: Clock) -> ExitCode {
     };
     let format = if cli.global.json { Format::Json } else { Format::Human };
     let output = Output::process(format, cli.global.quiet);
+    // Before anything begins a thread.
+    signals::take_over();
     if harden_process().is_err() {
         output.warn("this system does not let lapwing forbid memory dumps; run: lapwing doctor");
     }

@@ -15,7 +15,6 @@ mod passphrases;
 mod placing;
 mod plans;
 mod records;
-mod stop;
 mod tokens;
 mod unfinished;
 
@@ -36,7 +35,6 @@ pub use checkins::{CheckinRequest, Heard};
 pub use fault::refused_by_engine;
 pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;
-pub(crate) use stop::Stop;
 pub use tokens::PayloadRelays;
 
 use crate::{
@@ -49,6 +47,7 @@ use crate::{
     },
     error::Error,
     net::Transport,
+    signals::Stop,
     store::{RelayRow, Unit, VolumeBase},
 };
 

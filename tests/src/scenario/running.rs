@@ -110,18 +110,6 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// Whether it has taken over what a signal does, as a command does that waits with an open vault.
-    ///
-    /// # Panics
-    /// The system does not tell.
-    #[must_use]
-    pub fn handles(&self, signal: nix::sys::signal::Signal) -> bool {
-        let told = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
-        let mask = told.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("what it handles");
-        let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
-        mask >> (signal as i32 - 1) & 1 == 1
-    }
-
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         send_signal(self.id(), name);

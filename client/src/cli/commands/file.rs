@@ -21,7 +21,7 @@ use crate::{
         shell::Shell,
         size,
     },
-    client::{Client, Stop, generator},
+    client::{Client, generator},
     driver::{FetchError, UploadReport},
     engine::{
         Command, Reply,
@@ -29,6 +29,7 @@ use crate::{
         view::{self, FileView, MessageView, Span},
     },
     error::{Error, Retry},
+    signals::Stop,
     store::{MessageState, Order},
     untrusted::Printable,
 };

@@ -247,6 +247,9 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
     Ok(Exit::Done)
 }
 
+/// From here on Ctrl-C ends the command in order.
+const WAITING: &str = "Waiting for messages; Ctrl-C ends it.";
+
 async fn follow(
     shell: &mut Shell,
     client: &mut Client,
@@ -254,7 +257,7 @@ async fn follow(
     chat: ChatId,
     args: &ReadArgs,
 ) -> Result<(), Error> {
-    shell.output.talk("Waiting for messages; Ctrl-C ends it.");
+    shell.output.talk(WAITING);
     let zone = Zone::of_system();
     let mut failed = None;
     let (output, now) = (&shell.output, &shell.world.clock);
@@ -364,7 +367,11 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
         let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
         let output = &shell.output;
         let mut failed = None;
+        let mut waits = false;
         let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
+            if !std::mem::replace(&mut waits, true) {
+                output.talk(WAITING);
+            }
             for (number, effect) in effects {
                 counts.add(effect);
                 if let Err(error) = told(output, compartments, *number, effect) {

@@ -12,14 +12,15 @@ use std::{
 };
 
 use lapwing_vault::wipe_stack;
-use nix::sys::{
-    signal::{SigSet, Signal},
-    termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios},
-};
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use zeroize::Zeroizing;
 
 use super::{MAX_ANSWER, Prompt, PromptError, Question, TRIES, TypedPassphrase};
-use crate::{cli::strength::Strength, signals, untrusted::Printable};
+use crate::{
+    cli::strength::Strength,
+    signals::{self, Stop},
+    untrusted::Printable,
+};
 
 const TTY: &str = "/dev/tty";
 
@@ -65,7 +66,9 @@ impl Terminal {
         let mut tty = self.open(flag)?;
         say(&mut tty, &format!("{what}: "))?;
         let path = self.path.clone();
-        let typed = typed(&tty, move || {
+        let typed = typed(&tty, &mut Stop::listen(), move || {
+            // rpassword raises it when it sees Ctrl-C.
+            signals::keep_interrupt();
             let config = rpassword::ConfigBuilder::new()
                 .input_file_path(path.as_str())
                 .output_file_path(path.as_str())
@@ -73,8 +76,7 @@ impl Terminal {
             let typed = rpassword::read_password_with_config(config).map(Zeroizing::new);
             typed.map_err(|error| match error.kind() {
                 ErrorKind::Interrupted => {
-                    // Raised on this thread.
-                    take(Signal::SIGINT);
+                    signals::take_interrupt();
                     PromptError::Interrupted
                 }
                 ErrorKind::UnexpectedEof => PromptError::Interrupted,
@@ -165,8 +167,10 @@ fn say(tty: &mut File, text: &str) -> Result<(), PromptError> {
 /// a signal, and the old mode comes back whatever happens.
 fn read_line(tty: &File) -> Result<String, PromptError> {
     let mut keys = tty.try_clone().map_err(|_| PromptError::Failed)?;
+    // Longer than the mode: what came too late to be told ends the process when the terminal is as it was.
+    let mut stop = Stop::listen();
     let _mode = Mode::line_with_stop(tty)?;
-    typed(tty, move || {
+    typed(tty, &mut stop, move || {
         let mut bytes = Vec::new();
         loop {
             let mut byte = [0];
@@ -193,9 +197,9 @@ fn read_line(tty: &File) -> Result<String, PromptError> {
 /// `read` runs on a thread of its own, which a signal leaves behind waiting for keys: the process ends.
 fn typed<T: Send + 'static>(
     tty: &File,
+    stop: &mut Stop,
     read: impl FnOnce() -> Result<T, PromptError> + Send + 'static,
 ) -> Result<T, PromptError> {
-    let held = Held::begin();
     let before = termios::tcgetattr(tty).map_err(|_| PromptError::Failed)?;
     let (sender, receiver) = sync_channel(1);
     let reader = thread::Builder::new().spawn(move || {
@@ -210,7 +214,7 @@ fn typed<T: Send + 'static>(
                 let _ended = reader.join();
                 return answer;
             }
-            Err(RecvTimeoutError::Timeout) if held.take_one() => {
+            Err(RecvTimeoutError::Timeout) if stop.was_asked() => {
                 // A terminal that has gone needs no mode.
                 let _ = termios::tcsetattr(tty, SetArg::TCSANOW, &before);
                 return Err(PromptError::Interrupted);
@@ -246,44 +250,6 @@ impl Drop for Mode<'_> {
         // A terminal that has gone needs no mode.
         let _ = termios::tcsetattr(self.tty, SetArg::TCSANOW, &self.before);
     }
-}
-
-/// Signals kept from this thread, and from those that it begins, while a person types: they would end the process with the
-/// terminal in another mode, without an echo. rpassword raises SIGINT itself when it sees Ctrl-C.
-struct Held {
-    before: Option<SigSet>,
-}
-
-/// Those that ask a process to end.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-
-impl Held {
-    fn begin() -> Self {
-        let held: SigSet = ENDING.into_iter().collect();
-        Self { before: held.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok() }
-    }
-
-    /// Takes one that waits for this process, if one does. Where the system does not tell, it acts when the mask goes: after
-    /// the answer, when the terminal is as it was.
-    fn take_one(&self) -> bool {
-        let Some(before) = &self.before else { return false };
-        let waits = |signal: &Signal| !before.contains(*signal) && signals::is_in("ShdPnd", *signal);
-        let found = ENDING.into_iter().find(waits);
-        found.inspect(|signal| take(*signal)).is_some()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            let _ = before.thread_set_mask();
-        }
-    }
-}
-
-/// Takes a signal that waits, so that it does not end the process when the mask goes.
-fn take(signal: Signal) {
-    let _ = SigSet::from(signal).wait();
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::error::Error;
+use crate::{error::Error, signals};
 
 /// A running relay.
 pub(super) struct DemoRelay {
@@ -22,28 +22,27 @@ impl DemoRelay {
         let program = find(program)?;
         let dir = folder.join("relay");
         let port = free_port()?;
-        let made = Command::new(&program)
-            .args(["init", "--json", "--host", "127.0.0.1", "--listen", "127.0.0.1", "--port"])
+        let mut make = Command::new(&program);
+        make.args(["init", "--json", "--host", "127.0.0.1", "--listen", "127.0.0.1", "--port"])
             .arg(port.to_string())
             .arg("--dir")
             .arg(&dir)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|_| not_started())?;
+            .stdin(Stdio::null());
+        let made = signals::for_others(|| make.output()).map_err(|_| not_started())?;
         let text = String::from_utf8_lossy(&made.stdout);
         let access = text
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .find_map(|line| Some(line.get("access_ticket")?.as_str()?.to_owned()))
             .ok_or_else(not_started)?;
-        let mut child = Command::new(&program)
+        let mut serve = Command::new(&program);
+        serve
             .args(["serve", "--json", "--dir"])
             .arg(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|_| not_started())?;
+            .stderr(Stdio::null());
+        let mut child = signals::for_others(|| serve.spawn()).map_err(|_| not_started())?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             // One line says that it listens; without it the program has ended.

@@ -11,8 +11,9 @@ use lapwing::{
     store::{Base, BodyKeyName, BodyKeyRow, FileRow, MessageRow, SpareKeyRow},
 };
 use lapwing_tests::world::{
-    Crash, Person, World, calm,
+    Crash, Person, RelayNumber, World, calm,
     company::talk,
+    introduce,
     records::{assert_in_order, raw, texts},
     vault::{Vault, friends},
 };
@@ -138,10 +139,11 @@ async fn mov_09_a_chat_that_waits_for_room_is_deleted_by_its_name_with_all_that_
     vault.main.restart();
     vault.other.restart();
     let ends = [vault.main.driver().1, vault.other.driver().1];
-    let (number, chat) = Driver::waiting_arrival(&ends, " bob ").unwrap().unwrap();
-    assert_eq!((number, Driver::waiting_arrival(&ends, "eve").unwrap()), (1, None));
+    let waiting = Driver::waiting_arrivals(&ends, " bob ").unwrap();
+    let [(1, chat)] = waiting[..] else { panic!("{waiting:?}") };
+    assert_eq!(Driver::waiting_arrivals(&ends, "eve").unwrap(), []);
     // Who opens the other end alone is not told of it.
-    assert_eq!(Driver::waiting_arrival(&ends[1..], "bob").unwrap(), None);
+    assert_eq!(Driver::waiting_arrivals(&ends[1..], "bob").unwrap(), []);
     let (driver, to) = vault.other.driver();
     driver.delete_arrival(&to, chat).unwrap();
     driver.sweep(&to).unwrap();
@@ -152,6 +154,33 @@ async fn mov_09_a_chat_that_waits_for_room_is_deleted_by_its_name_with_all_that_
     calm(&mut [&mut vault.main, &mut vault.other, &mut bob]).await;
     assert_eq!(bob.heard("alice"), ["before"], "what was not sent is not sent");
     vault.assert_clean(&[b"bob".to_vec()], "and its mailboxes closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mov_09_of_two_chats_of_one_name_that_wait_for_room_each_is_found_where_it_waits() {
+    let mut world = World::new(775);
+    let (mut vault, _bob) = friends(&mut world).await;
+    let mut eve = world.person("eve", &[RelayNumber(0)]);
+    introduce(&mut vault.other, &mut eve).await;
+    vault.main.restart();
+    vault.main.base().crash_at(Crash { at: 1, kept: true });
+    vault.move_chat("bob").unwrap_err();
+    vault.main.restart();
+    vault.other.restart();
+    vault.other.must(Command::Rename { chat: "eve".into(), name: "bob".into() });
+    vault.other.restart();
+    vault.other.base().crash_at(Crash { at: 1, kept: true });
+    vault.move_back("bob").unwrap_err();
+    vault.main.restart();
+    vault.other.restart();
+    let ends = [vault.main.driver().1, vault.other.driver().1];
+    let waiting = Driver::waiting_arrivals(&ends, "bob").unwrap();
+    let [(0, first), (1, _)] = waiting[..] else { panic!("{waiting:?}") };
+    // The one that is meant goes, and no other.
+    let (driver, to) = vault.main.driver();
+    driver.delete_arrival(&to, first).unwrap();
+    let waiting = Driver::waiting_arrivals(&ends, "bob").unwrap();
+    assert!(matches!(waiting[..], [(1, _)]), "{waiting:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,16 +31,26 @@ impl Client {
     /// and is shown nowhere: the compartment's number, and the chat's id.
     ///
     /// # Errors
-    /// A compartment cannot be read; there is none of that name.
+    /// A compartment cannot be read; there is none of that name; several of them wait, and which is meant was not said.
     pub fn waiting_arrival(
         &self,
         compartment: Option<&str>,
         chat: &str,
     ) -> Result<Option<(usize, ChatId)>, Error> {
         let wanted = compartment.map(|name| self.compartment(Some(name))).transpose()?;
-        let found = Driver::waiting_arrival(&self.compartments, chat);
-        let found = found.map_err(|fault| refused_by_engine(&fault))?;
-        Ok(found.filter(|(number, _)| wanted.is_none_or(|wanted| wanted == *number)))
+        let found = Driver::waiting_arrivals(&self.compartments, chat);
+        let mut found = found.map_err(|fault| refused_by_engine(&fault))?;
+        found.retain(|(number, _)| wanted.is_none_or(|wanted| wanted == *number));
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(*one)),
+            [(first, _), .., (last, _)] if first != last => Err(Error::refused(
+                "in several compartments a chat of that name waits for room",
+                "say which with --compartment NAME",
+            )),
+            // One after the other: nothing else tells them apart.
+            [first, ..] => Ok(Some(*first)),
+        }
     }
 
     /// Deletes such a chat with all that it holds, as [`Client::delete_chat`] does one that is here.

@@ -79,15 +79,13 @@ impl Driver {
         Ok(false)
     }
 
-    /// A chat of this name that a source which is open has let go of, and that is not shown where it goes: the number of that
-    /// compartment, and the chat's id there. It waits for room.
+    /// The chats of this name that a source which is open has let go of, and that are not shown where they go: the numbers of
+    /// those compartments, and the chats' ids there. They wait for room.
     ///
     /// # Errors
     /// [`Fault::Store`].
-    pub fn waiting_arrival(
-        compartments: &[Compartment],
-        name: &str,
-    ) -> Result<Option<(usize, ChatId)>, Fault> {
+    pub fn waiting_arrivals(compartments: &[Compartment], name: &str) -> Result<Vec<(usize, ChatId)>, Fault> {
+        let mut waiting = Vec::new();
         let mut departed = Vec::new();
         for from in compartments {
             departed.extend(moving::departures(&Unit::new(&*from.base))?.into_iter().map(|(id, _)| id));
@@ -98,11 +96,11 @@ impl Driver {
                 let decided = !arrival.live && departed.contains(&arrival.id);
                 if decided && moving::name_of_arrival(&unit, &chat)?.is_some_and(|known| known == name.trim())
                 {
-                    return Ok(Some((number, chat)));
+                    waiting.push((number, chat));
                 }
             }
         }
-        Ok(None)
+        Ok(waiting)
     }
 
     /// Deletes such a chat with all that it holds; its mailboxes are closed.

@@ -73,7 +73,26 @@ fn tickets_that_are_no_good_are_refused_and_change_nothing() {
     let late = cy.runs(&["join", &ticket, "--name", "ana"]);
     assert_eq!(late.failed(5), "refused");
     assert_eq!(ana.chats().as_array().unwrap().len(), 2);
-    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), ["hello"]);
+    // What nobody can have seen is not marked: a closed output, and the null device as other programs' runtimes open it.
+    let _ = bo.runs(&["send", "ana", "unseen"]).done();
+    for to in [">&-", "1<>/dev/null"] {
+        let read = into_nothing(&ana, to, &["--json", "read", "bo"]);
+        assert_eq!(read.code, Some(0), "{to}: {read:?}");
+        assert!(read.stderr.contains("nothing is marked"), "{to}: {read:?}");
+    }
+    let chats = ana.chats();
+    let unread: u64 = chats.as_array().unwrap().iter().filter_map(|chat| chat["unread"].as_u64()).sum();
+    assert_eq!(unread, 1, "{chats}");
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), ["hello", "unseen"]);
+}
+
+/// A command whose standard output the shell sends nowhere, in this way.
+fn into_nothing(person: &Person, to: &str, words: &[&str]) -> Outcome {
+    let script = format!("exec \"$0\" --vault \"$@\" --passphrase-fd 0 {to}");
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(programs::lapwing()).arg(&person.vault).args(words);
+    let input = format!("{}\n", person.passphrase).into_bytes();
+    Running::spawn(&mut shell, words.join(" "), input).end()
 }
 
 #[test]
@@ -123,14 +142,10 @@ fn files_that_are_no_vault_and_wrong_passphrases_are_refused_and_left_alone() {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).arg(programs::lapwing()).arg(vault);
     let _ = Running::spawn(&mut shell, "status".to_owned(), Vec::new()).end().done().one("status");
-    // Nothing is shown, so nothing is marked as read, and nobody is told that it was.
-    let script = "exec \"$0\" --json --vault \"$1\" read bo --passphrase-fd 0 >&-";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script]).arg(programs::lapwing()).arg(vault);
-    let input = format!("{}\n", ana.passphrase).into_bytes();
-    let closed = Running::spawn(&mut shell, "read".to_owned(), input).end();
-    assert_eq!(closed.code, Some(5), "{closed:?}");
-    assert!(closed.stderr.contains("output_closed"), "{closed:?}");
+    // A failure is told where somebody may see it.
+    let closed = into_nothing(&ana, ">&-", &["--json", "read", "bo"]);
+    assert_eq!(closed.code, Some(1), "{closed:?}");
+    assert!(closed.stderr.contains("unknown_chat"), "{closed:?}");
     // A pipe whose reader has gone is an end like any other.
     let (reader, writer) = pipe().unwrap();
     drop(reader);

@@ -58,9 +58,6 @@ pub enum OutputError {
     /// The output cannot be written: a full disk behind a redirection, say.
     #[error("the output cannot be written")]
     Failed,
-    /// There is no standard output: it was closed before the program started.
-    #[error("standard output is closed")]
-    Closed,
     /// A record that is no map. A bug of the command.
     #[error("a record cannot be written as JSON")]
     Shape,
@@ -73,11 +70,6 @@ impl From<OutputError> for Error {
             OutputError::Failed => {
                 Self::refused("the output cannot be written", "check where it is redirected to")
             }
-            OutputError::Closed => Self::refused(
-                "standard output is closed: nothing can be shown",
-                "leave it open, or send it to a file; nothing was marked as read",
-            )
-            .with_code("output_closed"),
             OutputError::Shape => Self::bug("a record cannot be written as JSON"),
         }
     }
@@ -132,26 +124,22 @@ impl Output {
             && io::stderr().is_terminal()
     }
 
-    /// Refuses a standard output that was closed before the program started: the language's runtime puts the null device in
-    /// its place, open for reading and writing, and everything written to it would seem to be shown. Who redirects to the
-    /// null device on purpose opens it for writing.
-    ///
-    /// # Errors
-    /// [`OutputError::Closed`].
-    pub fn require_open(&self) -> Result<(), OutputError> {
+    /// Whether what goes to standard output goes anywhere. It does not where it is the null device, or was closed before the
+    /// program started: the language's runtime then puts the null device in its place, which looks as one that a parent put
+    /// there on purpose. Both mean that nobody sees anything.
+    pub fn goes_somewhere(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
 
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
         if matches!(self.sink, Sink::Captured(_)) {
-            return Ok(());
+            return true;
         }
-        let stdout = io::stdout();
-        let flags = fcntl(&stdout, FcntlArg::F_GETFL).map_err(|_| OutputError::Closed)?;
-        let both = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
         let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
-        let ours = nix::sys::stat::fstat(&stdout).map(|ours| ours.st_rdev);
-        let is_null = matches!((null, ours), (Ok(null), Ok(ours)) if null == ours);
-        if both && is_null { Err(OutputError::Closed) } else { Ok(()) }
+        match (null, nix::sys::stat::fstat(io::stdout())) {
+            (Ok(null), Ok(ours)) => ours.st_rdev != null,
+            // Without a null device it is none; what cannot be looked at is closed.
+            (Err(_), Ok(_)) => true,
+            (_, Err(_)) => false,
+        }
     }
 
     /// A result, on standard output, complete when this returns.
@@ -180,7 +168,7 @@ impl Output {
     }
 
     /// A failure: `error:` and `hint:` on standard error, or a line of type `error` on standard output, or on standard error
-    /// where that cannot be written. A reader that has gone is no failure and gets no word.
+    /// where that cannot be written or goes nowhere. A reader that has gone is no failure and gets no word.
     pub fn fail(&self, error: &Error) {
         if error.kind() == Kind::ReaderGone {
             return;
@@ -191,7 +179,7 @@ impl Output {
                 let failure = Failure { code: error.code(), message: error.message(), hint: error.hint() };
                 // Where neither can be written, the exit code says it.
                 if let Ok(line) = json_line("error", &failure)
-                    && (self.require_open().is_err() || self.write(Stream::Out, &line).is_err())
+                    && (!self.goes_somewhere() || self.write(Stream::Out, &line).is_err())
                 {
                     let _ = self.write(Stream::Err, &line);
                 }

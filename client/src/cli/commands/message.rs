@@ -219,8 +219,6 @@ impl Record for Message {
 }
 
 pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Error> {
-    // What nobody can have seen is not marked as read.
-    shell.output.require_open()?;
     let mut client = shell.unlock().await?;
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
     let chat = client.read(number, |unit| view::chat(unit, &args.chat))?.id;
@@ -237,7 +235,11 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
     for message in shown.iter().filter(|message| message.is_there(now)) {
         shell.output.emit(&Message::of(&args.chat, message, &zone).numbered(args.numbers))?;
     }
-    if let Some(last) = shown.last() {
+    // What nobody can have seen is not marked: the time of a message that disappears would run.
+    let is_seen = shell.output.goes_somewhere();
+    if !is_seen {
+        shell.output.talk("Standard output goes nowhere: nothing is marked as seen.");
+    } else if let Some(last) = shown.last() {
         client.command(number, Command::MarkRead { chat, order: last.order })?;
     }
     if args.follow && !shell.offline {
@@ -260,6 +262,7 @@ async fn follow(
     shell.output.talk(WAITING);
     let zone = Zone::of_system();
     let mut failed = None;
+    let is_seen = shell.output.goes_somewhere();
     let (output, now) = (&shell.output, &shell.world.clock);
     let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
         let mut last = None;
@@ -283,7 +286,7 @@ async fn follow(
                 last = last.max(Some(message.order));
             }
         }
-        if let Some(order) = last {
+        if let Some(order) = last.filter(|_| is_seen) {
             // TMR-04: the time of what was shown runs now, not from the end of following. A vault that takes no more is
             // told by what cannot be taken in.
             let _ = compartments[number].mark_read(chat, order, now(), &mut generator());

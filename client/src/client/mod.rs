@@ -8,6 +8,7 @@ mod checkins;
 mod compartments;
 mod fault;
 mod files;
+mod following;
 mod growth;
 mod moving;
 mod new_file;
@@ -33,21 +34,21 @@ use rand_core::{OsRng, TryRngCore, UnwrapErr};
 pub use backup::{RestoreTarget, Summary};
 pub use checkins::{CheckinRequest, Heard};
 pub use fault::refused_by_engine;
+pub use following::{Decide, Ended};
 pub use passphrases::{KnownPassphrase, require_distinct};
 pub use plans::PlanRequest;
 pub use tokens::PayloadRelays;
 
 use crate::{
     cli::prompt::TypedPassphrase,
-    driver::{Clock, Compartment, Driver, Next, Report},
+    driver::{Clock, Compartment, Driver, Report},
     engine::{
-        Command, Effect, Fault, Reply,
+        Command, Fault, Reply,
         search::{self, Hit, Query},
         view,
     },
     error::Error,
     net::Transport,
-    signals::Stop,
     store::{RelayRow, Unit, VolumeBase},
 };
 
@@ -57,13 +58,6 @@ pub const FIRST_COMPARTMENT: &str = "main";
 /// How long the answer to an unlock's tokens is waited for before the first output; without network the tokens stay
 /// due and leave with the next connection.
 pub const TOKEN_WAIT: Duration = Duration::from_secs(4);
-
-/// How often a follower presents again what no relay has answered.
-const TOKEN_RETRY: Duration = Duration::from_secs(5);
-
-/// How often a follower overwrites what was deleted meanwhile. Each time costs some ten milliseconds, if there was
-/// anything.
-const SCRUB_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a command waits for another one before it presents its tokens without holding the vault.
 const FIRST_LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -458,53 +452,6 @@ impl Client {
         report
     }
 
-    /// Stays connected until `decide` ends it, or another command wants the vault.
-    pub async fn follow(&mut self, decide: &mut Decide<'_>) -> Ended {
-        let mut scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
-        let mut stop = Stop::listen();
-        loop {
-            let (mut asked, mut retry, mut replaced) = (false, false, false);
-            let (session, compartments, volumes) = (&self.session, &self.compartments, &self.volumes);
-            let retry_at = (!self.due.is_empty()).then(|| tokio::time::Instant::now() + TOKEN_RETRY);
-            let mut each = |effects: &[(usize, Effect)]| {
-                let next = decide(compartments, effects);
-                // What is taken from a relay now would be in a file that nobody opens again.
-                if !session.is_at_its_path().unwrap_or(true) {
-                    replaced = true;
-                    return Next::End;
-                }
-                if session.lock_requested().unwrap_or(false) {
-                    // What came is told before the vault is given up.
-                    asked = true;
-                    return Next::End;
-                }
-                // Between two rounds no transaction is alive.
-                if effects.is_empty() && tokio::time::Instant::now() >= scrub_at {
-                    for (_, base) in volumes {
-                        // Tried again the next time, at the latest when the vault is locked.
-                        let _ = base.scrub();
-                    }
-                    scrub_at = tokio::time::Instant::now() + SCRUB_EVERY;
-                }
-                retry = next == Next::On && retry_at.is_some_and(|at| tokio::time::Instant::now() >= at);
-                if retry { Next::End } else { next }
-            };
-            // Dropping the driver's future between two of its awaits loses nothing: what counts is in the records.
-            let report = tokio::select! {
-                report = self.driver.follow(&self.compartments, &mut each) => report,
-                () = stop.asked() => return Ended::Interrupted,
-            };
-            if replaced {
-                return Ended::Replaced;
-            }
-            if retry {
-                self.retry_tokens().await;
-                continue;
-            }
-            return if asked { Ended::Asked(report) } else { Ended::Decided(report) };
-        }
-    }
-
     /// Adds a relay to a compartment, and to what every unlock tells.
     ///
     /// # Errors
@@ -575,20 +522,4 @@ impl Client {
         self.driver.close().await;
         scrubbed
     }
-}
-
-/// Asked with what each round brought, and often with nothing: whether following goes on.
-pub type Decide<'a> = dyn FnMut(&[Compartment], &[(usize, Effect)]) -> Next + 'a;
-
-/// Why following ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// As decided.
-    Decided(Report),
-    /// Another command wants the vault.
-    Asked(Report),
-    /// The person said stop, or the system did.
-    Interrupted,
-    /// The file is not at its path any more: moved, deleted, or another one took its place.
-    Replaced,
 }

@@ -5,16 +5,19 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::select_all};
+use futures_util::{
+    FutureExt,
+    future::{join_all, select_all},
+};
 use lapwing_wire::{address::RelayKey, frame::Notice};
 
 use super::{
     Compartment, Driver, Report, Told,
     line::Ask,
-    pass::{Lost, Shared, Taken},
+    pass::{Lost, Progress, Shared, Taken},
 };
 use crate::{
-    engine,
+    engine::{self, Event},
     net::Backoff,
     store::{OpRow, Unit},
 };
@@ -30,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Longest that one round of settling may take while following.
 const ROUND: Duration = Duration::from_secs(20);
+
+/// How long the last mark may take to reach its relays: whoever ended it waits.
+const LAST_MARK: Duration = Duration::from_secs(2);
 
 /// Whether following goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +106,40 @@ impl Driver {
         }
     }
 
+    /// CPY-06: leaves a last mark where something was taken or sent since the one before, over the links that there are.
+    /// Call it when following ends and no other command of this vault waits to leave its own.
+    pub async fn end_following(&mut self, compartments: &[Compartment]) {
+        let places = compartments.iter().map(|compartment| compartment.place).enumerate();
+        let ending: Vec<_> = places.filter(|(_, place)| self.used.contains(place)).collect();
+        if ending.is_empty() {
+            return;
+        }
+        let mut report = Report::default();
+        let Self { transport: _, clock, rng, lines, heirs: _, begun: _, used } = self;
+        let shared = Shared {
+            compartments,
+            clock: &*clock,
+            rng: Mutex::new(&mut **rng),
+            report: Mutex::new(&mut report),
+            used: Mutex::new(used),
+            ask: Ask::Read,
+        };
+        for (number, _) in &ending {
+            // What fails here is left by the next session.
+            shared.handle(*number, Event::Mark);
+        }
+        let (shared, ending) = (&shared, &ending);
+        let all = lines.iter().map(|(relay, line)| async move {
+            for (number, _) in ending {
+                let _ = shared.operations(relay, line, *number, &mut Progress::default()).await;
+            }
+        });
+        let _ = tokio::time::timeout(LAST_MARK, join_all(all)).await;
+        for (_, place) in ending {
+            self.used.remove(place);
+        }
+    }
+
     /// TMR-05: erases messages whose time is over, whether or not a relay can be reached.
     fn sweep_due(&mut self, compartments: &[Compartment], total: &mut Report) {
         let now = self.now();
@@ -131,7 +171,7 @@ impl Driver {
         report: &mut Report,
     ) -> Result<(), Lost> {
         let Notice::Window(window) = notice;
-        let Self { transport: _, clock, rng, lines, heirs: _, begun: _ } = self;
+        let Self { transport: _, clock, rng, lines, heirs: _, begun: _, used } = self;
         let Some(line) = lines.get(relay).cloned() else { return Ok(()) };
         let ask = Ask::Read;
         let shared = Shared {
@@ -139,6 +179,7 @@ impl Driver {
             clock: &*clock,
             rng: Mutex::new(&mut **rng),
             report: Mutex::new(report),
+            used: Mutex::new(used),
             ask,
         };
         let mailbox = window.mailbox;

@@ -134,6 +134,8 @@ pub struct Driver {
     heirs: Heirs,
     /// Compartments whose session was begun.
     begun: BTreeSet<[u8; 16]>,
+    /// CPY-06: compartments in which something was taken or sent since this session left a mark.
+    used: BTreeSet<[u8; 16]>,
 }
 
 impl Driver {
@@ -146,6 +148,7 @@ impl Driver {
             lines: BTreeMap::new(),
             heirs: Heirs::default(),
             begun: BTreeSet::new(),
+            used: BTreeSet::new(),
         }
     }
 

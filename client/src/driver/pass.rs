@@ -1,7 +1,7 @@
 //! One relay's turn: what waits for it, and what waits there.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -71,6 +71,7 @@ pub(super) struct Shared<'a> {
     pub(super) clock: &'a Clock,
     pub(super) rng: Mutex<&'a mut (dyn CryptoRng + Send)>,
     pub(super) report: Mutex<&'a mut Report>,
+    pub(super) used: Mutex<&'a mut BTreeSet<[u8; 16]>>,
     pub(super) ask: Ask,
 }
 
@@ -111,6 +112,22 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// CPY-06: something was taken or sent.
+    fn use_of(&self, number: usize) {
+        let Some(compartment) = self.compartments.get(number) else { return };
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(compartment.place);
+    }
+
+    /// CPY-06: leaves another mark where something was taken or sent since the last one and that is long ago.
+    pub(super) fn mark_again(&self, number: usize) {
+        let Some(compartment) = self.compartments.get(number) else { return };
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = engine::copies::is_due_again(&Unit::new(&*compartment.base), self.now());
+        if used.contains(&compartment.place) && is_due.unwrap_or(false) && self.handle(number, Event::Mark) {
+            used.remove(&compartment.place);
+        }
+    }
+
     /// Whatever can be done at this relay now.
     pub(super) async fn pass(
         &self,
@@ -135,7 +152,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Carries out operations. Answers whether there were any.
-    async fn operations(
+    pub(super) async fn operations(
         &self,
         relay: &RelayKey,
         line: &Line,
@@ -193,8 +210,12 @@ impl<'a> Shared<'a> {
     fn answered(&self, number: usize, op: OpId, body: ResponseBody, progress: &mut Progress) {
         progress.tried.insert((number, op));
         let before = self.stage_of(number, op);
+        let is_mark = self.is_mark(number, op);
         if !self.handle(number, Event::Answer { op, body }) {
             return;
+        }
+        if !is_mark {
+            self.use_of(number);
         }
         // DRV-05: one that takes several requests goes on only if it got on by the least that a part may be.
         let least = u64::try_from(MIN_BLOB_PART).unwrap_or(u64::MAX);
@@ -203,6 +224,13 @@ impl<'a> Shared<'a> {
         {
             progress.tried.remove(&(number, op));
         }
+    }
+
+    fn is_mark(&self, number: usize, op: OpId) -> bool {
+        let Some(compartment) = self.compartments.get(number) else { return false };
+        let unit = Unit::new(&*compartment.base);
+        let row = unit.get::<OpRow>(&op).ok().flatten();
+        row.is_some_and(|row| engine::copies::is_mark(&unit, &row).unwrap_or(false))
     }
 
     /// How far an operation of several requests has come. `None` once it is done.
@@ -350,9 +378,13 @@ impl<'a> Shared<'a> {
         let Some(before) = self.mailbox_row(number, &mailbox) else { return Taken::Stuck };
         let last = window.items.last().map(|item| item.place.seq);
         let caught_up = last.unwrap_or(before.cursor) >= window.newest;
+        let is_use = last.is_some() && before.purpose != Purpose::Home;
         if !self.handle(number, Event::Window { window, caught_up }) {
             // Not acknowledged: it comes again. A full disk must not make us lose a message.
             return Taken::Stuck;
+        }
+        if is_use {
+            self.use_of(number);
         }
         match self.mailbox_row(number, &mailbox) {
             Some(after) if after.cursor < before.cursor => Taken::Reset,

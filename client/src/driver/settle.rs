@@ -58,13 +58,14 @@ impl Driver {
 
     async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
         self.learn_heirs_from(compartments);
-        let Self { transport, clock, rng, lines, heirs, begun } = self;
+        let Self { transport, clock, rng, lines, heirs, begun, used } = self;
         let heirs = &*heirs;
         let shared = Shared {
             compartments,
             clock: &*clock,
             rng: Mutex::new(&mut **rng),
             report: Mutex::new(report),
+            used: Mutex::new(used),
             ask,
         };
         let shared = &shared;
@@ -73,6 +74,10 @@ impl Driver {
             let begins = !begun.contains(&compartment.place);
             if shared.handle(number, Event::Tick { begins }) {
                 begun.insert(compartment.place);
+            }
+            // A command that does not stay has left the one that it needs.
+            if !begins && ask == Ask::Subscribe {
+                shared.mark_again(number);
             }
         }
         // What was followed while tokens were presented.

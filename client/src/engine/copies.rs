@@ -12,8 +12,9 @@
 //! that shows an older state make no foreign mark of an own one; CPY-02 a mark that is not ours, with a number that we
 //! have not left behind, is another copy's; CPY-03 whoever finds one continues behind its number and leaves a mark at
 //! once, so that the other copy finds it too; CPY-04 own sender keys of groups are dropped then; CPY-05 it is told until
-//! every contact's session was begun anew afterwards; CPY-06 every session leaves a mark, and the newest stay at the relay,
-//! so that a state from before any of them finds one, however old and however young it is.
+//! every contact's session was begun anew afterwards; CPY-06 every session leaves a mark, one that goes on and is used
+//! leaves more, and the newest stay at the relay, so that a state from before any of them finds one, however old and however
+//! young it is. Of what no mark came after, nothing tells: where the relay was away, or the session was killed.
 
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ use crate::store::{
 /// within that time.
 const PERIOD: Duration = Duration::from_secs(6 * 3600);
 
+/// How often at most a session in which something is taken and sent leaves one: a state from the middle of it that is put
+/// back finds what came later. Six envelopes of the smallest size an hour.
+const USED_PERIOD: Duration = Duration::from_secs(600);
+
 /// Marks that stay at the relay, in the smallest envelopes; older ones are acknowledged. CPY-06.
 pub(super) const KEPT: u64 = 64;
 
@@ -40,18 +45,42 @@ const MARK_LEN: usize = 1 + 8 + 16;
 
 /// Leaves a mark at every relay, when a session begins or it is time.
 pub(super) fn tick(cx: &mut Cx<'_, '_, '_>, begins: bool) -> Result<(), Fault> {
-    let mut row = cx.unit.get::<MarksRow>(&())?.unwrap_or_default();
-    if !begins && row.left.is_some_and(|left| cx.now.since(left) < PERIOD && left <= cx.now) {
+    let row = cx.unit.get::<MarksRow>(&())?.unwrap_or_default();
+    if !begins && is_younger(&row, PERIOD, cx.now) {
         return Ok(());
     }
+    // Nothing is on its way yet.
+    leave(cx, row, begins)
+}
+
+/// Whether a session in which something was taken or sent since its last mark leaves another one now.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub(crate) fn is_due_again(unit: &Unit<'_>, now: Timestamp) -> Result<bool, Fault> {
+    Ok(!is_younger(&unit.get::<MarksRow>(&())?.unwrap_or_default(), USED_PERIOD, now))
+}
+
+/// CPY-06: leaves another mark in a session that has left one. Between two rounds: nothing is on its way.
+pub(super) fn leave_again(cx: &mut Cx<'_, '_, '_>) -> Result<(), Fault> {
+    let row = cx.unit.get::<MarksRow>(&())?.unwrap_or_default();
+    leave(cx, row, true)
+}
+
+fn is_younger(row: &MarksRow, than: Duration, now: Timestamp) -> bool {
+    row.left.is_some_and(|left| now.since(left) < than && left <= now)
+}
+
+/// Leaves a mark at every relay; with `replaces`, instead of those that still wait for theirs.
+fn leave(cx: &mut Cx<'_, '_, '_>, mut row: MarksRow, replaces: bool) -> Result<(), Fault> {
     let homes = cx.unit.scan::<MailboxRow>(&[])?.into_iter();
     let homes: Vec<_> =
         homes.filter(|(_, home)| home.purpose == Purpose::Home).map(|(mailbox, _)| mailbox).collect();
     if homes.is_empty() {
         return Ok(());
     }
-    if begins {
-        // Nothing is on its way yet. A mark that still waits for its relay may be known to an older state: this one takes
+    if replaces {
+        // A mark that still waits for its relay may be known to an older state: this one takes
         // its place, and a relay that is away for long does not find many.
         for (op, row) in cx.unit.scan::<OpRow>(&[])? {
             if is_mark(cx.unit, &row)? {
@@ -79,7 +108,7 @@ pub(super) fn tick(cx: &mut Cx<'_, '_, '_>, begins: bool) -> Result<(), Fault> {
 ///
 /// # Errors
 /// [`Fault::Store`].
-pub(super) fn is_mark(unit: &Unit<'_>, op: &OpRow) -> Result<bool, Fault> {
+pub(crate) fn is_mark(unit: &Unit<'_>, op: &OpRow) -> Result<bool, Fault> {
     let OpKind::Append { mailbox, .. } = &op.kind else { return Ok(false) };
     Ok(unit.get::<MailboxRow>(mailbox)?.is_some_and(|row| row.purpose == Purpose::Home))
 }

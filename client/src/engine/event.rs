@@ -61,6 +61,9 @@ pub enum Event {
         /// The first of this session.
         begins: bool,
     },
+    /// CPY-06: something was taken or sent since this session left its last mark, and it is time for another one: it goes on
+    /// for long, or ends.
+    Mark,
     /// What is due to be erased, or was left to be erased, goes: a part of it, see [`Effect::MoreToErase`].
     Sweep,
 }

@@ -138,6 +138,7 @@ pub fn handle(
             }
             group::tick(&mut cx)?;
         }
+        Event::Mark => copies::leave_again(&mut cx)?,
         Event::Sweep => sweep(&mut cx)?,
     }
     Ok(cx.effects)

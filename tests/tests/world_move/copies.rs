@@ -1,8 +1,14 @@
 //! A vault that was copied, or put back to an older state, and what is no sign of that.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use lapwing::engine::Effect;
+use lapwing::{driver::Next, engine::Effect, store::MarksRow};
 use lapwing_tests::world::{Crash, Faults, Person, World, calm, company::talk};
 
 use super::{friends, renew};
@@ -72,6 +78,103 @@ async fn cpy_06_an_older_state_that_is_put_back_finds_what_came_after_it() {
         calm(&mut [&mut back, &mut bob]).await;
         assert!(!is_copied(&back));
         talk(&mut back, &mut bob, "one place").await;
+    }
+}
+
+/// Stays connected while something else happens, and ends in order or as a process that is killed.
+async fn follow(person: &mut Person, in_order: bool, meanwhile: impl Future<Output = ()>) {
+    let (driver, compartment) = person.driver();
+    let (all, over) = ([compartment], AtomicBool::new(false));
+    let mut decide = |_: &[(usize, Effect)]| if over.load(Ordering::Relaxed) { Next::End } else { Next::On };
+    let meanwhile = async {
+        meanwhile.await;
+        over.store(true, Ordering::Relaxed);
+    };
+    futures_util::future::join(driver.follow(&all, &mut decide), meanwhile).await;
+    if in_order {
+        driver.end_following(&all).await;
+    }
+    person.restart();
+}
+
+/// Somebody copies the file while a command stays connected, and puts the copy back.
+#[tokio::test(start_paused = true)]
+async fn cpy_06_a_state_from_the_middle_of_a_long_session_finds_what_came_later() {
+    for in_order in [true, false] {
+        let mut world = World::new(394);
+        let (mut alice, mut bob) = friends(&mut world).await;
+        alice.restart();
+        let (base, clock) = (alice.base(), world.clock.clone());
+        let mut disk = None;
+        follow(&mut alice, in_order, async {
+            for text in ["before", "after"] {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                bob.say("alice", text);
+                bob.sync().await;
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                disk.get_or_insert_with(|| Arc::new(base.disk().snapshot()));
+            }
+            if !in_order {
+                clock.advance(Duration::from_secs(600));
+                tokio::time::sleep(Duration::from_secs(31)).await;
+            }
+        })
+        .await;
+        assert_eq!(alice.heard("bob").last().unwrap(), "after");
+        drop(alice);
+        let mut back = Person::with_records(&mut world, "alice", disk.unwrap());
+        assert_eq!(back.heard("bob").last().unwrap(), "before");
+        back.settle().await;
+        assert_eq!(told_of_a_copy(&mut back), 1, "ended in order: {in_order}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cpy_06_a_follower_leaves_no_more_marks_than_its_use_asks_for() {
+    let mut world = World::new(395);
+    let (mut alice, mut bob) = friends(&mut world).await;
+    calm(&mut [&mut alice, &mut bob]).await;
+    alice.restart();
+    let (base, clock) = (alice.base(), world.clock.clone());
+    let marks = || lapwing::store::Unit::new(&*base).get::<MarksRow>(&()).unwrap().unwrap().number;
+    let pass = async |minutes: u64| {
+        clock.advance(Duration::from_secs(60 * minutes));
+        tokio::time::sleep(Duration::from_secs(31)).await;
+    };
+    let before = marks();
+    follow(&mut alice, true, async {
+        for _ in 0..5 {
+            pass(60).await;
+            assert_eq!(marks(), before + 1, "nothing is taken or sent");
+        }
+        for minute in 0..30 {
+            bob.say("alice", "one a minute");
+            bob.sync().await;
+            pass(1).await;
+            assert!(marks() <= before + 2 + minute / 10, "{minute}: {}", marks() - before);
+        }
+        assert!(marks() >= before + 3, "{}", marks() - before);
+        pass(10).await;
+        let idle = marks();
+        for _ in 0..5 {
+            pass(60).await;
+            assert_eq!(marks(), idle, "nothing is taken or sent");
+        }
+    })
+    .await;
+    assert!(marks() <= before + 5, "it ended without use");
+    let idle = marks();
+    assert!(!is_copied(&alice));
+    // A command that does not stay leaves one, whatever it takes and sends after it.
+    bob.say("alice", "another");
+    bob.sync().await;
+    alice.say("bob", "an answer");
+    let base = alice.base();
+    let marks = || lapwing::store::Unit::new(&*base).get::<MarksRow>(&()).unwrap().unwrap().number;
+    for _ in 0..3 {
+        alice.settle().await;
+        clock.advance(Duration::from_secs(3_600));
+        assert_eq!(marks(), idle + 1);
     }
 }
 

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Invariants: a record is never longer than its measure; one that differs from another in numbers alone, and in times that
-//! were not known, has the same. So where the sum of the measures does not grow, neither a number that is counted up nor
-//! anything else can fill what is left of a volume (VLT-56), however often it is done.
+//! were not known, has the same. So where the sum of the measures does not grow, numbers can be counted up as often as one
+//! likes, and the records never come to more bytes than that sum (VLT-56). They may come closer to it: a list of short
+//! numbers has up to nine times its bytes as its measure, and a text of the same measure may take its place. That sum, not
+//! what the records come to now, is what bounds a volume in which nothing but deleting is allowed.
 
 /// Bytes of the longest number: its head and 64 bits.
 const NUMBER_LEN: usize = 9;

@@ -12,7 +12,7 @@
 //! | nobody any more, and one was told | `SIGTERM` and `SIGHUP` nothing, for the command is ending: a window that is closed sends several; `SIGINT` and `SIGQUIT` end the process, for a person insists |
 
 use std::{
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc::sync_channel},
     thread,
 };
 
@@ -53,13 +53,19 @@ fn listeners() -> MutexGuard<'static, Listeners> {
 /// Takes them over for this process. Call it on the first thread, before there is another one. A library does not: where
 /// this is not called, signals act as they always do, and nobody who listens is told.
 pub(crate) fn take_over() {
-    // Whoever ignores it for this process wants it to outlive its terminal: `nohup`.
-    let ignored = |signal: &Signal| *signal == Signal::SIGHUP && is_ignored(*signal);
-    let wanted: SigSet = ENDING.into_iter().filter(|signal| !ignored(signal)).collect();
+    let wanted: SigSet = ENDING.into_iter().collect();
     let Ok(before) = wanted.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
     // What was kept from this process before it began is somebody else's.
-    let ours: SigSet = wanted.iter().filter(|signal| !before.contains(*signal)).collect();
+    let mut ours: SigSet = ENDING.into_iter().filter(|signal| !before.contains(*signal)).collect();
+    let (ready, begun) = sync_channel(1);
     let watching = thread::Builder::new().stack_size(STACK).spawn(move || {
+        // Whoever ignores it for this process wants it to outlive its terminal: `nohup`. It is left waiting for ever. Read
+        // here: how much the system tells varies, and all unlocks of the first thread make the same calls.
+        if is_ignored(Signal::SIGHUP) {
+            ours.remove(Signal::SIGHUP);
+        }
+        // The first thread waits for it.
+        let _ = ready.send(());
         while let Ok(signal) = ours.wait() {
             came(signal);
         }
@@ -69,9 +75,11 @@ pub(crate) fn take_over() {
             thread::park();
         }
     });
-    if watching.is_err() {
+    match watching {
+        // What the thread reads comes before all that follows here, in every run.
+        Ok(_) => drop(begun.recv()),
         // They act as they always do.
-        let _ = before.thread_set_mask();
+        Err(_) => drop(before.thread_set_mask()),
     }
 }
 

@@ -92,7 +92,9 @@ async fn follow(person: &mut Person, in_order: bool, meanwhile: impl Future<Outp
     };
     futures_util::future::join(driver.follow(&all, &mut decide), meanwhile).await;
     if in_order {
+        let begin = tokio::time::Instant::now();
         driver.end_following(&all).await;
+        assert!(begin.elapsed() < Duration::from_secs(1), "it waited for something else than its mark");
     }
     person.restart();
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lapwing_tests::{
     scenario::{Folder, Relay},
-    trace::Subject,
+    trace::{Subject, sweep::probe},
 };
 use serde_json::{Value, json};
 
@@ -62,6 +62,13 @@ fn two_of_three_contacts_set_off_what_was_prepared_though_the_relay_was_away() {
     let all = [&words[..], &far, &["--new-passphrase-fd", "0"]].concat();
     olga.does(&all, &format!("{DESTROY}\n"));
 
+    for (who, chat, code) in [(&ana, "nobody", "unknown_chat"), (&olga, "ana", "no_voice")] {
+        let (ended, said) = probe(who, &["--json", "trigger", chat, "--yes"], "");
+        assert!(
+            ended == Some(1) && said.contains(&format!(r#""code":"{code}""#)),
+            "{chat}: {ended:?} {said}"
+        );
+    }
     let given = told(&ana, "trigger", &["trigger", "olga", "--yes"]).remove(0);
     assert_eq!(
         (&given["state"], &given["voices"][0]["needed"], &given["voices"][0]["of"]),

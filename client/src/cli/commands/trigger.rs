@@ -82,6 +82,8 @@ pub(super) async fn run(shell: &mut Shell, args: &TriggerArgs) -> Result<Exit, E
     let number = client.compartment_of_chat(shell.compartment.as_deref(), &args.chat)?;
     // A voice may just be arriving.
     shell.settle(&mut client).await;
+    // Whether there is such a chat at all.
+    client.read(number, |unit| view::chat(unit, &args.chat))?;
     let voices = held(&client, number, &args.chat)?;
     if voices.is_empty() {
         return Err(refused_by_engine(&Fault::NoVoice));

@@ -47,6 +47,7 @@ fn world_at(now: Timestamp) -> World {
         cost: Cost { memory_kib: 64, passes: 1, lanes: 1 },
         transport: Arc::new(NoNetwork),
         clock: Arc::new(move || now),
+        offline: false,
     }
 }
 

@@ -50,6 +50,7 @@ fn world() -> World {
         cost: Cost { memory_kib: 8, passes: 1, lanes: 1 },
         transport: Arc::new(Unreachable),
         clock: Arc::new(clock),
+        offline: false,
     }
 }
 

@@ -32,6 +32,7 @@ async fn visit_later(person: &Person, later: Duration) {
         cost: Cost::FORMAT_1,
         transport: Arc::new(NoNetwork),
         clock: Arc::new(move || clock::now().plus(later)),
+        offline: true,
     };
     let typed = TypedPassphrase::new(Zeroizing::new(person.passphrase.clone())).unwrap();
     Client::unlock(&world, &person.vault, &typed).await.unwrap().close().await.unwrap();

@@ -7,7 +7,9 @@
 //!   session knows lies in guarded memory, and who knows more keys makes more calls for that.
 //! - **the whole command**, to its end: the two SOS passphrases and the ordinary vault, which show the same and have
 //!   been opened as often. The owner's is left out: it shows more, and who has it sees that anyway.
-//! - **packets**: their number and bytes vary with the computer's load; the four must vary alike.
+//! - **packets**: their number and bytes vary with the computer's load; the four must vary alike. With `--offline` all
+//!   of them, from the first to the last. Otherwise those until a volume is opened, and that nothing is owed then: what
+//!   comes after depends on what is in it.
 //!
 //! Calls whose number depends on the scheduler (waiting, waking, the allocator's heap) are left out; see
 //! [`is_steady`]. Forty rounds in every run of the tests; `LAPWING_ROUNDS=500` for a long run.
@@ -158,19 +160,74 @@ fn unlocking(shape: &[String]) -> Vec<String> {
     shape.iter().take_while(|line| !line.contains("its region")).filter(guards).cloned().collect()
 }
 
-/// Sent and received: packets, bytes.
-fn packets(trace: &Trace) -> [f64; 4] {
+/// Whether a packet was sent or received.
+fn is_packet(call: &Call) -> bool {
+    call.target == Target::Socket
+        && call.result >= 0
+        && (call.name.starts_with("send") || call.name.starts_with("recv"))
+}
+
+/// What is counted of packets.
+const COUNTED: [&str; 4] = ["packets sent", "bytes sent", "packets received", "bytes received"];
+
+/// Sent and received: packets, bytes; see [`COUNTED`].
+fn packets(calls: &[Call]) -> [f64; 4] {
     let of = |prefix: &str| {
-        let calls =
-            trace.calls.iter().filter(|call| call.name.starts_with(prefix) && call.target == Target::Socket);
-        let lengths: Vec<u32> = calls
-            .filter(|call| call.result >= 0)
-            .filter_map(|call| u32::try_from(call.length?).ok())
-            .collect();
+        let calls = calls.iter().filter(|call| is_packet(call) && call.name.starts_with(prefix));
+        let lengths: Vec<u32> = calls.filter_map(|call| u32::try_from(call.length?).ok()).collect();
         (f64::from(u32::try_from(lengths.len()).unwrap()), f64::from(lengths.iter().sum::<u32>()))
     };
     let ((sent, sent_bytes), (received, received_bytes)) = (of("send"), of("recv"));
     [sent, sent_bytes, received, received_bytes]
+}
+
+/// Calls up to the first block of a volume.
+fn before_volumes<'a>(trace: &'a Trace, vault: &Path, size: u64) -> &'a [Call] {
+    let geometry = Geometry::of(size).unwrap();
+    let opens = |call: &Call| {
+        call.file().is_some_and(|file| file == vault)
+            && call.length != Some(16_384)
+            && call.offset.is_some_and(|offset| geometry.region_of(offset).is_some())
+    };
+    let end = trace.calls.iter().position(opens).unwrap();
+    &trace.calls[..end]
+}
+
+/// By class, one row of [`COUNTED`] for each run of a command.
+type Rows<'a> = BTreeMap<&'a str, Vec<[f64; 4]>>;
+
+fn column(rows: &[[f64; 4]], number: usize) -> Vec<f64> {
+    rows.iter().map(|row| row[number]).collect()
+}
+
+/// Every class varies as the first one does.
+fn must_vary_alike(what: &str, rows: &Rows<'_>) {
+    let mut far = false;
+    let mut told = String::new();
+    for (number, counted) in COUNTED.iter().enumerate() {
+        let first = column(rows.values().next().unwrap(), number);
+        for (class, rows) in rows {
+            let values = column(rows, number);
+            let distance = distance(&first, &values);
+            far |= distance >= FAR;
+            let mut spread: BTreeMap<u64, usize> = BTreeMap::new();
+            for value in &values {
+                *spread.entry(value.to_bits()).or_default() += 1;
+            }
+            // Counts are not negative: their bits are in their order.
+            let spread: Vec<String> =
+                spread.iter().map(|(bits, times)| format!("{}: {times}", f64::from_bits(*bits))).collect();
+            let (mean, count) = (values.iter().sum::<f64>(), f64::from(u32::try_from(values.len()).unwrap()));
+            told += &format!(
+                "{what}, {counted}, {class}: mean {:.2}, {distance:.2} standard errors away; {}\n",
+                mean / count,
+                spread.join(", ")
+            );
+        }
+    }
+    // Shown where a long run is watched, and by a failure.
+    println!("{told}");
+    assert!(!far, "more than {FAR} standard errors apart:\n{told}");
 }
 
 /// Distance of two means in standard errors.
@@ -212,13 +269,13 @@ fn every_unlock_makes_the_same_system_calls_and_sends_the_same_packets() {
     let words = ["compartment", "list", "--offline"];
     let classes = ["real", "hide", "destroy", "ordinary"];
     let mut first: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut sent: BTreeMap<&str, Vec<[f64; 4]>> = BTreeMap::new();
+    let mut sent = Rows::new();
     for _ in 0..rounds() {
         for class in classes {
             let trace = vaults.traced(class, &words);
             let vault = if class == "ordinary" { &vaults.eve.vault } else { &vaults.bo.vault };
             let shape = shape(&trace, vault, vaults.bo_image.len() as u64);
-            sent.entry(class).or_default().push(packets(&trace));
+            sent.entry(class).or_default().push(packets(&trace.calls));
             let known = first.entry(class).or_insert_with(|| shape.clone());
             must_be_equal("the same passphrase twice", (class, known), (class, &shape));
         }
@@ -235,18 +292,36 @@ fn every_unlock_makes_the_same_system_calls_and_sends_the_same_packets() {
     assert_eq!(header(&unlocking(real)), 2);
     assert!(real.len() > hide.len(), "the real one opens more volumes");
 
-    let column = |class: &str, column: usize| sent[class].iter().map(|row| row[column]).collect::<Vec<f64>>();
-    for (number, what) in
-        ["packets sent", "bytes sent", "packets received", "bytes received"].iter().enumerate()
-    {
-        for class in classes {
-            let far = distance(&column("real", number), &column(class, number));
-            assert!(far < FAR, "{what}: real and {class} are {far} standard errors apart");
+    must_vary_alike("offline", &sent);
+}
+
+#[test]
+fn before_a_volume_is_opened_all_passphrases_send_the_same_and_owe_nothing() {
+    let vaults = Vaults::new();
+    let words = ["status"];
+    let rounds = rounds().div_ceil(2);
+    let mut first = Rows::new();
+    let mut rested = 0;
+    for _ in 0..rounds {
+        for class in ["real", "hide", "destroy", "ordinary"] {
+            let trace = vaults.traced(class, &words);
+            let vault = if class == "ordinary" { &vaults.eve.vault } else { &vaults.bo.vault };
+            let before = before_volumes(&trace, vault, vaults.bo_image.len() as u64);
+            let last = before.iter().rfind(|call| is_packet(call)).unwrap();
+            rested += usize::from(last.name.starts_with("send"));
+            first.entry(class).or_default().push(packets(before));
         }
     }
-    // A control that must be caught: a command that asks the relay for messages too.
-    let more: Vec<f64> = (0..24).map(|_| packets(&vaults.traced("hide", &["status"]))[0]).collect();
-    let less: Vec<f64> = (0..24).map(|_| packets(&vaults.traced("hide", &words))[0]).collect();
+    must_vary_alike("until a volume is opened", &first);
+    // The last packet is the acknowledgement of what came, which else leaves with what follows, or before it.
+    assert!(rested * 10 > rounds * 4 * 8, "{rested} of {}", rounds * 4);
+
+    // A control that must be caught: whoever asks the relay for messages, and who does not.
+    let of = |words: &[&str]| {
+        let mut packets = |_| packets(&vaults.traced("hide", words).calls)[0];
+        (0..24).map(&mut packets).collect::<Vec<f64>>()
+    };
+    let (more, less) = (of(&words), of(&["status", "--offline"]));
     assert!(distance(&more, &less) > FAR, "{more:?} and {less:?}");
 }
 
@@ -260,7 +335,7 @@ fn a_wrong_passphrase_makes_the_same_calls_every_time_and_writes_nothing() {
         let trace = vaults.traced("wrong", &words);
         assert_eq!(trace.end, End::Exited(3), "{}", trace.told());
         assert_eq!((trace.changes().count(), trace.writes.len()), (0, 0));
-        assert_eq!(packets(&trace), [0.0; 4], "nothing is sent either");
+        assert_eq!(packets(&trace.calls), [0.0; 4], "nothing is sent either");
         let shape = shape(&trace, &vaults.bo.vault, vaults.bo_image.len() as u64);
         let known = first.get_or_insert_with(|| shape.clone());
         must_be_equal("a wrong passphrase twice", ("one", known), ("the next", &shape));

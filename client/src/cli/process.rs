@@ -87,10 +87,14 @@ fn carry_out(cli: Cli, output: Output, cost: Cost, clock: Clock) -> Result<Exit,
     let mut shell = Shell {
         output,
         prompt: Box::new(FromDescriptors::new(descriptors, Terminal::new())),
-        world: World { cost, transport: Arc::new(QuicTransport::new(Options::default())), clock },
+        world: World {
+            cost,
+            transport: Arc::new(QuicTransport::new(Options::default())),
+            clock,
+            offline: cli.global.offline,
+        },
         vault,
         compartment: cli.global.compartment,
-        offline: cli.global.offline,
     };
     let done = runtime.block_on(super::run(&mut shell, cli.command));
     done.map_err(|error| (shell.output, error))

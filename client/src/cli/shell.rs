@@ -40,8 +40,6 @@ pub struct Shell {
     pub vault: PathBuf,
     /// The compartment that was named.
     pub compartment: Option<String>,
-    /// Neither send nor fetch.
-    pub offline: bool,
 }
 
 impl Shell {
@@ -145,7 +143,7 @@ impl Shell {
 
     /// As [`Shell::settle`], for another time.
     pub async fn settle_for(&mut self, client: &mut Client, budget: Duration) -> Report {
-        if self.offline {
+        if self.world.offline {
             return Report::default();
         }
         let report = client.settle(budget).await;
@@ -157,7 +155,7 @@ impl Shell {
 
     /// As [`Shell::settle`], for a command that shows the alerts itself: none is told beside.
     pub async fn settle_for_alerts(&mut self, client: &mut Client) -> Report {
-        if self.offline {
+        if self.world.offline {
             return Report::default();
         }
         let report = client.settle(SETTLE).await;

@@ -74,6 +74,8 @@ pub struct World {
     pub transport: Arc<dyn Transport>,
     /// The clock.
     pub clock: Clock,
+    /// Neither send nor fetch: nothing but the tokens of an unlock.
+    pub offline: bool,
 }
 
 /// The generator: the operating system's.
@@ -173,6 +175,7 @@ impl Client {
         let mut client = Self::closed(world, session)?;
         // Before any volume is opened: nothing that may be wrong with one keeps the word from leaving.
         client.present_tokens().await;
+        client.end_telling(world.offline).await;
         client.clear_leftovers(path);
         client.open_volumes()?;
         client.distrust_earlier_keys();

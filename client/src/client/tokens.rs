@@ -104,10 +104,21 @@ impl Client {
         self.tell().await;
     }
 
+    /// Before any volume is opened. How long that takes depends on how many there are, and with it, while a connection
+    /// waits, what leaves on it: so it is ended, or kept and nothing is owed on it.
+    pub(super) async fn end_telling(&mut self, offline: bool) {
+        if offline {
+            self.driver.close().await;
+        } else {
+            self.driver.rest().await;
+        }
+    }
+
     /// SUC-02: who was told under a key that a compartment knows to be an earlier one was somebody else: told again.
     pub(super) fn distrust_earlier_keys(&mut self) {
         let stale = self.driver.learn_heirs_from(&self.compartments);
         self.answers.retain(|(relay, _)| !stale.contains(relay));
+        self.due.retain(|(relay, _)| !stale.contains(relay.key()));
         let again = self.relays.pairs().iter().filter(|(relay, _)| stale.contains(relay.key()));
         self.due.extend(again.cloned());
     }

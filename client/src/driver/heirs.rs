@@ -54,11 +54,12 @@ impl Heirs {
         }
     }
 
-    /// Whether the relay showed the key that it has when it was connected to.
-    pub(super) fn is_current(&self, relay: &RelayKey) -> bool {
+    /// Relays that showed another key than they have when they were last connected to.
+    pub(super) fn stale(&self) -> Vec<RelayKey> {
         let state = self.locked();
-        let now = state.now.get(relay).unwrap_or(relay);
-        state.shown.get(relay).is_none_or(|shown| shown == now)
+        let is_stale =
+            |(relay, shown): &(&RelayKey, &RelayKey)| *shown != state.now.get(*relay).unwrap_or(relay);
+        state.shown.iter().filter(is_stale).map(|(relay, _)| *relay).collect()
     }
 
     /// Connects to a relay under the key that it has, and remembers which that is.

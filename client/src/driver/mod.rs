@@ -60,6 +60,10 @@ use crate::{
 /// How long after a failed try a token is presented again, while its bounded wait lasts.
 const TOKEN_RETRY: Duration = Duration::from_millis(300);
 
+/// See [`Driver::rest`]. Acknowledgements wait 25 ms at most for something to travel with (RFC 9000, section 18.2,
+/// `max_ack_delay`).
+const REST: Duration = Duration::from_millis(40);
+
 /// One open compartment.
 #[derive(Clone)]
 pub struct Compartment {
@@ -207,11 +211,10 @@ impl Driver {
     }
 
     /// SUC-02: takes the same from compartments, and gives up links to whoever showed an earlier key. Answers which relays these were
-    /// taken for.
+    /// taken for, of links that have ended too.
     pub fn learn_heirs_from(&mut self, compartments: &[Compartment]) -> Vec<RelayKey> {
         self.heirs.learn_from(compartments);
-        let stale: Vec<_> =
-            self.lines.keys().filter(|relay| !self.heirs.is_current(relay)).copied().collect();
+        let stale = self.heirs.stale();
         for relay in &stale {
             if let Some(line) = self.lines.remove(relay) {
                 line.link.close();
@@ -250,6 +253,14 @@ impl Driver {
     /// Carries out what waits and takes what came, until nothing more happens or `budget` is over.
     pub async fn settle(&mut self, compartments: &[Compartment], budget: Duration) -> Report {
         self.settle_as(compartments, budget, Ask::Read).await
+    }
+
+    /// Waits until everything that came is acknowledged, so that no acknowledgement leaves later by itself or not,
+    /// depending on how long this process is busy until it sends again. Nothing without links.
+    pub async fn rest(&self) {
+        if !self.lines.is_empty() {
+            tokio::time::sleep(REST).await;
+        }
     }
 
     /// Ends all links, after what was sent on them has left.

@@ -187,6 +187,7 @@ impl Stage {
             cost: CHEAP,
             transport: Arc::clone(&self.transport),
             clock: Arc::new(move || clock.now()),
+            offline: false,
         }
     }
 
@@ -210,10 +211,9 @@ impl Stage {
                 let mut shell = Shell {
                     output,
                     prompt: Box::new(Listening { script: Scripted::new(answers), asked: Arc::clone(&asked) }),
-                    world: self.client_world(),
+                    world: client::World { offline: cli.global.offline, ..self.client_world() },
                     vault: self.vault.clone(),
                     compartment: cli.global.compartment,
-                    offline: cli.global.offline,
                 };
                 match cli::run(&mut shell, cli.command).await {
                     Ok(exit) => exit,

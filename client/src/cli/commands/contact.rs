@@ -70,7 +70,7 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
     };
     shell.output.emit(&Ticket { chat: args.name.clone(), ticket: text, code })?;
     shell.output.talk("Give it to one person, best face to face. Whoever uses it first is the contact.");
-    if !report.trouble.is_empty() || shell.offline {
+    if !report.trouble.is_empty() || shell.world.offline {
         shell.output.warn("the relay does not have it yet: the ticket works after the next: lapwing sync");
     }
     Ok(Exit::Done)
@@ -110,7 +110,7 @@ pub(super) async fn join(shell: &mut Shell, args: &JoinArgs) -> Result<Exit, Err
         view::ChatState::Open => shell.output.emit(&Joined { chat: args.name.clone(), state: "open" })?,
         _ => shell.output.emit(&Joined { chat: args.name.clone(), state: "joining" })?,
     }
-    if chat.state != view::ChatState::Open && report.trouble.is_empty() && !shell.offline {
+    if chat.state != view::ChatState::Open && report.trouble.is_empty() && !shell.world.offline {
         shell.output.talk("You can write already; it is delivered when the other side is online.");
     }
     Ok(Exit::Done)

@@ -241,7 +241,7 @@ fn sent_file(shown: &MessageView, file: &FileView, left_out: u64) -> SentFile {
 /// # Errors
 /// The person said stop: what the relay has by then it keeps.
 pub(super) async fn upload(shell: &mut Shell, client: &mut Client) -> Result<UploadReport, Error> {
-    if shell.offline || !client.has_uploads() {
+    if shell.world.offline || !client.has_uploads() {
         return Ok(UploadReport::default());
     }
     let mut bar: Option<(Order, Progress)> = None;
@@ -327,7 +327,7 @@ pub(super) async fn fetch(
     out: Option<&Path>,
     other_relay: bool,
 ) -> Result<Exit, Error> {
-    if shell.offline {
+    if shell.world.offline {
         return Err(Error::usage("a file cannot be fetched with --offline", "leave --offline out"));
     }
     let mut client = shell.unlock().await?;

@@ -242,7 +242,7 @@ pub(super) async fn read(shell: &mut Shell, args: &ReadArgs) -> Result<Exit, Err
     } else if let Some(last) = shown.last() {
         client.command(number, Command::MarkRead { chat, order: last.order })?;
     }
-    if args.follow && !shell.offline {
+    if args.follow && !shell.world.offline {
         follow(shell, &mut client, number, chat, args).await?;
     }
     shell.close(client).await;

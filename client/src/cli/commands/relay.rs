@@ -25,7 +25,7 @@ async fn add(shell: &mut Shell, ticket: &str) -> Result<Exit, Error> {
     let ticket = shell.argument(ticket)?;
     let mut client = shell.unlock().await?;
     let number = client.compartment(shell.compartment.as_deref())?;
-    if !shell.offline {
+    if !shell.world.offline {
         refuse_impostor(shell, &ticket).await?;
     }
     let relay = client.add_relay(number, &ticket)?;

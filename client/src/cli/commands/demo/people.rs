@@ -146,10 +146,9 @@ impl Person {
         let mut shell = Shell {
             output,
             prompt: Box::new(Typing { passphrase: self.passphrase, new }),
-            world: world.clone(),
+            world: World { offline: cli.global.offline, ..world.clone() },
             vault: self.vault.clone(),
             compartment: cli.global.compartment,
-            offline: cli.global.offline,
         };
         // A command of a command: the future is boxed because it contains itself.
         let carried: Pin<Box<dyn Future<Output = Result<Exit, Error>>>> =

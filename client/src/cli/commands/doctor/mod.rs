@@ -66,7 +66,7 @@ pub(super) async fn doctor(shell: &mut Shell) -> Result<Exit, Error> {
         shell.output.emit(finding)?;
     }
     let mut all_well = findings.iter().all(|finding| finding.ok);
-    if !shell.offline {
+    if !shell.world.offline {
         all_well &= relays(shell).await?;
     }
     Ok(if all_well { Exit::Done } else { Exit::Negative })

@@ -105,6 +105,8 @@ pub struct Client {
 
 enum UnlockFailure {
     Busy(HeldField),
+    /// The passphrase was right, and the disk refused.
+    Refused(HeldField, Error),
     Other(Error),
 }
 
@@ -112,7 +114,7 @@ impl UnlockFailure {
     fn into_error(self) -> Error {
         match self {
             Self::Busy(application) => fault::unlock(UnlockError::Busy { application }),
-            Self::Other(error) => error,
+            Self::Refused(_, error) | Self::Other(error) => error,
         }
     }
 }
@@ -169,6 +171,10 @@ impl Client {
             }
             other => other,
         };
+        if let Err(UnlockFailure::Refused(field, _)) = &session {
+            // A disk that fails keeps nobody from being told.
+            tokens::present_held(world, field).await;
+        }
         let session = session.map_err(UnlockFailure::into_error)?;
         // After the derivation, whose memory must not be counted; where the limit is too low, `doctor` says so.
         let _ = lock_memory();
@@ -204,6 +210,9 @@ impl Client {
         let passphrase = Passphrase::new(passphrase.expose());
         locked.unlock(&passphrase, world.cost, &mut generator(), wait).map_err(|error| match error {
             UnlockError::Busy { application } => UnlockFailure::Busy(application),
+            UnlockError::Refused { error, application } => {
+                UnlockFailure::Refused(application, fault::unlock(UnlockError::Io(error)))
+            }
             other => UnlockFailure::Other(fault::unlock(other)),
         })
     }

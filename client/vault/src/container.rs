@@ -6,7 +6,10 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -176,6 +179,8 @@ pub(crate) struct Disk {
     pub(crate) salt_block: Box<[u8; SALT_BLOCK_LEN]>,
     /// Which regions have an open volume.
     open_regions: Mutex<[bool; 4]>,
+    /// A header write failed: what the disk has of it nobody knows.
+    doubtful: AtomicBool,
 }
 
 /// What a passphrase comes to on both header copies.
@@ -204,7 +209,13 @@ impl Disk {
         geometry: Geometry,
         salt_block: Box<[u8; SALT_BLOCK_LEN]>,
     ) -> Self {
-        Self { backend, geometry, salt_block, open_regions: Mutex::new([false; 4]) }
+        Self {
+            backend,
+            geometry,
+            salt_block,
+            open_regions: Mutex::new([false; 4]),
+            doubtful: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn salt(&self) -> &[u8; SALT_LEN] {
@@ -239,6 +250,24 @@ impl Disk {
                 }
             });
         }
+        match (self.unlock_held(trial, cost, rng, replaced), before) {
+            (Err(UnlockError::Io(error)), Examined::Opened { payload, .. }) => {
+                Err(UnlockError::Refused { error, application: HeldField(payload.application.clone()) })
+            }
+            (unlocked, _) => unlocked,
+        }
+    }
+
+    /// With the lock.
+    fn unlock_held(
+        self: Arc<Self>,
+        trial: TrialKeys,
+        cost: Cost,
+        rng: &mut dyn CryptoRng,
+        replaced: Option<&Replacement>,
+    ) -> Result<Session, UnlockError> {
+        // VLT-67. Where the system tells only now that it lost something, what is read next is what the disk has.
+        self.backend.sync().or_else(|_| self.backend.sync())?;
         // Whoever had the lock may have changed everything.
         let (keys, newest_copy, mut header, payload) = match self.examine(&trial)? {
             Examined::Nothing => return Err(UnlockError::NotUnlocked),
@@ -300,8 +329,12 @@ impl Disk {
         Ok(copies)
     }
 
-    /// The newest whole copy, if there is one.
+    /// The newest whole copy, if there is one. VLT-67: after a write that failed, of what is on the disk.
     pub(crate) fn newest_header(&self, keys: &HeaderKeys) -> io::Result<Option<(usize, Header)>> {
+        if self.doubtful.load(Ordering::Acquire) {
+            self.backend.sync()?;
+            self.doubtful.store(false, Ordering::Release);
+        }
         let [one, other] = self.read_copies()?;
         let one = Header::open(&one, 0, &self.salt_block, keys);
         let other = Header::open(&other, 1, &self.salt_block, keys);
@@ -318,11 +351,15 @@ impl Disk {
     ) -> io::Result<()> {
         header.generation = header.generation.wrapping_add(1);
         let images = header.compose(&self.salt_block, keys, rng).ok_or_else(invalid)?;
-        for copy in [1 - newest_copy, newest_copy] {
+        let write = |copy: usize| {
             self.backend.write_at(Geometry::header_copy(copy), &images[copy].0)?;
-            self.backend.sync()?;
+            self.backend.sync()
+        };
+        let done = write(1 - newest_copy).and_then(|()| write(newest_copy));
+        if done.is_err() {
+            self.doubtful.store(true, Ordering::Release);
         }
-        Ok(())
+        done
     }
 
     /// VLT-42: reads the units of all regions, and opens those whose keys the payload has, following keys

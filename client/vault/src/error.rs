@@ -136,6 +136,15 @@ pub enum UnlockError {
     /// See [`DerivationError`].
     #[error(transparent)]
     Derivation(#[from] DerivationError),
+    /// The passphrase is right, and the system refused what every unlock reads and writes.
+    #[error("the container could not be read or written")]
+    Refused {
+        /// What the system says.
+        error: io::Error,
+        /// As in [`UnlockError::Busy`]: what has to be told to others can be told from a disk that fails. What was to be
+        /// destroyed may be there, or not.
+        application: HeldField,
+    },
     /// The system refused.
     #[error("the container could not be read or written")]
     Io(#[from] io::Error),

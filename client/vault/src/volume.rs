@@ -77,7 +77,7 @@ struct Opened {
     units: Arc<Units>,
     /// Pages in use when they were last counted, and the pages written up to then.
     measured: Option<(u64, u64)>,
-    /// The next commit frees what the last one replaced.
+    /// The next commit frees what the last one replaced, this session's or that of one that did not end.
     owes: bool,
 }
 
@@ -135,11 +135,13 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// [`VolumeError::Damaged`] when a unit does not authenticate, else the database's error.
+    /// [`VolumeError::Damaged`] when a unit does not authenticate; [`VolumeError::InUse`] after a commit of which nobody
+    /// knows whether it counts, while a transaction from before it is alive; else the database's error.
     pub fn begin_read(&self) -> Result<ReadTransaction, VolumeError> {
         let mut state = self.state();
-        // After a failed write redb still reads what was committed; only a writer needs it opened anew.
-        if state.database.is_none() {
+        // After a failed write redb still reads what was committed before. Unless that write may count (VLT-68), only a
+        // writer needs it opened anew.
+        if state.database.as_ref().is_none_or(|opened| opened.units.is_uncertain()) {
             self.reopen(&mut state)?;
         }
         let database = &state.database.as_ref().ok_or(VolumeError::Damaged)?.database;
@@ -354,7 +356,10 @@ impl Volume {
         let written = opened.units.pages_written();
         // Page 0 is in use as well.
         let used = opened.units.live_units()? + 1;
-        opened.measured = Some((used, written));
+        // What waits to be freed is not counted, and cannot be used: until then the estimate stays, which has it.
+        if !opened.owes {
+            opened.measured = Some((used, written));
+        }
         Ok(used)
     }
 
@@ -435,7 +440,8 @@ impl Opener {
         let units = Arc::new(units);
         let database =
             builder().create_with_backend(SharedUnits(Arc::clone(&units))).map_err(database_error)?;
-        Ok(Opened { database: Arc::new(database), units, measured: None, owes: false })
+        let owes = units.was_left_open();
+        Ok(Opened { database: Arc::new(database), units, measured: None, owes })
     }
 }
 
@@ -535,7 +541,7 @@ impl WriteTransaction {
     ///
     /// [`VolumeError::Full`] when it did not fit, else the database's error. Nothing was committed, and the
     /// volume can be used further; after an error of the disk itself it may have been committed after all,
-    /// which the next read shows.
+    /// which the next read shows (VLT-68).
     pub fn commit(self) -> Result<(), VolumeError> {
         let Self { transaction, before: _before, keys, _live } = self;
         // VLT-60.

@@ -173,11 +173,7 @@ fn vlt_66_the_first_write_after_a_failed_sync_may_be_torn() {
         let (cached, _rng, _session, volume) = failed(commits, loses);
         let before = cached.disk().waiting.clone();
         cached.fail_after(calls, false);
-        let again = volume.begin_write().and_then(|write| {
-            write.open_table(TABLE)?.insert(100, "torn")?;
-            write.commit()
-        });
-        assert!(again.is_err() && !cached.heal(), "the disk refuses");
+        assert!(put_torn(&volume).is_err() && !cached.heal(), "the disk refuses");
         let mut image = cached.stored();
         Disk::apply(&mut image, &new(&cached, &before));
         assert_kept(image, (0..commits).chain([50]), &format!("loses: {loses}, torn after {calls} calls"));
@@ -185,6 +181,12 @@ fn vlt_66_the_first_write_after_a_failed_sync_may_be_torn() {
         volume.close().unwrap();
         assert_kept(cached.stored(), (0..commits).chain([50, 101]), "went on");
     }
+}
+
+fn put_torn(volume: &Volume) -> Result<(), VolumeError> {
+    let write = volume.begin_write()?;
+    write.open_table(TABLE)?.insert(100, "torn")?;
+    write.commit()
 }
 
 /// What waits now and did not before.
@@ -270,9 +272,7 @@ fn vlt_66_the_first_write_after_a_closing_that_failed_may_be_torn() {
         let session = unlock(cached.clone(), "real", &mut rng).unwrap();
         let Ok(volume) = session.open_volume(id, &mut rng) else { panic!("opening after {calls}") };
         cached.fail_after(0, false);
-        let write = volume.begin_write().unwrap();
-        write.open_table(TABLE).unwrap().insert(101, "torn").unwrap();
-        assert!(write.commit().is_err());
+        assert!(put_torn(&volume).is_err());
         let mut image = cached.stored();
         Disk::apply(&mut image, &cached.disk().waiting);
         assert_kept(image, [0, 1, 50, 52], &format!("the call {calls} of the closing failed"));
@@ -312,5 +312,166 @@ fn vlt_66_zeros_that_did_not_come_to_the_disk_are_written_again() {
         }
         let volume = session.open_volume(id, &mut world.rng).unwrap();
         assert_eq!((get(&volume, 1), get(&volume, 2)), (None, Some("stays".to_owned())));
+    }
+}
+
+/// Opens what the disk has if each write that waits is torn in its middle, or is not there.
+fn assert_opens_torn(cached: &Cached, what: &str) -> Session {
+    let waiting = cached.disk().waiting.clone();
+    let torn = |(at, bytes): &(usize, Vec<u8>)| (*at, bytes[..bytes.len() / 2].to_vec());
+    let mut image = cached.stored();
+    for write in &waiting {
+        Disk::apply(&mut image, &[torn(write)]);
+    }
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let session = unlock(MemoryBackend::with_image(image), "real", &mut rng);
+    session.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+#[test]
+fn vlt_67_a_header_copy_that_waits_since_its_writer_was_killed_is_no_reason_to_overwrite_the_other() {
+    let mut world = World::new(860);
+    drop(world.create("real"));
+    for calls in 0..6 {
+        let cached = Cached::new(world.backend.image());
+        // The sync before and the first copy go well; then the process is gone.
+        cached.fail_after(2, false);
+        assert!(unlock(cached.clone(), "real", &mut world.rng).is_err());
+        cached.heal();
+        assert_eq!(cached.disk().waiting.len(), 1);
+        cached.fail_after(calls, false);
+        let opened = unlock(cached.clone(), "real", &mut world.rng);
+        // The sync before is tried twice.
+        assert_eq!(opened.is_ok(), cached.heal() || calls == 0, "{calls}");
+        assert_opens_torn(&cached, &format!("cut after {calls} calls of the next unlock"));
+    }
+}
+
+#[test]
+fn vlt_67_the_header_write_after_one_whose_sync_failed_may_be_torn() {
+    for (loses, calls) in [(true, 0), (true, 1), (false, 0), (false, 1), (false, 2)] {
+        let mut world = World::new(861);
+        drop(world.create("real"));
+        let cached = Cached::new(world.backend.image());
+        let mut session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+        cached.fail_after(1, loses);
+        assert!(session.set_application(b"one", &mut world.rng).is_err());
+        assert!(!cached.heal());
+        cached.fail_after(calls, false);
+        assert!(session.set_application(b"two", &mut world.rng).is_err());
+        assert!(!cached.heal());
+        assert_opens_torn(&cached, &format!("loses: {loses}, torn after {calls} calls"));
+        session.set_application(b"three", &mut world.rng).unwrap();
+        assert_eq!(assert_opens_torn(&cached, "went on").application(), b"three");
+    }
+}
+
+#[test]
+fn vlt_67_what_changes_keys_after_one_whose_sync_failed_may_be_torn() {
+    let cases = [(true, 0), (true, 1), (false, 0), (false, 1), (false, 2)];
+    for (destroys, (loses, calls)) in
+        [false, true].into_iter().flat_map(|then| cases.map(|case| (then, case)))
+    {
+        let mut world = World::new(862);
+        drop(world.create("real"));
+        let cached = Cached::new(world.backend.image());
+        let session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+        let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
+        let names: Vec<KeyName> = (0..60u8).map(|number| KeyName([number; 16])).collect();
+        let keys = names.iter().map(|name| *volume.keys().get_or_create(*name).unwrap().expose());
+        let keys: Vec<[u8; 32]> = keys.collect();
+        cached.fail_after(1, loses);
+        assert!(volume.keys().get_or_create(KeyName([200; 16])).is_err());
+        assert!(!cached.heal());
+        cached.fail_after(calls, false);
+        let again = match destroys {
+            false => volume.keys().get_or_create(KeyName([201; 16])).map(drop),
+            true => volume.keys().destroy(&[KeyName([200; 16])]),
+        };
+        assert!(again.is_err() && !cached.heal());
+        let what = format!("destroys: {destroys}, loses: {loses}, torn after {calls} calls");
+        let torn = assert_opens_torn(&cached, &what);
+        let volume = torn.open_volume(torn.volumes()[0], &mut world.rng).unwrap();
+        assert_eq!(volume.keys().damaged_units().unwrap(), 0, "{what}");
+        for (name, key) in names.iter().zip(keys) {
+            assert_eq!(*volume.keys().get(*name).unwrap().unwrap().expose(), key, "{what}");
+        }
+    }
+}
+
+#[test]
+fn vlt_68_after_a_commit_that_failed_reading_shows_what_holds() {
+    for loses in [true, false] {
+        let (cached, _rng, _session, volume) = failed(3, loses);
+        let shown = get(&volume, 100);
+        assert_eq!(shown.is_some(), !loses, "what waits comes to the disk by the sync of the next reading");
+        put(&volume, 101, "has nothing to do with it");
+        assert_eq!(get(&volume, 100), shown);
+        assert_kept(cached.stored(), [0, 1, 2, 50, 101], "went on");
+    }
+}
+
+#[test]
+fn vlt_68_a_reading_from_before_keeps_later_ones_waiting_and_shows_what_was_there() {
+    let (_cached, _rng, _session, volume) = failed(3, false);
+    assert_eq!(get(&volume, 100).as_deref(), Some("last"));
+    let mut world = World::new(870);
+    drop(world.create("real"));
+    let cached = Cached::new(world.backend.image());
+    let session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+    let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
+    put(&volume, 1, "one");
+    let calls = calls_of_a_commit(&cached, &world.rng);
+    put(&volume, 50, "opened");
+    let before = volume.begin_read().unwrap();
+    cached.fail_after(calls - 1, false);
+    let write = volume.begin_write().unwrap();
+    write.open_table(TABLE).unwrap().insert(100, "last").unwrap();
+    assert!(write.commit().is_err());
+    assert!(!cached.heal());
+    assert!(matches!(volume.begin_read(), Err(VolumeError::InUse)));
+    assert!(before.open_table(TABLE).unwrap().get(100).unwrap().is_none());
+    drop(before);
+    assert_eq!(get(&volume, 100).as_deref(), Some("last"));
+}
+
+#[test]
+fn vlt_66_superblocks_that_went_bad_in_the_systems_copy_are_read_from_the_disk() {
+    let (cached, mut rng, session, volume) = failed(2, true);
+    put(&volume, 51, "kept");
+    let id = volume.id();
+    volume.close().unwrap();
+    drop(session);
+    // Both of each region.
+    let region_len = ((8usize << 20) - 143_360) / 4 / 4096 * 4096;
+    for region in 0..4 {
+        let first = 143_360 + region * region_len + 16_384 + 57_344;
+        for at in [first + 100, first + 8192 + 100] {
+            cached.disk().shown[at] ^= 1;
+        }
+    }
+    let session = unlock(cached.clone(), "real", &mut rng).unwrap();
+    let volume = session.open_volume(id, &mut rng).unwrap();
+    assert_eq!(get(&volume, 51).as_deref(), Some("kept"));
+}
+
+#[test]
+fn an_unlock_that_the_disk_refuses_hands_out_what_is_to_be_told() {
+    let mut world = World::new(863);
+    let mut session = world.create("real");
+    session.set_application(b"tell this", &mut world.rng).unwrap();
+    drop(session);
+    for calls in 0..5 {
+        let cached = Cached::new(world.backend.image());
+        cached.fail_after(calls, false);
+        match unlock(cached.clone(), "real", &mut world.rng) {
+            // The sync before is tried twice.
+            Ok(_) => assert_eq!(calls, 0),
+            Err(UnlockError::Refused { application, .. }) => assert_eq!(application.expose(), b"tell this"),
+            Err(other) => panic!("{calls}: {other}"),
+        }
+        let cached = Cached::new(world.backend.image());
+        cached.fail_after(calls, false);
+        assert!(matches!(unlock(cached, "wrong", &mut world.rng), Err(UnlockError::NotUnlocked)));
     }
 }

@@ -57,8 +57,8 @@ fn vlt_13_every_passphrase_makes_the_same_reads_and_writes() {
     let writes: Vec<&String> = real.iter().filter(|call| !call.starts_with("read")).collect();
     assert_eq!(
         writes,
-        ["write 69632 at 73728", "sync", "write 69632 at 4096", "sync"],
-        "the older copy, a sync, the other, a sync"
+        ["sync", "write 69632 at 73728", "sync", "write 69632 at 4096", "sync"],
+        "a sync, the older copy, a sync, the other, a sync"
     );
     assert_eq!(real.iter().filter(|call| call.starts_with("read 16384 at")).count(), 4);
 }

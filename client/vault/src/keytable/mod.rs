@@ -472,6 +472,10 @@ impl KeyTable {
         let unread: Vec<usize> =
             (0..state.units.len()).filter(|unit| matches!(state.units[*unit], Slot::Unread)).collect();
         let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return self.finish(state) };
+        if unread.iter().any(|unit| state.doubtful.contains(unit)) {
+            // VLT-67.
+            self.backend.sync()?;
+        }
         let mut stored = vec![0; (last + 1 - first) * 2 * TABLE_UNIT_LEN];
         self.backend.read_at(self.geometry.table_unit(self.region, *first, 0), &mut stored)?;
         let mut plaintext = Zeroizing::new(vec![0; PLAIN_LEN]);
@@ -496,6 +500,10 @@ impl KeyTable {
     fn read_slot(&self, state: &mut State, unit: usize) -> Result<(), VolumeError> {
         if !matches!(state.units.get(unit), Some(Slot::Unread)) {
             return Ok(());
+        }
+        if state.doubtful.contains(&unit) {
+            // VLT-67.
+            self.backend.sync()?;
         }
         self.read_slot_once(state, unit)?;
         if matches!(state.units.get(unit), Some(Slot::Damaged)) {

@@ -58,6 +58,10 @@ pub(crate) struct Units {
     /// Pages written since this was opened: an upper bound of how much the database grew.
     written: AtomicU64,
     failed: AtomicBool,
+    /// The last call that failed may have made a commit count.
+    uncertain: AtomicBool,
+    /// A session that did not end had the volume before.
+    left_open: bool,
 }
 
 struct State {
@@ -156,6 +160,7 @@ impl Units {
             }
         };
         let Some(superblocks) = found else { return Ok(None) };
+        let left_open = traces.is_some() || !superblocks.current.scrubbed;
         let opened = superblocks.current.page.clone();
         let settled = superblocks.current.page[..SLOTS_END].to_vec();
         let (traces, branches) = match traces {
@@ -178,6 +183,8 @@ impl Units {
             }),
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            uncertain: AtomicBool::new(false),
+            left_open,
         };
         units.make_ready(before_scrub)?;
         Ok(Some(units))
@@ -222,6 +229,16 @@ impl Units {
     /// Whether a call failed: redb then refuses writes until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether the call that failed may have made a commit count: what the database shows is what was there before.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Acquire)
+    }
+
+    /// Whether this goes on where a session did not end: what its last commit replaced may still wait to be freed.
+    pub(crate) const fn was_left_open(&self) -> bool {
+        self.left_open
     }
 
     /// Units that the last commit leads to. No commit may happen meanwhile.
@@ -378,8 +395,11 @@ impl Units {
         if state.phase == Phase::Closing && HeaderPage(&state.superblocks.current.page).is_closed() {
             return Ok(());
         }
-        self.write_superblock(&mut state)?;
-        self.sync(&mut state)
+        let done = self.write_superblock(&mut state).and_then(|()| self.sync(&mut state));
+        if done.is_err() {
+            self.uncertain.store(true, Ordering::Release);
+        }
+        done
     }
 
     /// VLT-59: a slot that changed is a commit whose pages have all been handed over. None of them counts on the disk

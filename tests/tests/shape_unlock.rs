@@ -225,8 +225,10 @@ fn must_vary_alike(what: &str, rows: &Rows<'_>) {
             );
         }
     }
-    // Shown where a long run is watched, and by a failure.
-    println!("{told}");
+    #[expect(clippy::print_stderr, reason = "the figures of a long run are for whoever started it")]
+    {
+        eprintln!("{told}");
+    }
     assert!(!far, "more than {FAR} standard errors apart:\n{told}");
 }
 

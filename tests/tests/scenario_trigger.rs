@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lapwing_tests::{
     scenario::{Folder, Relay},
-    trace::{Subject, sweep::probe},
+    trace::{Subject, run, sweep::probe},
 };
 use serde_json::{Value, json};
 
@@ -46,6 +46,22 @@ fn circle(folder: &Folder, relay: &Relay) -> (Subject, [Subject; 3]) {
     (olga, all)
 }
 
+/// The voice in the list of trusts, as people and as programs see it, by a clock so many seconds ahead.
+fn shown_after(who: &Subject, seconds: u64) -> (String, Value) {
+    let shown =
+        [&["--offline", "trust", "list"][..], &["--offline", "--json", "trust", "list"]].map(|words| {
+            let mut plan = who.plan(words, "").changes_only();
+            plan.environment.push(("LAPWING_SECONDS_AHEAD".to_owned(), seconds.to_string()));
+            let trace = run(&plan).expect("a trace");
+            assert!(trace.succeeded(), "{words:?}: {}", trace.told());
+            trace.told()
+        });
+    let [people, programs] = shown;
+    let records = programs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let trusts: Vec<Value> = records.filter(|record| record["type"] == "trusts").collect();
+    (people, trusts[0]["trusts"][0]["voices"][0].clone())
+}
+
 fn alerts(who: &Subject) -> Vec<Value> {
     told(who, "alert", &["alert", "list"])
 }
@@ -75,6 +91,20 @@ fn two_of_three_contacts_set_off_what_was_prepared_though_the_relay_was_away() {
         (&json!("given"), &json!(2), &json!(3))
     );
     assert_eq!(alerts(&cid), Vec::<Value>::new(), "one voice is none");
+    let day = |key: &str| given["voices"][0][key].as_str().expect("a time")[..10].to_owned();
+    let now = shown_after(&ana, 0);
+    assert!(now.0.contains("given until ") && now.0.contains("; 2 of 3 needed"), "{now:?}");
+    assert_eq!(now.1, given["voices"][0], "AFR-06");
+    let later = shown_after(&ana, 9 * 24 * 3600);
+    assert!(
+        later.0.contains("may no longer count (given 20") && later.0.contains("trigger again"),
+        "{later:?}"
+    );
+    let mut lapsed = given["voices"][0].clone();
+    lapsed["state"] = json!("lapsed");
+    lapsed["until"] = Value::Null;
+    assert_eq!(later.1, lapsed, "AFR-06");
+    assert!(day("until") > day("given"), "{given}");
 
     // The relay is away: the second voice waits, and leaves with the next command that reaches it.
     ben.does(&["sync"], "");

@@ -15,9 +15,12 @@ use lapwing::{
 };
 use lapwing_protocol::alert::Voices;
 use lapwing_tests::world::{Crash, Person, RelayNumber, World, calm, company::trust, introduce};
-use lapwing_wire::tripwire::Token;
+use lapwing_wire::{time::Timestamp, tripwire::Token};
 
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const EPOCH: Timestamp = Timestamp::from_millis(0);
 const RELAY: RelayNumber = RelayNumber(0);
 
 /// Olga at her relay, and three whose business is hers, at another.
@@ -112,6 +115,11 @@ async fn arm(
     circle.olga.must(Command::PlanFinish { plan });
     circle.calm().await;
     (plan, renew)
+}
+
+/// The relay looks at its clock.
+async fn look(world: &mut World) {
+    world.net.change_relay(RELAY, async |relay, now| relay.service().sweep(now).await.unwrap()).await;
 }
 
 fn voices(person: &Person) -> Vec<VoiceView> {
@@ -275,13 +283,18 @@ async fn alt_07_and_afr_05_voices_wait_for_their_relay_expire_there_and_are_repl
     assert_eq!(voices(&circle.all[0])[0].state, VoiceState::Waiting);
     world.net.bring_back(RELAY);
     circle.all[0].sync().await;
-    assert_eq!(voices(&circle.all[0])[0].state, VoiceState::Given(world.clock.now()));
+    let given = voices(&circle.all[0])[0].state;
+    assert_eq!(given, VoiceState::Given(world.clock.now()));
     assert!(circle.all[0].rows::<OpRow>().is_empty());
-    // A week later it counts no more.
+    // AFR-06: a week later it counts no more, and is told so; nor is it told to count if a wrong clock said when.
+    assert!(given.counts_until(world.clock.now()).is_some_and(|until| until > world.clock.now()));
+    assert_eq!(given.counts_until(world.clock.now().minus(2 * HOUR)), None);
+    assert_eq!((VoiceState::Held.counts_until(EPOCH), VoiceState::Waiting.counts_until(EPOCH)), (None, None));
     for _ in 0..8 {
         world.clock.advance(DAY);
-        world.net.change_relay(RELAY, async |relay, now| relay.service().sweep(now).await.unwrap()).await;
+        look(&mut world).await;
     }
+    assert_eq!(voices(&circle.all[0])[0].state.counts_until(world.clock.now()), None);
     circle.raise(1).await;
     assert_eq!(circle.alerts().await, [0, 0]);
     // The relay comes back from a backup that knows of nothing: it is armed anew, and the voices are the same.
@@ -294,14 +307,29 @@ async fn alt_07_and_afr_05_voices_wait_for_their_relay_expire_there_and_are_repl
     circle.calm().await;
     assert!(plan(&circle.olga).armed && !plan(&circle.olga).fired);
     assert_eq!(circle.all.iter().map(held).collect::<Vec<_>>(), before);
+    // AFR-06: midnight is over, and the relay has not looked: it takes the voice for the day before.
+    look(&mut world).await;
+    let into_day = world.clock.now().since(EPOCH).as_secs() % DAY.as_secs();
+    world.clock.advance(DAY - Duration::from_secs(into_day) + HOUR - MINUTE);
     circle.raise(0).await;
     assert_eq!(circle.alerts().await, [0, 0], "what was raised before the relay forgot is forgotten too");
+    // It counts to the last moment that its owner is told, with every look at the relay's clock that may be.
+    let until = voices(&circle.all[0])[0].state.counts_until(world.clock.now()).unwrap();
+    let last = until.minus(Duration::from_millis(1));
+    while last.since(world.clock.now()) > HOUR {
+        world.clock.advance(HOUR);
+        look(&mut world).await;
+    }
+    world.clock.advance(last.since(world.clock.now()));
+    look(&mut world).await;
+    assert_eq!(voices(&circle.all[0])[0].state.counts_until(world.clock.now()), Some(until));
+    assert_eq!(voices(&circle.all[0])[0].state.counts_until(until), None);
     circle.raise(1).await;
     assert_eq!(circle.alerts().await, [1, 1]);
     // What comes late does not take the place of what was told after it.
     let (id, mut row) = circle.all[0].rows::<TrustRow>().pop().unwrap();
     let voices = Voices::import(&held(&circle.all[0])).unwrap();
-    let later = Voices { number: voices.number + 1_000_000_000, ..voices }.export().expose().to_vec();
+    let later = Voices { number: voices.number + 1_000_000_000_000, ..voices }.export().expose().to_vec();
     row.held = Some(HeldVoices { voices: later.clone().into(), given: Vec::new() });
     let (_, compartment) = circle.all[0].driver();
     let mut unit = Unit::new(&*compartment.base);

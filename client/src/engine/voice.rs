@@ -7,9 +7,9 @@
 //! any more in the one that notes that it counts no more; AFR-02 the contacts stay the same: so do their voices, whatever else
 //! changes; one less: all voices are new, told when the relay has taken them, and his counts for nothing from then on; AFR-03
 //! too few contacts are left: nobody has a voice; AFR-04 one contact is one voice, and destroys nothing alone; AFR-05 a voice
-//! that no relay has taken waits, through kills and restarts.
+//! that no relay has taken waits, through kills and restarts; AFR-06 a voice is told as given for as long as it surely counts.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use lapwing_protocol::{
     alert::{self, MAX_HELD_VOICES, TrustId, Voices},
@@ -20,7 +20,7 @@ use lapwing_wire::{
     capability::{SecretKey, Trigger},
     frame::RaiseTrigger,
     ids::{TripwireId, labelled_hash},
-    limits::{MAX_VOICES, MIN_DESTROYING_VOICES},
+    limits::{MAX_VOICES, MIN_DESTROYING_VOICES, VOICE_DAYS},
     sharing::{SHARE_LENGTH, Share, split},
     time::Timestamp,
     tripwire::{Action, ListKey, Quorum},
@@ -40,6 +40,14 @@ use crate::{
         ToldVoices, TripwireRecord, TrustRow, TrustSide, Unit, VoiceRecord,
     },
 };
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How long a voice surely counts. Its relay counts days: the first may be almost over when the voice comes. And it looks at
+/// its clock about once an hour: the first may even be over, unseen. One more hour is for what the clock here is set back
+/// or forth by meanwhile.
+const SURELY: Duration =
+    Duration::from_secs(24 * 3600).saturating_mul(VOICE_DAYS - 1).saturating_sub(HOUR.saturating_mul(2));
 
 /// How many contacts set a plan off together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +80,17 @@ pub enum VoiceState {
     Waiting,
     /// Every relay took it; the first then.
     Given(Timestamp),
+}
+
+impl VoiceState {
+    /// AFR-06: until when a voice that was given surely counts. `None` where it was not, or where at `now` that is not sure
+    /// any more: too long ago, or so far ahead that it was given by a wrong clock.
+    #[must_use]
+    pub fn counts_until(self, now: Timestamp) -> Option<Timestamp> {
+        let Self::Given(at) = self else { return None };
+        let until = at.plus(SURELY);
+        (now < until && at.since(now) <= HOUR).then_some(until)
+    }
 }
 
 /// AFR-04: whether so many of these contacts may set off such a plan.

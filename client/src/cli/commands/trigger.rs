@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use lapwing_wire::time::Timestamp;
 use serde::Serialize;
 
 use crate::{
     cli::{args::TriggerArgs, exit::Exit, output::Record, prompt::Question, shell::Shell},
     client::{Client, refused_by_engine},
-    clock,
+    clock::{self, Zone},
     engine::{
         Command, Fault,
         view::{self, VoiceState, VoiceView},
@@ -19,7 +20,7 @@ use crate::{
 
 const ABOUT_VOICES: &str = "\
 This gives your voice, as they asked you to for an emergency. When enough
-trusted contacts have given theirs, all within seven days, the relay alerts
+trusted contacts have given theirs, all within five days, the relay alerts
 all of them, and does there whatever else was prepared: that may destroy,
 and cannot be taken back.";
 
@@ -30,28 +31,44 @@ pub(super) struct Voice {
     of: u8,
     state: &'static str,
     given: Option<String>,
+    until: Option<String>,
+    /// When it was given, or until when it counts, for people.
+    #[serde(skip)]
+    time: String,
 }
 
 impl Voice {
-    pub(super) fn of(view: &VoiceView) -> Self {
+    /// As it is at `now`.
+    pub(super) fn of(view: &VoiceView, now: Timestamp) -> Self {
+        let until = view.state.counts_until(now);
         let (state, given) = match view.state {
             VoiceState::Held => ("held", None),
             VoiceState::Waiting => ("waiting", None),
-            VoiceState::Given(at) => ("given", Some(clock::rfc3339(at))),
+            VoiceState::Given(at) if until.is_some() => ("given", Some(at)),
+            VoiceState::Given(at) => ("lapsed", Some(at)),
         };
-        Self { needed: view.needed, of: view.of, state, given }
+        let short = |time| Zone::of_system().short(time, now);
+        Self {
+            needed: view.needed,
+            of: view.of,
+            state,
+            time: until.or(given).map(short).unwrap_or_default(),
+            given: given.map(clock::rfc3339),
+            until: until.map(clock::rfc3339),
+        }
     }
 }
 
 impl fmt::Display for Voice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { needed, of, state, given: _ } = self;
-        let what = match *state {
-            "given" => "given",
-            "waiting" => "waits for its relay",
-            _ => "not given",
-        };
-        write!(f, "{what}; {needed} of {of} needed")
+        let Self { needed, of, state, time, .. } = self;
+        match *state {
+            "given" => write!(f, "given until {time}"),
+            "lapsed" => write!(f, "may no longer count (given {time}): trigger again"),
+            "waiting" => f.write_str("waits for its relay"),
+            _ => f.write_str("not given"),
+        }?;
+        write!(f, "; {needed} of {of} needed")
     }
 }
 
@@ -70,8 +87,11 @@ impl Record for Triggered {
             "given" => write!(f, "your voice for {chat} was given")?,
             _ => write!(f, "your voice for {chat} is kept; it leaves when the relay answers: lapwing sync")?,
         }
-        for voice in &self.voices {
-            write!(f, "\n{} of {} contacts are needed", voice.needed, voice.of)?;
+        for Voice { needed, of, until, time, .. } in &self.voices {
+            match until {
+                Some(_) => write!(f, "\nit counts until {time}; {needed} of {of} contacts are needed")?,
+                None => write!(f, "\n{needed} of {of} contacts are needed")?,
+            }
         }
         write!(f, "; the relay does not say how many there were")
     }
@@ -106,7 +126,8 @@ pub(super) async fn run(shell: &mut Shell, args: &TriggerArgs) -> Result<Exit, E
     shell.close(client).await;
     let given = voices.iter().all(|voice| matches!(voice.state, VoiceState::Given(_)));
     let state = if given { "given" } else { "waiting" };
-    let voices = voices.iter().map(Voice::of).collect();
+    let now = (shell.world.clock)();
+    let voices = voices.iter().map(|voice| Voice::of(voice, now)).collect();
     shell.output.emit(&Triggered { chat: args.chat.clone(), state, voices })?;
     Ok(Exit::Done)
 }

@@ -85,6 +85,7 @@ pub(super) async fn run(shell: &mut Shell, command: TrustCommand) -> Result<Exit
 async fn list(shell: &mut Shell) -> Result<Exit, Error> {
     let mut client = shell.unlock().await?;
     shell.settle(&mut client).await;
+    let now = (shell.world.clock)();
     let mut trusts = Vec::new();
     for number in 0..client.compartments().len() {
         for view in client.read(number, view::trusts)? {
@@ -92,7 +93,7 @@ async fn list(shell: &mut Shell) -> Result<Exit, Error> {
                 TrustSide::Ours => "ours",
                 TrustSide::Theirs => "theirs",
             };
-            let voices = view.voices.iter().map(Voice::of).collect();
+            let voices = view.voices.iter().map(|voice| Voice::of(voice, now)).collect();
             trusts.push(Trust { chat: view.chat, direction, accepted: view.accepted, voices });
         }
     }

@@ -9,11 +9,15 @@
 //! | --- | --- |
 //! | nobody | what it always does: it ends the process, and the next unlock overwrites what is left (VLT-57) |
 //! | somebody | the listener is told; the command ends in order |
+//! | somebody who was told and still has not ended, for it is held up: nobody reads what it writes | `SIGINT` and `SIGQUIT` end the process, so does `SIGTERM` a second after the first signal, after the terminal has its mode back; `SIGHUP` nothing |
 //! | nobody any more, and one was told | `SIGTERM` and `SIGHUP` nothing, for the command is ending: a window that is closed sends several; `SIGINT` and `SIGQUIT` end the process, for a person insists |
+//!
+//! One that whoever began this process made it ignore stays ignored: `nohup`, or `&` in a script.
 
 use std::{
     sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc::sync_channel},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
@@ -25,23 +29,76 @@ const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Si
 /// The thread that takes them waits, and little else.
 const STACK: usize = 128 << 10;
 
+/// How long one that listens may take to end before another `SIGTERM` ends the process. Whatever ends a session may send
+/// several at once; a listener that is not held up has heard of the first one long before.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+/// What becomes of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Whoever listens is told.
+    Tell,
+    /// It does what it does by itself.
+    Act,
+    /// The command is ending.
+    Nothing,
+}
+
 /// Whom to tell.
 struct Listeners {
     count: usize,
     /// One was told: the command is ending.
     told: bool,
+    /// When those were told that listen still.
+    since: Option<Instant>,
+    /// What a process that ends at once leaves behind otherwise: a terminal without an echo.
+    put_back: Option<PutBack>,
 }
 
+/// Gives a terminal its mode back.
+type PutBack = Box<dyn FnOnce() + Send>;
+
 impl Listeners {
+    const fn new() -> Self {
+        Self { count: 0, told: false, since: None, put_back: None }
+    }
+
+    fn came(&mut self, signal: Signal, now: Instant) -> Outcome {
+        if self.count == 0 {
+            return self.untold(signal);
+        }
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            self.told = true;
+            return Outcome::Tell;
+        };
+        match signal {
+            Signal::SIGINT | Signal::SIGQUIT => Outcome::Act,
+            Signal::SIGTERM if now.saturating_duration_since(since) >= HELD_UP => Outcome::Act,
+            // Also one that began to listen after the first.
+            _ => Outcome::Tell,
+        }
+    }
+
     /// What becomes of one that nobody was told of.
-    fn untold(&self, signal: Signal) {
+    const fn untold(&self, signal: Signal) -> Outcome {
         if !self.told || matches!(signal, Signal::SIGINT | Signal::SIGQUIT) {
-            act(signal);
+            Outcome::Act
+        } else {
+            Outcome::Nothing
+        }
+    }
+
+    fn leave(&mut self) {
+        self.count -= 1;
+        if self.count == 0 {
+            self.since = None;
+            self.put_back = None;
         }
     }
 }
 
-static LISTENERS: Mutex<Listeners> = Mutex::new(Listeners { count: 0, told: false });
+static LISTENERS: Mutex<Listeners> = Mutex::new(Listeners::new());
 
 /// The signal that came last.
 static CAME: LazyLock<watch::Sender<Option<Signal>>> = LazyLock::new(|| watch::Sender::new(None));
@@ -59,10 +116,11 @@ pub(crate) fn take_over() {
     let mut ours: SigSet = ENDING.into_iter().filter(|signal| !before.contains(*signal)).collect();
     let (ready, begun) = sync_channel(1);
     let watching = thread::Builder::new().stack_size(STACK).spawn(move || {
-        // Whoever ignores it for this process wants it to outlive its terminal: `nohup`. It is left waiting for ever. Read
-        // here: how much the system tells varies, and all unlocks of the first thread make the same calls.
-        if is_ignored(Signal::SIGHUP) {
-            ours.remove(Signal::SIGHUP);
+        // Whoever ignores one for this process wants the process to outlive it: `nohup`, `&` in a script. It is left waiting
+        // for ever. Read here: how much the system tells varies, and all unlocks of the first thread make the same calls.
+        let ignored = ignored();
+        for signal in ENDING.into_iter().filter(|signal| ignored >> (*signal as i32 - 1) & 1 == 1) {
+            ours.remove(signal);
         }
         // The first thread waits for it.
         let _ = ready.send(());
@@ -103,13 +161,23 @@ pub(crate) fn take_interrupt() {
     let _ = SigSet::from(Signal::SIGINT).wait();
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "between two signals: monotonic, and only compared with itself"
+)]
 fn came(signal: Signal) {
     let mut listeners = listeners();
-    if listeners.count > 0 {
-        listeners.told = true;
-        CAME.send_replace(Some(signal));
-    } else {
-        listeners.untold(signal);
+    match listeners.came(signal, Instant::now()) {
+        Outcome::Tell => {
+            CAME.send_replace(Some(signal));
+        }
+        Outcome::Act => {
+            if let Some(put_back) = listeners.put_back.take() {
+                put_back();
+            }
+            act(signal);
+        }
+        Outcome::Nothing => {}
     }
 }
 
@@ -122,12 +190,11 @@ fn act(signal: Signal) {
     }
 }
 
-/// Whether this process was begun so that it ignores a signal. `false` where the system does not tell.
-fn is_ignored(signal: Signal) -> bool {
+/// Signals that this process was begun to ignore, the lowest bit for number 1. None where the system does not tell.
+fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal as i32 - 1) & 1 == 1
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Listens for them, until it is dropped.
@@ -135,6 +202,8 @@ pub(crate) struct Stop {
     came: watch::Receiver<Option<Signal>>,
     /// It was told.
     heard: bool,
+    /// It does not listen any more.
+    closed: bool,
 }
 
 impl Stop {
@@ -142,7 +211,7 @@ impl Stop {
     pub(crate) fn listen() -> Self {
         let mut listeners = listeners();
         listeners.count += 1;
-        Self { came: CAME.subscribe(), heard: false }
+        Self { came: CAME.subscribe(), heard: false, closed: false }
     }
 
     /// Waits until one came.
@@ -160,19 +229,87 @@ impl Stop {
         self.heard |= came;
         came
     }
+
+    /// What is done first where a signal ends the process at once while somebody listens.
+    pub(crate) fn before_an_end(&self, put_back: impl FnOnce() + Send + 'static) {
+        listeners().put_back = Some(Box::new(put_back));
+    }
+
+    /// Ends listening. Answers whether one came that it was not told of: it ends the command in order, as it does earlier.
+    pub(crate) fn close(mut self) -> bool {
+        let mut listeners = listeners();
+        self.leave(&mut listeners).is_some()
+    }
+
+    /// Answers one that came too late for whoever listened.
+    fn leave(&mut self, listeners: &mut Listeners) -> Option<Signal> {
+        self.closed = true;
+        listeners.leave();
+        let is_late = self.came.has_changed().unwrap_or(false);
+        is_late.then(|| *self.came.borrow()).flatten()
+    }
 }
 
 impl Drop for Stop {
     fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
         let mut listeners = listeners();
-        listeners.count -= 1;
-        // It came too late for whoever listened: it is not lost.
-        if listeners.count == 0
-            && self.came.has_changed().unwrap_or(false)
-            && let Some(signal) = *self.came.borrow()
+        // It is not lost.
+        if let Some(signal) = self.leave(&mut listeners)
+            && listeners.count == 0
         {
             listeners.told = self.heard;
-            listeners.untold(signal);
+            if listeners.untold(signal) == Outcome::Act {
+                act(signal);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Outcome::{Act, Nothing, Tell};
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+    fn the_first_is_told_and_who_is_held_up_is_ended_by_the_second() {
+        let now = Instant::now();
+        let listening = || Listeners { count: 1, ..Listeners::new() };
+        for first in ENDING {
+            assert_eq!(Listeners::new().came(first, now), Act);
+            for (second, at_once, later) in
+                [(SIGINT, Act, Act), (SIGQUIT, Act, Act), (SIGTERM, Tell, Act), (SIGHUP, Tell, Tell)]
+            {
+                for (after, outcome) in [(Duration::ZERO, at_once), (HELD_UP, later)] {
+                    let mut held_up = listening();
+                    assert_eq!(held_up.came(first, now), Tell);
+                    assert_eq!(
+                        held_up.came(second, now + after),
+                        outcome,
+                        "{second} {after:?} after {first}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+    fn while_a_command_is_ending_only_a_person_insists() {
+        let now = Instant::now();
+        let mut listeners = Listeners { count: 1, ..Listeners::new() };
+        assert_eq!(listeners.came(SIGTERM, now), Tell);
+        listeners.leave();
+        for (signal, outcome) in [(SIGTERM, Nothing), (SIGHUP, Nothing), (SIGINT, Act), (SIGQUIT, Act)] {
+            assert_eq!(listeners.came(signal, now + 2 * HELD_UP), outcome, "{signal}");
+        }
+        // Whoever begins to listen then is told, however long ago the other was.
+        listeners.count = 1;
+        assert_eq!(listeners.came(SIGINT, now + 2 * HELD_UP), Tell);
     }
 }

@@ -1,7 +1,7 @@
 //! Several commands on one vault, and commands that stay: nobody loses anything, nobody waits for ever.
 
 use std::{
-    io::{BufRead as _, BufReader, pipe},
+    io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
     process::Command,
     time::Duration,
 };
@@ -10,6 +10,7 @@ use lapwing_tests::scenario::{
     Pair, Person, Running, programs,
     wait::{PATIENCE, timed, until},
 };
+use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::json;
 
 /// How fast a message has to be on the screen of somebody who follows, on loopback, beside a busy test suite.
@@ -83,7 +84,7 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
     assert!(taken, "the message stayed at the relay: {}", relay.status());
     assert!(syncing.is_running());
     // As a session that ends asks everything in it.
-    syncing.signal("TERM");
+    syncing.signal("INT");
     let synced = syncing.end();
     assert!([Some(0), Some(130)].contains(&synced.code), "{synced:?}");
     let read = bo.runs(&["read", "ana", "--last", "10"]).done().messages_from("ana");
@@ -92,9 +93,12 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
 
     // A window that is closed locks the vault: what was deleted is overwritten, and the next unlock has nothing to do.
     let before = regions(&bo);
-    let mut following = bo.starts(&["read", "ana", "--follow"]);
+    // Begun so that it ignores Ctrl-C, as by `&` in a script.
+    let (mut command, passphrase) = ignoring("INT", &bo, &["read", "ana", "--follow"]);
+    let mut following = Running::spawn(&mut command, "read --follow".to_owned(), passphrase);
     // What comes after the first that it shows comes while it follows.
     let _ = following.line(PATIENCE, |line| line.contains("the fourth"));
+    following.signal("INT");
     let _ = ana.runs(&["send", "bo", "the last but one"]).done();
     let _ = following.line(PATIENCE, |line| line.contains("the last but one"));
     following.signal("HUP");
@@ -123,6 +127,64 @@ fn a_follower_shows_messages_live_and_makes_room_for_another_command() {
     assert!(untold.stderr.contains("is in the vault, and it is kept and will be sent"), "{untold:?}");
     let _ = ana.runs(&["sync"]).done();
     assert_eq!(bo.runs(&["read", "ana"]).done().messages_from("ana").last().unwrap(), "the fifth");
+
+    whom_nobody_reads_is_ended_by_the_second_signal(&ana, &bo);
+
+    // CPY-06: a follower leaves its last mark though the command that ends it leaves none: a copy from the middle of it that
+    // is put back finds what came later.
+    let mut following = bo.starts(&["read", "ana", "--follow"]);
+    let _ = following.line(PATIENCE, |line| line.contains("the fifth"));
+    std::fs::copy(&bo.vault, &copy).unwrap();
+    let _ = ana.runs(&["send", "bo", "behind the copy"]).done();
+    let _ = following.line(PATIENCE, |line| line.contains("behind the copy"));
+    let _ = bo.runs(&["search", "behind the copy"]).done();
+    assert_eq!(following.end().code, Some(0));
+    std::fs::rename(&copy, &bo.vault).unwrap();
+    let told = bo.runs(&["sync"]);
+    assert!(told.stderr.contains("used in another place too"), "{told:?}");
+}
+
+/// A follower that waits for a reader who does not read, as a pager that is paused.
+fn whom_nobody_reads_is_ended_by_the_second_signal(ana: &Person, bo: &Person) {
+    let (mut told, written) = narrow_pipe();
+    let (mut command, passphrase) =
+        ignoring("TERM QUIT HUP", bo, &["read", "ana", "--follow", "--last", "1"]);
+    let mut following = Running::into_pipe(&mut command, "read --follow".to_owned(), passphrase, written);
+    let mut line = Vec::new();
+    while !line.ends_with(b"Waiting for messages; Ctrl-C ends it.\n") {
+        let mut byte = [0];
+        told.read_exact(&mut byte).unwrap();
+        line.extend(byte);
+    }
+    for ignored in ["TERM", "QUIT", "HUP"] {
+        following.signal(ignored);
+    }
+    // Twice what the pipe takes: from its first byte to the end of its reading it holds the follower up.
+    let _ = ana.runs(&["send", "bo", &"x".repeat(2 * NARROW)]).done();
+    told.read_exact(&mut [0]).unwrap();
+    following.signal_taken("INT");
+    assert!(!until(Duration::from_millis(200), || !following.is_running()), "it ends in order, or not");
+    following.signal_taken("INT");
+    assert_eq!(following.end_within(Duration::from_secs(10)).code, None, "it was ended by the signal");
+    let _ = bo.runs(&["--offline", "read", "ana"]).done();
+}
+
+/// As much as a pipe of one page holds.
+const NARROW: usize = 4096;
+
+fn narrow_pipe() -> (PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    let size = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(1)).unwrap();
+    assert_eq!(size, i32::try_from(NARROW).unwrap(), "pages of another size");
+    (reader, writer)
+}
+
+/// A command that is begun so that it ignores these signals, and what it is to read.
+fn ignoring(signals: &str, person: &Person, words: &[&str]) -> (Command, Vec<u8>) {
+    let script = format!("trap '' {signals}; exec \"$0\" --json --vault \"$@\" --passphrase-fd 0");
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(programs::lapwing()).arg(&person.vault).args(words);
+    (shell, format!("{}\n", person.passphrase).into_bytes())
 }
 
 /// What lies behind the headers, which every unlock writes.

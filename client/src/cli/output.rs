@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use nix::sys::stat::{FileStat, SFlag, fstat, stat};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
@@ -126,16 +127,14 @@ impl Output {
 
     /// Whether what goes to standard output goes anywhere. It does not where it is the null device, or was closed before the
     /// program started: the language's runtime then puts the null device in its place, which looks as one that a parent put
-    /// there on purpose. Both mean that nobody sees anything.
+    /// there on purpose. Both mean that nobody sees anything. A plain file at the null device's path is none: what is written
+    /// to it stays.
     pub fn goes_somewhere(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-
         if matches!(self.sink, Sink::Captured(_)) {
             return true;
         }
-        let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
-        match (null, nix::sys::stat::fstat(io::stdout())) {
-            (Ok(null), Ok(ours)) => ours.st_rdev != null,
+        match (stat("/dev/null"), fstat(io::stdout())) {
+            (Ok(null), Ok(ours)) => !is_same_device(&ours, &null),
             // Without a null device it is none; what cannot be looked at is closed.
             (Err(_), Ok(_)) => true,
             (_, Err(_)) => false,
@@ -220,6 +219,13 @@ impl Output {
             _ => OutputError::Failed,
         })
     }
+}
+
+/// Whether both are the same character device. Pipes and plain files have the number 0 for a device, all of them.
+fn is_same_device(one: &FileStat, other: &FileStat) -> bool {
+    let is_device =
+        |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    is_device(one) && is_device(other) && one.st_rdev == other.st_rdev
 }
 
 fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {
@@ -364,6 +370,22 @@ mod tests {
         const TYPE: &'static str = "message";
         fn human(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "{}: {}", self.chat, self.text.block())
+        }
+    }
+
+    /// Where a plain file lies at the null device's path, as in a badly made container.
+    #[test]
+    fn only_a_device_is_the_null_device() {
+        let null = stat("/dev/null").unwrap();
+        let file = stat(&std::env::current_exe().unwrap()).unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
+        let pipe = fstat(&pipe).unwrap();
+        assert!(is_same_device(&null, &null));
+        for other in [&file, &pipe, &stat("/dev/zero").unwrap()] {
+            assert!(!is_same_device(other, &null));
+        }
+        for ours in [&file, &pipe, &null] {
+            assert!(!is_same_device(ours, &file), "a plain file at its path");
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Client;
 use crate::{
-    driver::{Compartment, Next, Report},
+    driver::{Compartment, Next, Parting, Report},
     engine::Effect,
     signals::Stop,
 };
@@ -53,23 +53,31 @@ impl Client {
                 report = self.driver.follow(&self.compartments, &mut each) => report,
                 () = stop.asked() => {
                     drop(stop);
-                    self.driver.end_following(&self.compartments).await;
+                    self.driver.end_following(&self.compartments, Parting::Ended).await;
                     return Ended::Interrupted;
                 }
             };
-            if replaced {
-                return Ended::Replaced;
-            }
             if retry {
                 self.retry_tokens().await;
                 continue;
             }
-            if asked {
-                // The command that asked leaves a mark of its own.
-                return Ended::Asked(report);
-            }
-            self.driver.end_following(&self.compartments).await;
-            return Ended::Decided(report);
+            // The command that asked may talk to no relay, or open other compartments: its mark does not stand for ours.
+            // Where another file is at the path, that one has to find what was done in this one.
+            let parting = if replaced {
+                Parting::Replaced
+            } else if asked {
+                Parting::Asked
+            } else {
+                Parting::Ended
+            };
+            self.driver.end_following(&self.compartments, parting).await;
+            // What a signal asks for happens already.
+            let _ = stop.close();
+            return match parting {
+                Parting::Replaced => Ended::Replaced,
+                Parting::Asked => Ended::Asked(report),
+                Parting::Ended => Ended::Decided(report),
+            };
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Staying connected: what comes is taken as it comes, what waits is sent as soon as it can be.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     engine::{self, Event},
     net::Backoff,
-    store::{OpRow, Unit},
+    store::{OpId, OpRow, Unit},
 };
 
 /// How often a follower looks whether it has to end.
@@ -36,6 +37,41 @@ const ROUND: Duration = Duration::from_secs(20);
 
 /// How long the last mark may take to reach its relays: whoever ended it waits.
 const LAST_MARK: Duration = Duration::from_secs(2);
+
+/// The same where another command waits for the vault: that one gives up after twenty seconds, and after two it takes whoever
+/// has the vault for hung. A relay that is away has to cost less.
+const LAST_MARK_ASKED: Duration = Duration::from_secs(1);
+
+/// Why following ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// As decided, or by a signal: what waits leaves with the mark.
+    Ended,
+    /// Another command wants the vault: nothing but the mark leaves, and it has half the time.
+    Asked,
+    /// The file is not at its path any more: nothing but the mark leaves.
+    Replaced,
+}
+
+impl Parting {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Ended | Self::Replaced => LAST_MARK,
+            Self::Asked => LAST_MARK_ASKED,
+        }
+    }
+
+    /// Operations that do not leave any more, of all that wait.
+    fn held(self, number: usize, compartment: &Compartment) -> HashSet<(usize, OpId)> {
+        if self == Self::Ended {
+            return HashSet::new();
+        }
+        let unit = Unit::new(&*compartment.base);
+        let waiting = unit.scan::<OpRow>(&[]).unwrap_or_default().into_iter();
+        let held = waiting.filter(|(_, row)| !engine::copies::is_mark(&unit, row).unwrap_or(false));
+        held.map(|(op, _)| (number, op)).collect()
+    }
+}
 
 /// Whether following goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +143,9 @@ impl Driver {
     }
 
     /// CPY-06: leaves a last mark where something was taken or sent since the one before, over the links that there are.
-    /// Call it when following ends and no other command of this vault waits to leave its own.
-    pub async fn end_following(&mut self, compartments: &[Compartment]) {
+    /// Call it when following ends. A mark that does not reach its relay in time waits in the records, as all that is sent
+    /// does; the next session leaves another in its place.
+    pub async fn end_following(&mut self, compartments: &[Compartment], parting: Parting) {
         let places = compartments.iter().map(|compartment| compartment.place).enumerate();
         let ending: Vec<_> = places.filter(|(_, place)| self.used.contains(place)).collect();
         if ending.is_empty() {
@@ -131,10 +168,14 @@ impl Driver {
         let (shared, ending) = (&shared, &ending);
         let all = lines.iter().map(|(relay, line)| async move {
             for (number, _) in ending {
-                let _ = shared.operations(relay, line, *number, &mut Progress::default()).await;
+                let tried =
+                    compartments.get(*number).map(|one| parting.held(*number, one)).unwrap_or_default();
+                let mut progress = Progress::default();
+                progress.tried = tried;
+                let _ = shared.operations(relay, line, *number, &mut progress).await;
             }
         });
-        let _ = tokio::time::timeout(LAST_MARK, join_all(all)).await;
+        let _ = tokio::time::timeout(parting.limit(), join_all(all)).await;
         for (_, place) in ending {
             self.used.remove(place);
         }

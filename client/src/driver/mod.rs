@@ -46,7 +46,7 @@ use lapwing_wire::{
 use rand_core::CryptoRng;
 
 pub use self::files::{FetchError, Take, UploadReport, Watch};
-pub use self::follow::Next;
+pub use self::follow::{Next, Parting};
 use self::{
     heirs::Heirs,
     line::{Ask, Line},

@@ -115,6 +115,15 @@ impl Running {
         send_signal(self.id(), name);
     }
 
+    /// As [`Running::signal`], and waits until the process has taken it: another one of its kind is one more then.
+    ///
+    /// # Panics
+    /// It is not taken.
+    pub fn signal_taken(&self, name: &str) {
+        self.signal(name);
+        assert!(until(PATIENCE, || !has_pending(self.id())), "{name} was not taken by {}", self.command);
+    }
+
     /// Waits for its end and answers what it printed.
     ///
     /// # Panics
@@ -172,6 +181,16 @@ pub(super) fn send_signal(process: u32, name: &str) {
     let status =
         Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]).status();
     assert!(status.is_ok_and(|status| status.success()), "{name} cannot be sent to {process}");
+}
+
+/// Whether a signal waits to be taken by a process. None does where there is no such process.
+#[must_use]
+pub fn has_pending(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status
+        .lines()
+        .filter_map(|line| line.strip_prefix("ShdPnd:"))
+        .any(|mask| mask.trim().contains(|c| c != '0'))
 }
 
 /// Gives a command its standard input. It may end without reading it all; the thread then ends with the pipe.

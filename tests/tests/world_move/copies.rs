@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use lapwing::{driver::Next, engine::Effect, store::MarksRow};
+use lapwing::{
+    driver::{Next, Parting},
+    engine::Effect,
+    store::MarksRow,
+};
 use lapwing_tests::world::{Crash, Faults, Person, World, calm, company::talk};
 
 use super::{friends, renew};
@@ -81,8 +85,13 @@ async fn cpy_06_an_older_state_that_is_put_back_finds_what_came_after_it() {
     }
 }
 
-/// Stays connected while something else happens, and ends in order or as a process that is killed.
-async fn follow(person: &mut Person, in_order: bool, meanwhile: impl Future<Output = ()>) {
+/// Stays connected while something else happens, and ends like this, or as a process that is killed. Answers how long that
+/// took.
+async fn follow(
+    person: &mut Person,
+    parting: Option<Parting>,
+    meanwhile: impl Future<Output = ()>,
+) -> Duration {
     let (driver, compartment) = person.driver();
     let (all, over) = ([compartment], AtomicBool::new(false));
     let mut decide = |_: &[(usize, Effect)]| if over.load(Ordering::Relaxed) { Next::End } else { Next::On };
@@ -91,24 +100,25 @@ async fn follow(person: &mut Person, in_order: bool, meanwhile: impl Future<Outp
         over.store(true, Ordering::Relaxed);
     };
     futures_util::future::join(driver.follow(&all, &mut decide), meanwhile).await;
-    if in_order {
-        let begin = tokio::time::Instant::now();
-        driver.end_following(&all).await;
-        assert!(begin.elapsed() < Duration::from_secs(1), "it waited for something else than its mark");
+    let begin = tokio::time::Instant::now();
+    if let Some(parting) = parting {
+        driver.end_following(&all, parting).await;
     }
+    let took = begin.elapsed();
     person.restart();
+    took
 }
 
 /// Somebody copies the file while a command stays connected, and puts the copy back.
 #[tokio::test(start_paused = true)]
 async fn cpy_06_a_state_from_the_middle_of_a_long_session_finds_what_came_later() {
-    for in_order in [true, false] {
+    for parting in [Some(Parting::Ended), Some(Parting::Asked), Some(Parting::Replaced), None] {
         let mut world = World::new(394);
         let (mut alice, mut bob) = friends(&mut world).await;
         alice.restart();
         let (base, clock) = (alice.base(), world.clock.clone());
         let mut disk = None;
-        follow(&mut alice, in_order, async {
+        let took = follow(&mut alice, parting, async {
             for text in ["before", "after"] {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 bob.say("alice", text);
@@ -116,18 +126,46 @@ async fn cpy_06_a_state_from_the_middle_of_a_long_session_finds_what_came_later(
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 disk.get_or_insert_with(|| Arc::new(base.disk().snapshot()));
             }
-            if !in_order {
+            if parting.is_none() {
                 clock.advance(Duration::from_secs(600));
                 tokio::time::sleep(Duration::from_secs(31)).await;
             }
         })
         .await;
+        assert!(took < Duration::from_secs(1), "it waited for something else than its mark");
         assert_eq!(alice.heard("bob").last().unwrap(), "after");
         drop(alice);
         let mut back = Person::with_records(&mut world, "alice", disk.unwrap());
         assert_eq!(back.heard("bob").last().unwrap(), "before");
         back.settle().await;
-        assert_eq!(told_of_a_copy(&mut back), 1, "ended in order: {in_order}");
+        assert_eq!(told_of_a_copy(&mut back), 1, "ended by {parting:?}");
+    }
+}
+
+/// A relay that has stopped to answer holds nobody up who waits for the vault, and the mark waits in the records.
+#[tokio::test(start_paused = true)]
+async fn cpy_06_the_last_mark_may_take_a_second_where_another_command_waits() {
+    for (parting, limit) in [(Parting::Asked, 1_000), (Parting::Replaced, 2_000), (Parting::Ended, 2_000)] {
+        let mut world = World::new(396);
+        let (mut alice, mut bob) = friends(&mut world).await;
+        alice.restart();
+        let marks = |person: &Person| person.look(|unit| unit.get::<MarksRow>(&())).unwrap().unwrap().number;
+        let before = marks(&alice);
+        let took = follow(&mut alice, Some(parting), async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            bob.say("alice", "the last");
+            bob.sync().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            world.net.set_faults(Faults { delay: Duration::from_secs(3_600), ..Faults::default() });
+        })
+        .await;
+        let took = took.as_millis();
+        assert!((limit..limit + 10).contains(&took), "{parting:?}: {took} ms");
+        // That of the beginning and this one.
+        assert_eq!(marks(&alice), before + 2, "{parting:?}");
+        world.net.set_faults(Faults::default());
+        alice.settle().await;
+        assert!(!is_copied(&alice));
     }
 }
 
@@ -144,7 +182,7 @@ async fn cpy_06_a_follower_leaves_no_more_marks_than_its_use_asks_for() {
         tokio::time::sleep(Duration::from_secs(31)).await;
     };
     let before = marks();
-    follow(&mut alice, true, async {
+    follow(&mut alice, Some(Parting::Ended), async {
         for _ in 0..5 {
             pass(60).await;
             assert_eq!(marks(), before + 1, "nothing is taken or sent");

@@ -66,7 +66,9 @@ impl Terminal {
         let mut tty = self.open(flag)?;
         say(&mut tty, &format!("{what}: "))?;
         let path = self.path.clone();
-        let typed = typed(&tty, &mut Stop::listen(), move || {
+        let mut stop = Stop::listen();
+        give_back(&tty, &stop)?;
+        let typed = typed(&tty, &mut stop, move || {
             // rpassword raises it when it sees Ctrl-C.
             signals::keep_interrupt();
             let config = rpassword::ConfigBuilder::new()
@@ -82,8 +84,11 @@ impl Terminal {
                 ErrorKind::UnexpectedEof => PromptError::Interrupted,
                 _ => PromptError::Failed,
             })
-        })?;
-        Ok(TypedPassphrase::new(typed)?)
+        });
+        if stop.close() {
+            return Err(PromptError::Interrupted);
+        }
+        Ok(TypedPassphrase::new(typed?)?)
     }
 
     fn ask<T>(
@@ -167,10 +172,11 @@ fn say(tty: &mut File, text: &str) -> Result<(), PromptError> {
 /// a signal, and the old mode comes back whatever happens.
 fn read_line(tty: &File) -> Result<String, PromptError> {
     let mut keys = tty.try_clone().map_err(|_| PromptError::Failed)?;
-    // Longer than the mode: what came too late to be told ends the process when the terminal is as it was.
+    // Longer than the mode: whatever comes before the terminal is as it was does not end the process at once.
     let mut stop = Stop::listen();
-    let _mode = Mode::line_with_stop(tty)?;
-    typed(tty, &mut stop, move || {
+    give_back(tty, &stop)?;
+    let mode = Mode::line_with_stop(tty)?;
+    let line = typed(tty, &mut stop, move || {
         let mut bytes = Vec::new();
         loop {
             let mut byte = [0];
@@ -188,7 +194,21 @@ fn read_line(tty: &File) -> Result<String, PromptError> {
             }
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
-    })
+    });
+    drop(mode);
+    // It came together with the answer.
+    if stop.close() { Err(PromptError::Interrupted) } else { line }
+}
+
+/// Has the terminal given the mode that it has now, where a second signal ends the process at once.
+fn give_back(tty: &File, stop: &Stop) -> Result<(), PromptError> {
+    let before = termios::tcgetattr(tty).map_err(|_| PromptError::Failed)?;
+    let tty = tty.try_clone().map_err(|_| PromptError::Failed)?;
+    stop.before_an_end(move || {
+        // A terminal that has gone needs no mode.
+        let _ = termios::tcsetattr(&tty, SetArg::TCSANOW, &before);
+    });
+    Ok(())
 }
 
 /// What `read` takes from the terminal, unless the process is asked to end before: then the terminal has its mode back, and

@@ -183,14 +183,16 @@ pub(super) fn send_signal(process: u32, name: &str) {
     assert!(status.is_ok_and(|status| status.success()), "{name} cannot be sent to {process}");
 }
 
-/// Whether a signal waits to be taken by a process. None does where there is no such process.
+/// Whether a signal waits to be taken by a process, of those that it does not ignore. None does where there is no such
+/// process.
 #[must_use]
 pub fn has_pending(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    status
-        .lines()
-        .filter_map(|line| line.strip_prefix("ShdPnd:"))
-        .any(|mask| mask.trim().contains(|c| c != '0'))
+    let mask = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+        u64::from_str_radix(mask.trim(), 16).expect("a mask")
+    };
+    mask("ShdPnd:") & !mask("SigIgn:") != 0
 }
 
 /// Gives a command its standard input. It may end without reading it all; the thread then ends with the pipe.

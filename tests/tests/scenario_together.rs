@@ -1,5 +1,7 @@
 //! Several commands on one vault, and commands that stay: nobody loses anything, nobody waits for ever.
 
+#![expect(clippy::unwrap_used, reason = "scenario tests")]
+
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
     process::Command,

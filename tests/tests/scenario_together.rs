@@ -168,7 +168,6 @@ fn whom_nobody_reads_is_ended_by_the_second_signal(ana: &Person, bo: &Person) {
     assert!(!until(Duration::from_millis(200), || !following.is_running()), "it ends in order, or not");
     following.signal_taken("INT");
     assert_eq!(following.end_within(Duration::from_secs(10)).code, None, "it was ended by the signal");
-    let _ = bo.runs(&["--offline", "read", "ana"]).done();
 }
 
 /// As much as a pipe of one page holds.

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | nobody | what it always does: it ends the process, and the next unlock overwrites what is left (VLT-57) |
 //! | somebody | the listener is told; the command ends in order |
-//! | somebody who was told and still has not ended, for it is held up: nobody reads what it writes | `SIGINT` and `SIGQUIT` end the process, so does `SIGTERM` a second after the first signal, after the terminal has its mode back; `SIGHUP` nothing |
+//! | somebody who was told and still has not ended, for it is held up: nobody reads what it writes | `SIGINT` and `SIGQUIT` end the process, so does `SIGTERM` ten seconds after the first signal, after the terminal has its mode back; `SIGHUP` nothing |
 //! | nobody any more, and one was told | `SIGTERM` and `SIGHUP` nothing, for the command is ending: a window that is closed sends several; `SIGINT` and `SIGQUIT` end the process, for a person insists |
 //!
 //! One that whoever began this process made it ignore stays ignored: `nohup`, or `&` in a script.
@@ -30,8 +30,9 @@ const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Si
 const STACK: usize = 128 << 10;
 
 /// How long one that listens may take to end before another `SIGTERM` ends the process. Whatever ends a session may send
-/// several at once; a listener that is not held up has heard of the first one long before.
-const HELD_UP: Duration = Duration::from_secs(1);
+/// several; a listener that is not held up has heard of the first one long before, and has done what it does by then: tokens
+/// that are told once more (4 s), a last mark (2 s).
+const HELD_UP: Duration = Duration::from_secs(10);
 
 /// What becomes of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

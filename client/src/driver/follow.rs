@@ -61,15 +61,15 @@ impl Parting {
         }
     }
 
-    /// Operations that do not leave any more, of all that wait.
-    fn held(self, number: usize, compartment: &Compartment) -> HashSet<(usize, OpId)> {
+    /// Operations that do not leave any more, of all that wait. Nothing where they cannot be read: then none may leave.
+    fn held(self, number: usize, compartment: &Compartment) -> Option<HashSet<(usize, OpId)>> {
         if self == Self::Ended {
-            return HashSet::new();
+            return Some(HashSet::new());
         }
         let unit = Unit::new(&*compartment.base);
-        let waiting = unit.scan::<OpRow>(&[]).unwrap_or_default().into_iter();
+        let waiting = unit.scan::<OpRow>(&[]).ok()?.into_iter();
         let held = waiting.filter(|(_, row)| !engine::copies::is_mark(&unit, row).unwrap_or(false));
-        held.map(|(op, _)| (number, op)).collect()
+        Some(held.map(|(op, _)| (number, op)).collect())
     }
 }
 
@@ -168,8 +168,8 @@ impl Driver {
         let (shared, ending) = (&shared, &ending);
         let all = lines.iter().map(|(relay, line)| async move {
             for (number, _) in ending {
-                let tried =
-                    compartments.get(*number).map(|one| parting.held(*number, one)).unwrap_or_default();
+                let held = compartments.get(*number).and_then(|one| parting.held(*number, one));
+                let Some(tried) = held else { continue };
                 let mut progress = Progress::default();
                 progress.tried = tried;
                 let _ = shared.operations(relay, line, *number, &mut progress).await;

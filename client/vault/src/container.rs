@@ -238,7 +238,17 @@ impl Disk {
             Examined::NewerVersion => return Err(UnlockError::NewerVersion),
             Examined::Damaged | Examined::Stale { .. } | Examined::Opened { .. } => {}
         }
-        if !self.backend.lock(wait)? {
+        let refused = |error: io::Error, before: Examined| match before {
+            Examined::Opened { payload, .. } => {
+                UnlockError::Refused { error, application: HeldField(payload.application.clone()) }
+            }
+            _ => UnlockError::Io(error),
+        };
+        let is_locked = match self.backend.lock(wait) {
+            Ok(is_locked) => is_locked,
+            Err(error) => return Err(refused(error, before)),
+        };
+        if !is_locked {
             // A passphrase that is dead already must not be told apart by the lock.
             return Err(match before {
                 Examined::Opened { payload, .. } => {
@@ -250,18 +260,17 @@ impl Disk {
                 }
             });
         }
-        match (self.unlock_held(trial, cost, rng, replaced), before) {
-            (Err(UnlockError::Io(error)), Examined::Opened { payload, .. }) => {
-                Err(UnlockError::Refused { error, application: HeldField(payload.application.clone()) })
-            }
-            (unlocked, _) => unlocked,
-        }
+        let mut is_dead = false;
+        self.unlock_held((trial, &mut is_dead), cost, rng, replaced).map_err(|error| match error {
+            UnlockError::Io(error) if !is_dead => refused(error, before),
+            other => other,
+        })
     }
 
-    /// With the lock.
+    /// With the lock. `is_dead` is set where the passphrase opens nothing any more.
     fn unlock_held(
         self: Arc<Self>,
-        trial: TrialKeys,
+        (trial, is_dead): (TrialKeys, &mut bool),
         cost: Cost,
         rng: &mut dyn CryptoRng,
         replaced: Option<&Replacement>,
@@ -275,6 +284,7 @@ impl Disk {
             // VLT-14: nothing is written over a damage.
             Examined::Damaged => return Err(UnlockError::Damaged),
             Examined::Stale { keys, newest_copy, mut header } => {
+                *is_dead = true;
                 // VLT-26: the copy in which it still opened is overwritten before the answer.
                 self.write_header(newest_copy, &mut header, &keys, rng)?;
                 return Err(UnlockError::NotUnlocked);

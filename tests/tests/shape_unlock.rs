@@ -200,16 +200,16 @@ fn column(rows: &[[f64; 4]], number: usize) -> Vec<f64> {
     rows.iter().map(|row| row[number]).collect()
 }
 
-/// Every class varies as the first one does.
+/// Every class varies as every other one does.
 fn must_vary_alike(what: &str, rows: &Rows<'_>) {
     let mut far = false;
     let mut told = String::new();
     for (number, counted) in COUNTED.iter().enumerate() {
-        let first = column(rows.values().next().unwrap(), number);
-        for (class, rows) in rows {
-            let values = column(rows, number);
-            let distance = distance(&first, &values);
-            far |= distance >= FAR;
+        for (class, of_class) in rows {
+            let values = column(of_class, number);
+            let distances = rows.values().map(|other| distance(&column(other, number), &values));
+            let furthest = distances.fold(0.0, f64::max);
+            far |= furthest >= FAR;
             let mut spread: BTreeMap<u64, usize> = BTreeMap::new();
             for value in &values {
                 *spread.entry(value.to_bits()).or_default() += 1;
@@ -219,7 +219,7 @@ fn must_vary_alike(what: &str, rows: &Rows<'_>) {
                 spread.iter().map(|(bits, times)| format!("{}: {times}", f64::from_bits(*bits))).collect();
             let (mean, count) = (values.iter().sum::<f64>(), f64::from(u32::try_from(values.len()).unwrap()));
             told += &format!(
-                "{what}, {counted}, {class}: mean {:.2}, {distance:.2} standard errors away; {}\n",
+                "{what}, {counted}, {class}: mean {:.2}, at most {furthest:.2} standard errors from another; {}\n",
                 mean / count,
                 spread.join(", ")
             );

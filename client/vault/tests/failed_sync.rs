@@ -25,6 +25,10 @@ struct Disk {
     good: Option<u64>,
     /// A sync that fails loses what waited, as Linux has it.
     loses: bool,
+    /// What somebody else makes of it while the lock is waited for.
+    meanwhile: Option<Vec<u8>>,
+    /// The lock fails.
+    no_lock: bool,
 }
 
 impl Disk {
@@ -110,7 +114,11 @@ impl Backend for Cached {
         self.sync()
     }
     fn lock(&self, _wait: Duration) -> io::Result<bool> {
-        Ok(true)
+        let disk = &mut *self.disk();
+        if let Some(image) = disk.meanwhile.take() {
+            (disk.shown, disk.stored) = (image.clone(), image);
+        }
+        if disk.no_lock { Err(io::Error::other("the system has no locks")) } else { Ok(true) }
     }
     fn unlock(&self) {}
     fn lock_requested(&self) -> io::Result<bool> {
@@ -132,8 +140,8 @@ fn calls_of_a_commit(cached: &Cached, rng: &ChaCha20Rng) -> u64 {
     MANY - left
 }
 
-/// A volume with rows 0 to `commits` and 50, whose next commit failed at the sync of page 0. What waited is lost, or waits on.
-fn failed(commits: u64, loses: bool) -> (Cached, ChaCha20Rng, Session, Volume) {
+/// A volume with rows 0 to `commits` and 50, and how many calls its next commit takes.
+fn ready(commits: u64) -> (Cached, ChaCha20Rng, Session, Volume, u64) {
     let mut world = World::new(800 + commits);
     drop(world.create("real"));
     let cached = Cached::new(world.backend.image());
@@ -145,13 +153,23 @@ fn failed(commits: u64, loses: bool) -> (Cached, ChaCha20Rng, Session, Volume) {
     }
     let calls = calls_of_a_commit(&cached, &rng);
     put(&volume, 50, "opened");
+    (cached, rng, session, volume, calls)
+}
+
+/// As [`ready`], after that commit failed at the sync of page 0. What waited is lost, or waits on.
+fn failed(commits: u64, loses: bool) -> (Cached, ChaCha20Rng, Session, Volume) {
+    let (cached, rng, session, volume, calls) = ready(commits);
+    fail_at_page_0(&cached, &volume, calls, loses);
+    (cached, rng, session, volume)
+}
+
+fn fail_at_page_0(cached: &Cached, volume: &Volume, calls: u64, loses: bool) {
     cached.fail_after(calls - 1, loses);
     let write = volume.begin_write().unwrap();
     write.open_table(TABLE).unwrap().insert(100, "last").unwrap();
     assert!(write.commit().is_err());
     assert!(!cached.heal());
     assert_eq!(cached.disk().waiting.is_empty(), loses);
-    (cached, rng, session, volume)
 }
 
 /// Opens what the disk has, and looks whether everything is there that was told to be.
@@ -413,22 +431,9 @@ fn vlt_68_after_a_commit_that_failed_reading_shows_what_holds() {
 
 #[test]
 fn vlt_68_a_reading_from_before_keeps_later_ones_waiting_and_shows_what_was_there() {
-    let (_cached, _rng, _session, volume) = failed(3, false);
-    assert_eq!(get(&volume, 100).as_deref(), Some("last"));
-    let mut world = World::new(870);
-    drop(world.create("real"));
-    let cached = Cached::new(world.backend.image());
-    let session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
-    let volume = session.open_volume(session.volumes()[0], &mut world.rng).unwrap();
-    put(&volume, 1, "one");
-    let calls = calls_of_a_commit(&cached, &world.rng);
-    put(&volume, 50, "opened");
+    let (cached, _rng, _session, volume, calls) = ready(3);
     let before = volume.begin_read().unwrap();
-    cached.fail_after(calls - 1, false);
-    let write = volume.begin_write().unwrap();
-    write.open_table(TABLE).unwrap().insert(100, "last").unwrap();
-    assert!(write.commit().is_err());
-    assert!(!cached.heal());
+    fail_at_page_0(&cached, &volume, calls, false);
     assert!(matches!(volume.begin_read(), Err(VolumeError::InUse)));
     assert!(before.open_table(TABLE).unwrap().get(100).unwrap().is_none());
     drop(before);
@@ -473,5 +478,50 @@ fn an_unlock_that_the_disk_refuses_hands_out_what_is_to_be_told() {
         let cached = Cached::new(world.backend.image());
         cached.fail_after(calls, false);
         assert!(matches!(unlock(cached, "wrong", &mut world.rng), Err(UnlockError::NotUnlocked)));
+    }
+}
+
+#[test]
+fn a_lock_that_fails_hands_out_what_is_to_be_told_and_a_passphrase_that_died_meanwhile_does_not() {
+    let mut world = World::new(864);
+    let mut session = world.create("real");
+    let volumes = session.volumes();
+    let spec = Spec {
+        volumes: &volumes,
+        others: Others::Keep,
+        spare: &[],
+        application: b"cover relays",
+        label: b"at the border",
+        home: volumes[0],
+    };
+    let id = session.add_passphrase(&Passphrase::new("cover"), &spec, &mut world.rng).unwrap();
+    drop(session);
+    let image = world.backend.image();
+
+    let cached = Cached::new(image.clone());
+    cached.disk().no_lock = true;
+    match unlock(cached, "cover", &mut world.rng) {
+        Err(UnlockError::Refused { application, .. }) => assert_eq!(application.expose(), b"cover relays"),
+        other => panic!("{other:?}"),
+    }
+
+    // The other process is cut off after the first of the two copies without it.
+    let cached = Cached::new(image.clone());
+    let mut session = unlock(cached.clone(), "real", &mut world.rng).unwrap();
+    cached.fail_after(2, false);
+    assert!(session.remove_entry(id, &mut world.rng).is_err() && !cached.heal());
+    drop(session);
+    let dying = cached.stored();
+    for calls in 0..6 {
+        let cached = Cached::new(image.clone());
+        cached.disk().meanwhile = Some(dying.clone());
+        cached.fail_after(calls, false);
+        let told = unlock(cached.clone(), "cover", &mut world.rng);
+        // The sync before is tried twice; after that come the two copies, each with its sync.
+        match told {
+            Err(UnlockError::NotUnlocked) => assert!(calls == 0 || cached.heal(), "{calls}"),
+            Err(UnlockError::Io(_)) => assert!(!cached.heal(), "{calls}"),
+            other => panic!("{calls}: {other:?}"),
+        }
     }
 }

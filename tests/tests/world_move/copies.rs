@@ -182,7 +182,7 @@ async fn cpy_06_a_follower_leaves_no_more_marks_than_its_use_asks_for() {
         tokio::time::sleep(Duration::from_secs(31)).await;
     };
     let before = marks();
-    follow(&mut alice, Some(Parting::Ended), async {
+    let took = follow(&mut alice, Some(Parting::Ended), async {
         for _ in 0..5 {
             pass(60).await;
             assert_eq!(marks(), before + 1, "nothing is taken or sent");
@@ -202,6 +202,7 @@ async fn cpy_06_a_follower_leaves_no_more_marks_than_its_use_asks_for() {
         }
     })
     .await;
+    assert!(took < Duration::from_secs(1), "it waited for something else than its mark");
     assert!(marks() <= before + 5, "it ended without use");
     let idle = marks();
     assert!(!is_copied(&alice));

@@ -179,7 +179,8 @@ fn a_process_that_is_asked_to_end_at_a_question_gives_the_terminal_back() {
     // An open vault has threads of its own behind it: the pool that derives keys, a runtime's.
     for (words, question, name) in [
         (&["passphrase", "change"][..], "new passphrase: ", "HUP"),
-        (&["grow", "--size", "16MiB"], "[yes/no] ", "QUIT"),
+        (&["grow", "--size", "16MiB"], "[yes/no] ", "TERM"),
+        (&["passphrase", "change"], "new passphrase: ", "QUIT"),
     ] {
         let mut asked = Asked::at(&ana, words);
         asked.until("passphrase: ");

@@ -440,6 +440,9 @@ fn flush(number: c_int, kernel: c_long) -> c_int {
     });
     if begun.is_some() {
         hang();
+        if let Some(error) = state().and_then(|mut state| state.flush_failure()) {
+            return short(fail(error));
+        }
     }
     let done = call(kernel, [number.into(), 0, 0, 0, 0, 0]);
     if done == 0

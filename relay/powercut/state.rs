@@ -8,7 +8,7 @@ use std::{
 
 use nix::libc;
 
-use crate::trace::{FAIL, FOLDER, FULL, HANG, HEAD, HOLD, Kind, MADE, TRACE, WATCHED};
+use crate::trace::{FAIL, FOLDER, FULL, HANG, HEAD, HOLD, Kind, MADE, OF_FLUSH, TRACE, WATCHED};
 
 /// Above the numbers that programs expect for files of their own.
 const TRACE_NUMBER: c_int = 900;
@@ -116,7 +116,7 @@ impl State {
         if self.marks == Some(file) {
             return Ok(length);
         }
-        if let Some(error) = self.failure() {
+        if let Some(error) = self.failure(0) {
             return Err(error);
         }
         if !self.is_full() {
@@ -126,15 +126,23 @@ impl State {
         if is_first && length > 1 { Ok(length / 2) } else { Err(libc::ENOSPC) }
     }
 
-    /// The error that the next write is to get, once.
-    fn failure(&mut self) -> Option<c_int> {
+    /// The error that the next flush is to get, once.
+    pub(crate) fn flush_failure(&mut self) -> Option<c_int> {
+        self.failure(OF_FLUSH)
+    }
+
+    /// The error that the next write, or flush, is to get, once.
+    fn failure(&mut self, of: u8) -> Option<c_int> {
         let path = self.fail.as_deref().filter(|path| exists(path))?.as_ptr() as c_long;
         let (at, mut error) = (libc::AT_FDCWD.into(), 0u8);
         let file = call(libc::SYS_openat, [at, path, libc::O_RDONLY.into(), 0, 0, 0]);
         let count = call(libc::SYS_read, [file, std::ptr::from_mut(&mut error) as c_long, 1, 0, 0, 0]);
         call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+        if count != 1 || error & OF_FLUSH != of {
+            return None;
+        }
         call(libc::SYS_unlinkat, [at, path, 0, 0, 0, 0]);
-        (count == 1).then_some(c_int::from(error))
+        Some(c_int::from(error & !OF_FLUSH))
     }
 
     /// The number of an open file, if it lies under the folder.

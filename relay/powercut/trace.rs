@@ -55,5 +55,8 @@ pub(crate) const FULL: &str = "LAPWING_POWERCUT_FULL";
 pub(crate) const HANG: &str = "LAPWING_POWERCUT_HANG";
 /// Names a file: while it exists, writes wait.
 pub(crate) const HOLD: &str = "LAPWING_POWERCUT_HOLD";
-/// Names a file: the next write fails with the error whose number is its only byte, and the file is gone.
+/// Names a file: the next write fails with the error whose number is its only byte, and the file is gone. With `OF_FLUSH`
+/// added to the number it is the next flush.
 pub(crate) const FAIL: &str = "LAPWING_POWERCUT_FAIL";
+/// Greater than the numbers of errors that are used.
+pub(crate) const OF_FLUSH: u8 = 0x80;

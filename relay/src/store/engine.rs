@@ -93,10 +93,13 @@ impl StoreOptions {
 /// An embedded database with two ordered spaces.
 ///
 /// # Contract
-/// 1. `commit` returns after all of its writes are on stable storage; after a crash all of them are there or none.
-/// 2. `view` shows every commit that had returned when it was called, none that has not, and never changes.
-/// 3. `direct` shows every commit that has returned, and may show parts of the one that has not: whoever reads by it knows
-///    what that writes. One thread commits at a time.
+/// 1. A group is prepared, committed and settled, in this order, and groups in the order in which they are prepared. One thread at a
+///    time prepares or commits, one settles; who prepares knows that the group before is committed.
+/// 2. `commit` returns after all of its writes are on stable storage; after a crash all of them are there or none.
+/// 3. `view` shows every group whose `settle` had returned when it was called, none whose `settle` had not begun, and never changes.
+/// 4. `direct` shows every group that is settled, and may show parts of one that is being settled: whoever reads by it
+///    knows what that writes.
+/// 5. After `settle` failed, the engine has to be opened anew: then it shows all groups that were committed.
 pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
     /// What is on disk at one moment.
     type View: Tables;
@@ -114,12 +117,19 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
 
     fn direct(&self) -> Self::Direct<'_>;
 
-    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group;
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError>;
 
-    fn commit(&self, group: Self::Group) -> Result<(), StoreError>;
+    fn commit(&self, group: &Self::Group) -> Result<(), StoreError>;
+
+    fn settle(&self, group: Self::Group) -> Result<(), StoreError>;
+
+    /// Leaves as little as possible to be done when the store is opened again.
+    fn rest(&self) -> Result<(), StoreError>;
 
     fn write(&self, bulk: &Writes, state: &Writes) -> Result<(), StoreError> {
-        self.commit(self.prepare(bulk, state))
+        let group = self.prepare(bulk, state)?;
+        self.commit(&group)?;
+        self.settle(group)
     }
 }
 

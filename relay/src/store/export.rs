@@ -78,7 +78,7 @@ pub(super) fn rows(tables: &impl Tables, take: &mut TakeRow<'_>) -> Result<(), S
             if *kind == key::DUE && key::slot_in(name).is_none_or(Slot::is_of_anchor) {
                 return Ok(Scan::More);
             }
-            let mut value = value.to_vec();
+            let mut value = value.whole()?.into_owned();
             if *kind == key::TICKETS {
                 let mut ticket: Ticket = record::decode(&value)?;
                 let used = charged.get(ticket.key.as_bytes()).copied().unwrap_or(0);
@@ -93,14 +93,14 @@ pub(super) fn rows(tables: &impl Tables, take: &mut TakeRow<'_>) -> Result<(), S
     for kind in LEFT_BULK {
         let (first, last) = key::all(*kind);
         tables.scan(Space::Bulk, &first, &last, &mut |_, value| {
-            take(row(false, &key::due(record::slot_in(value)?), u64::MAX.to_be_bytes().to_vec()))?;
+            take(row(false, &key::due(record::slot_in(value.head())?), u64::MAX.to_be_bytes().to_vec()))?;
             Ok(Scan::More)
         })?;
     }
     for kind in KEPT_BULK {
         let (first, last) = key::all(*kind);
         tables.scan(Space::Bulk, &first, &last, &mut |name, value| {
-            let mut value = value.to_vec();
+            let mut value = value.whole()?.into_owned();
             let seal = Seal::of(name, &value)?;
             let bytes = value.get_mut(seal.head..).ok_or(StoreError::Damaged)?;
             // What was taken meanwhile is not kept.
@@ -129,10 +129,10 @@ fn charged_beside(tables: &impl Tables) -> Result<HashMap<[u8; 32], u64>, StoreE
         let (first, last) = key::all(kind);
         tables.scan(Space::State, &first, &last, &mut |_, value| {
             if kind == ANCHORS {
-                let Anchor { access, charged, .. } = record::decode(value)?;
+                let Anchor { access, charged, .. } = record::decode(&value.whole()?)?;
                 add(access, charged);
             } else {
-                let Tripwire { access, charged, .. } = record::decode(value)?;
+                let Tripwire { access, charged, .. } = record::decode(&value.whole()?)?;
                 add(access, charged);
             }
             Ok(Scan::More)

@@ -5,7 +5,7 @@ use std::{ops::Bound::Included, sync::Arc};
 use super::{
     StoreError,
     record::Seal,
-    tables::{Entry, Scan, Space, Tables, Visit, Writes},
+    tables::{Entry, Scan, Space, Tables, Value, Visit, Writes},
 };
 
 /// The writes of one group, sealed.
@@ -43,6 +43,13 @@ impl<T: Tables> Tables for Layered<T> {
         }
     }
 
+    fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        match self.over.as_ref().and_then(|over| over.writes(space).get(key)) {
+            Some(written) => Ok(written.is_some()),
+            None => self.base.has(space, key),
+        }
+    }
+
     fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let Some(over) = self.over.as_ref().filter(|_| first <= last) else {
             return self.base.scan(space, first, last, visit);
@@ -52,14 +59,14 @@ impl<T: Tables> Tables for Layered<T> {
         self.base.scan(space, first, last, &mut |key, value| {
             while let Some((name, value)) = written.next_if(|(name, _)| name.as_slice() < key) {
                 if let Some(value) = value
-                    && visit(name, value)? == Scan::Stop
+                    && visit(name, &Value::Whole(value))? == Scan::Stop
                 {
                     next = Scan::Stop;
                     return Ok(next);
                 }
             }
             next = match written.next_if(|(name, _)| name.as_slice() == key) {
-                Some((name, Some(value))) => visit(name, value)?,
+                Some((name, Some(value))) => visit(name, &Value::Whole(value))?,
                 Some((_, None)) => Scan::More,
                 None => visit(key, value)?,
             };
@@ -70,7 +77,7 @@ impl<T: Tables> Tables for Layered<T> {
                 break;
             }
             if let Some(value) = value {
-                next = visit(name, value)?;
+                next = visit(name, &Value::Whole(value))?;
             }
         }
         Ok(())
@@ -158,7 +165,7 @@ mod tests {
             visit: &mut Visit<'_>,
         ) -> Result<(), StoreError> {
             for (key, value) in self.of(space).range(first.to_vec()..=last.to_vec()) {
-                if visit(key, value)? == Scan::Stop {
+                if visit(key, &Value::Whole(value))? == Scan::Stop {
                     break;
                 }
             }
@@ -175,7 +182,7 @@ mod tests {
         let mut rows = Vec::new();
         tables
             .scan(space, first, last, &mut |key, value| {
-                rows.push((key.to_vec(), value.to_vec()));
+                rows.push((key.to_vec(), value.whole()?.into_owned()));
                 Ok(if rows.len() < most { Scan::More } else { Scan::Stop })
             })
             .unwrap();

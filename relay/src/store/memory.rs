@@ -17,7 +17,7 @@ use super::{
     Change, Mailbox, MailboxStore, Outcome, Pressure, StoreError, Ticket, Totals, WindowQuery,
     cache::Cache,
     reads, rules,
-    tables::{Batch, Entry, Scan, Space, Staged, Tables, Visit, Writes},
+    tables::{Batch, Entry, Scan, Space, Staged, Tables, Value, Visit, Writes},
 };
 
 /// A store in memory.
@@ -136,7 +136,7 @@ impl Tables for Maps {
             return Ok(());
         }
         for (key, value) in self.space(space).range(first.to_vec()..=last.to_vec()) {
-            if visit(key, value)? == Scan::Stop {
+            if visit(key, &Value::Whole(value))? == Scan::Stop {
                 break;
             }
         }

@@ -16,6 +16,7 @@
 //! | `keys` | what values are sealed under at rest, and how that is forgotten |
 //! | `sealing` | values on their way to an engine and back |
 //! | `room` | whether a full disk has room again |
+//! | `values` | the log that the default engine makes everything durable with |
 //! | [`fjall`] | the default engine |
 //! | `sled` | the other, with the feature `sled` |
 //! | [`conformance`] | the suite that every store passes |
@@ -38,6 +39,7 @@ mod sealing;
 #[cfg(feature = "sled")]
 pub mod sled;
 mod tables;
+mod values;
 
 use std::{sync::Arc, time::Duration};
 

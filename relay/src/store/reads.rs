@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     Born, Mailbox, StoreError, Ticket, Totals, WindowQuery,
-    record::{self, Blob, Seal, decode_envelope, decode_part, key},
+    record::{self, Blob, ENVELOPE_HEAD, Seal, decode_envelope, decode_part, key},
     tables::{Scan, Space, Tables, load_mailbox},
 };
 
@@ -41,14 +41,15 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
         let mut total = 0usize;
         let (from, to) = (key::envelope(*born, first), key::envelope(*born, there.newest));
         tables.scan(Space::Bulk, &from, &to, &mut |key, value| {
-            let (_, hash, envelope) = decode_envelope(value)?;
-            let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
-            total = total.saturating_add(envelope.len());
+            total = total.saturating_add(value.length().saturating_sub(ENVELOPE_HEAD));
             if total > *bytes && !items.is_empty() {
                 return Ok(Scan::Stop);
             }
+            let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
+            let value = value.whole()?;
+            let (_, hash, envelope) = decode_envelope(&value)?;
             let mut envelope = envelope.to_vec();
-            if !tables.unseal(&Seal::of(key, value)?, &mut envelope)? {
+            if !tables.unseal(&Seal::of(key, &value)?, &mut envelope)? {
                 // Taken while this was read.
                 return Ok(Scan::More);
             }
@@ -85,8 +86,9 @@ pub(super) fn blob_digest(tables: &impl Tables, hash: &BlobHash) -> Result<Optio
     let mut hasher = BlobHasher::new(blob.total);
     let mut is_whole = true;
     tables.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |key, value| {
-        let mut part = decode_part(value)?.to_vec();
-        is_whole &= tables.unseal(&Seal::of(key, value)?, &mut part)?;
+        let value = value.whole()?;
+        let mut part = decode_part(&value)?.to_vec();
+        is_whole &= tables.unseal(&Seal::of(key, &value)?, &mut part)?;
         hasher.update(&part);
         Ok(Scan::More)
     })?;
@@ -137,7 +139,7 @@ fn each(
 ) -> Result<(), StoreError> {
     let (first, last) = key::all(kind);
     tables.scan(Space::State, &first, &last, &mut |_, value| {
-        visit(value)?;
+        visit(&value.whole()?)?;
         Ok(Scan::More)
     })
 }

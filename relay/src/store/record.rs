@@ -52,7 +52,7 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, keys::Slot};
+use super::{StoreError, keys::Slot, tables::Value};
 
 pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
@@ -242,14 +242,18 @@ impl Mailbox {
     }
 
     /// Goes on over a stored envelope above the newest number.
-    pub(crate) fn pass(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let (_, hash, envelope) = decode_envelope(value)?;
+    pub(crate) fn pass(&mut self, key: &[u8], value: &Value<'_>) -> Result<(), StoreError> {
+        let (_, hash, _) = decode_envelope(value.head())?;
         self.newest = key::seq_in(key).ok_or(StoreError::Damaged)?;
         self.hash = hash;
-        let length = u64::try_from(envelope.len()).map_err(|_| StoreError::Damaged)?;
-        self.bytes = self.bytes.saturating_add(length);
+        self.bytes = self.bytes.saturating_add(envelope_length(value.length()));
         Ok(())
     }
+}
+
+/// Bytes of the envelope in a stored value of a length.
+pub(crate) fn envelope_length(value: usize) -> u64 {
+    u64::try_from(value.saturating_sub(ENVELOPE_HEAD)).unwrap_or(u64::MAX)
 }
 
 /// Every so many appends write the moving part, and every append of more bytes than the second: together they bound what

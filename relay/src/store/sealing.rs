@@ -113,6 +113,10 @@ impl<V: Tables> Tables for Opened<V> {
         self.view.load(space, key)
     }
 
+    fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        self.view.has(space, key)
+    }
+
     fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.view.scan(space, first, last, visit)
     }
@@ -142,7 +146,8 @@ pub(super) fn still_due(tables: &impl Tables) -> Result<BTreeMap<Slot, u64>, Sto
     let mut due = BTreeMap::new();
     let (first, last) = key::all(key::DUE);
     tables.scan(Space::State, &first, &last, &mut |name, value| {
-        due.insert(key::slot_in(name).ok_or(StoreError::Damaged)?, super::record::decode_due(value)?);
+        let before = super::record::decode_due(&value.whole()?)?;
+        due.insert(key::slot_in(name).ok_or(StoreError::Damaged)?, before);
         Ok(Scan::More)
     })?;
     Ok(due)

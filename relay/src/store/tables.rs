@@ -1,6 +1,9 @@
 //! Ordered keys and values, and the changes of one batch over them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
 use lapwing_wire::{
     capability::{Access, PublicKey},
@@ -34,12 +37,57 @@ pub(crate) enum Scan {
     Stop,
 }
 
+/// A value as a scan meets it. Whoever needs no more than its head does not wait for a disk.
+pub(crate) enum Value<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// Its head, and where the rest lies.
+    Apart { head: &'a [u8], rest: &'a dyn Rest },
+}
+
+/// The rest of a value, which lies elsewhere than its head.
+pub(crate) trait Rest {
+    fn length(&self) -> usize;
+
+    fn append_to(&self, head: Vec<u8>) -> Result<Vec<u8>, StoreError>;
+}
+
+impl<'a> Value<'a> {
+    /// At least what is not sealed of it.
+    pub(crate) fn head(&self) -> &'a [u8] {
+        match self {
+            Self::Whole(value) => value,
+            Self::Apart { head, rest: _ } => head,
+        }
+    }
+
+    /// Bytes of all of it.
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Whole(value) => value.len(),
+            Self::Apart { head, rest } => head.len() + rest.length(),
+        }
+    }
+
+    pub(crate) fn whole(&self) -> Result<Cow<'a, [u8]>, StoreError> {
+        match self {
+            Self::Whole(value) => Ok(Cow::Borrowed(value)),
+            Self::Apart { head, rest } => rest.append_to(head.to_vec()).map(Cow::Owned),
+        }
+    }
+}
+
 /// Sees keys and values in turn.
-pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Scan, StoreError> + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &Value<'_>) -> Result<Scan, StoreError> + 'a;
 
 /// A consistent view of what is on disk.
 pub(crate) trait Tables {
     fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Whether a key is there.
+    fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.load(space, key)?.is_some())
+    }
 
     /// Visits keys from `first` to `last`, both included, in ascending order.
     fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
@@ -236,7 +284,7 @@ impl<'a, T: Tables> Batch<'a, T> {
             // Whatever deletes an envelope writes the moving part, so the next one is there if any is. Looking for one key
             // is less than half of a walk.
             let next = key::envelope(found.born, found.newest.next());
-            if self.tables.load(Space::Bulk, &next)?.is_some() {
+            if self.tables.has(Space::Bulk, &next)? {
                 pass_unwritten(self.tables, &mut found)?;
             }
             if found.newest == Seq::START {
@@ -366,7 +414,7 @@ impl<'a, T: Tables> Batch<'a, T> {
                 break;
             }
             if let Some(value) = value {
-                next = visit(key, value)?;
+                next = visit(key, &Value::Whole(value))?;
             }
         }
         Ok(())

@@ -7,11 +7,13 @@ use crate::store::{
     EngineName, KeptStore, StoreOptions, engine::Engine, fjall::Fjall, group::GroupCommit, tables::Writes,
 };
 
-/// The default engine on a disk that refuses to write as long as a file lies beside it.
+/// The default engine on a disk that refuses to write as long as a folder lies beside it: `refuses` for what must be durable,
+/// `lags` for what only makes it visible.
 #[derive(Clone)]
 struct Faulty {
     inner: Fjall,
     refuses: PathBuf,
+    lags: PathBuf,
 }
 
 impl Engine for Faulty {
@@ -22,7 +24,8 @@ impl Engine for Faulty {
     const WRITERS: usize = Fjall::WRITERS;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { inner: Fjall::open(path)?, refuses: path.with_extension("refuses") })
+        let [refuses, lags] = ["refuses", "lags"].map(|name| path.with_extension(name));
+        Ok(Self { inner: Fjall::open(path)?, refuses, lags })
     }
 
     fn view(&self) -> Self::View {
@@ -33,12 +36,20 @@ impl Engine for Faulty {
         self.inner.direct()
     }
 
-    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group {
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError> {
         self.inner.prepare(bulk, state)
     }
 
-    fn commit(&self, group: Self::Group) -> Result<(), StoreError> {
+    fn commit(&self, group: &Self::Group) -> Result<(), StoreError> {
         if self.refuses.exists() { Err(StoreError::Disk) } else { self.inner.commit(group) }
+    }
+
+    fn settle(&self, group: Self::Group) -> Result<(), StoreError> {
+        if self.lags.exists() { Err(StoreError::Disk) } else { self.inner.settle(group) }
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        self.inner.rest()
     }
 }
 
@@ -70,6 +81,47 @@ async fn after_a_disk_that_refused_nothing_is_taken_and_everything_is_readable()
     let (stored, is_new) = place(&store, owner.append(envelope(2, 1024))).await.unwrap();
     assert_eq!((stored.seq, is_new), (Seq::new(2), true));
     assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1, 2]);
+    store.close().await;
+}
+
+/// Clauses 1, 3 and 5: what is durable is answered and readable, whether the engine shows it or not, and is there when the
+/// store is opened again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_durable_is_readable_although_the_engine_does_not_show_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let lags = options.path.with_extension("lags");
+    let store = GroupCommit::<Faulty>::open(&options).unwrap();
+    let owner = Owner::new(9);
+    done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    for count in 1..=3 {
+        place(&store, owner.append(envelope(count, 1024))).await.unwrap();
+    }
+    done(&store, owner.ack(1, &[]), "acknowledged").await.unwrap();
+    std::fs::create_dir(&lags).unwrap();
+    let (stored, _) = place(&store, owner.append(envelope(4, 1024))).await.unwrap();
+    assert_eq!(stored.seq, Seq::new(4));
+    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [2, 3, 4]);
+    // The other writer may have come as far.
+    let next = apply(&store, owner.append(envelope(5, 1024)), 1).await;
+    let mut there = vec![2, 3, 4];
+    match next {
+        Ok(Outcome::Stored { place, .. }) => there.push(place.seq.value()),
+        Err(StoreError::Disk) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), there);
+    let refused = apply(&store, owner.append(envelope(6, 1024)), 1).await;
+    assert!(matches!(refused, Err(StoreError::Disk)), "{refused:?}");
+    assert!(store.health().has_failed);
+    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), there, "what was answered is readable");
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir(&lags).unwrap();
+    let store = GroupCommit::<Faulty>::open(&options).unwrap();
+    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), there);
+    let (again, is_new) = place(&store, owner.append(envelope(4, 1024))).await.unwrap();
+    assert_eq!((again, is_new), (stored, false));
     store.close().await;
 }
 
@@ -188,8 +240,9 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
                 .direct()
                 .scan(space, &[0], &[0xff; 90], &mut |key, value| {
                     // The version is compared before anything else is looked at.
-                    if key != b"v" {
-                        writes.insert(key.to_vec(), Some(value.to_vec()));
+                    // So is the engine's own, which says what it has.
+                    if key != b"v" && !key.starts_with(b"p") {
+                        writes.insert(key.to_vec(), Some(value.whole()?.into_owned()));
                     }
                     Ok(Scan::More)
                 })

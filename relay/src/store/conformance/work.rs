@@ -9,7 +9,7 @@ use crate::store::{
     Pressure,
     cache::Cache,
     reads, rules,
-    tables::{Batch, Entry, Scan, Space, Staged, Tables, Visit},
+    tables::{Batch, Entry, Scan, Space, Staged, Tables, Value, Visit},
 };
 
 /// What was asked of the tables.
@@ -84,7 +84,7 @@ impl Tables for Counted {
                 continue;
             };
             self.count(|work| work.rows += 1);
-            if visit(key, value)? == Scan::Stop {
+            if visit(key, &Value::Whole(value))? == Scan::Stop {
                 break;
             }
         }

@@ -1,25 +1,27 @@
-//! The torn end of a journal.
+//! The end of a journal of the engine that a power cut left with holes.
 //!
-//! The power may fail while a commit is being written; then some sectors of the journal's last batch are there and others
-//! are not. The engine drops such a batch if it ends early, but if it has its end and only a checksum within is wrong, the
-//! engine (3.1) refuses to open (`ChecksumMismatch`, `InsufficientLength`): found by the power-cut model. Nobody was
-//! answered about that batch, so this module drops it.
+//! The engine's journal is flushed with a checkpoint only. What came later may be there in part, sector by sector. The engine
+//! (3.1) drops a batch that ends early, but refuses to open when one has its end and a wrong sum within (`ChecksumMismatch`,
+//! `InsufficientLength`): found by the power-cut model. The log has everything after the checkpoint, so what lies behind the
+//! first batch that is not whole may go.
 //!
-//! Invariant: only the last batch of the newest journal is dropped, and only if nothing but zeros follows it. A batch that
-//! is damaged and has others behind it was durable once: then the store is damaged, and nothing is changed.
+//! Invariant: nothing but the newest journal is changed; the others were flushed when they were ended. If what is dropped had been
+//! flushed with a checkpoint, the index has less than the log says, and the store is not opened.
 //!
 //! ```text
 //! start   1 | items u32 | number u64
 //! item    2 | kind u8 | compression u8 | keyspace u64 | key length u16 | length u32 | stored length u32 | key | value
-//! end     3 | checksum u64 | "FJL" 3
+//! end     3 | XXH3 of the items u64 | "FJL" 3
 //! clear   4 | keyspace u64                                         all integers little-endian
 //! ```
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufReader, ErrorKind, Read, Seek, SeekFrom},
+    io::{BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
 };
+
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{StoreError, engine};
 
@@ -29,7 +31,7 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 
-/// Drops the last batch of the newest journal in a store's folder; `false` if it is not certain to be a torn one.
+/// Cuts the newest journal in a store's folder behind its last whole batch; `false` if all of it is whole.
 pub(super) fn drop_torn_end(folder: &Path) -> Result<bool, StoreError> {
     let found = newest(folder).and_then(|path| path.map(|path| cut(&path)).transpose());
     found.map(|done| done == Some(true)).map_err(|error| engine::io(&error))
@@ -51,53 +53,68 @@ fn newest(folder: &Path) -> std::io::Result<Option<PathBuf>> {
 }
 
 fn cut(path: &Path) -> std::io::Result<bool> {
-    let Some(last) = last_batch(&mut BufReader::new(File::open(path)?))? else { return Ok(false) };
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let whole = whole_batches(&mut BufReader::new(file))?;
+    if whole == length {
+        return Ok(false);
+    }
     let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(last)?;
+    file.set_len(whole)?;
     file.sync_all()?;
     Ok(true)
 }
 
-/// Where the last batch begins, if it has its end and nothing but zeros follows.
-fn last_batch(journal: &mut (impl Read + Seek)) -> std::io::Result<Option<u64>> {
-    let mut last = None;
+/// Where the last of the whole batches at the beginning ends.
+fn whole_batches(journal: &mut impl Read) -> std::io::Result<u64> {
+    let mut end = 0;
     loop {
-        let begin = journal.stream_position()?;
         match batch(journal) {
-            Ok(true) => last = Some(begin),
-            Ok(false) => {}
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+            Ok(Some(length)) => end += length,
+            Ok(None) => return Ok(end),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(end),
             Err(error) => return Err(error),
-        }
-        if last != Some(begin) {
-            journal.seek(SeekFrom::Start(begin))?;
-            return Ok(last.filter(|_| is_zero(journal).unwrap_or(false)));
         }
     }
 }
 
-/// Reads a batch; `false` if there is none.
-fn batch(journal: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+/// Reads a batch, and says how long it was; nothing, if it is not whole.
+fn batch(journal: &mut impl Read) -> std::io::Result<Option<u64>> {
     if byte(journal)? != START {
-        return Ok(false);
+        return Ok(None);
     }
-    take::<12>(journal)?;
+    let [a, b, c, d, ..] = take::<12>(journal)?;
+    let items = u32::from_le_bytes([a, b, c, d]);
+    let (mut length, mut count, mut sum) = (13, 0u32, Xxh3::new());
     loop {
-        match byte(journal)? {
-            ITEM => {
-                let head = take::<20>(journal)?;
-                let key = i64::from(u16::from_le_bytes([head[10], head[11]]));
-                let value = i64::from(u32::from_le_bytes([head[16], head[17], head[18], head[19]]));
-                journal.seek_relative(key + value)?;
-            }
-            CLEAR => {
-                take::<8>(journal)?;
-            }
+        let tag = byte(journal)?;
+        let head = match tag {
+            ITEM => take::<20>(journal)?.to_vec(),
+            CLEAR => take::<8>(journal)?.to_vec(),
             END => {
-                take::<8>(journal)?;
-                return Ok(take::<4>(journal)? == TRAILER);
+                let told = u64::from_le_bytes(take(journal)?);
+                let is_whole = take::<4>(journal)? == TRAILER && told == sum.digest() && count == items;
+                return Ok(is_whole.then_some(length + 13));
             }
-            _ => return Ok(false),
+            _ => return Ok(None),
+        };
+        sum.update(&[tag]);
+        sum.update(&head);
+        length += 1 + head.len() as u64;
+        count = count.saturating_add(1);
+        if let [_, _, _, _, _, _, _, _, _, _, k, l, _, _, _, _, m, n, o, p] = head.as_slice() {
+            let rest =
+                u64::from(u16::from_le_bytes([*k, *l])) + u64::from(u32::from_le_bytes([*m, *n, *o, *p]));
+            let mut left = rest;
+            let mut buffer = [0; 4096];
+            while left > 0 {
+                let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                let bytes = buffer.get_mut(..most).unwrap_or_default();
+                journal.read_exact(bytes)?;
+                sum.update(bytes);
+                left -= bytes.len() as u64;
+            }
+            length += rest;
         }
     }
 }
@@ -112,50 +129,67 @@ fn take<const N: usize>(journal: &mut impl Read) -> std::io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn is_zero(rest: &mut impl Read) -> std::io::Result<bool> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match rest.read(&mut buffer)? {
-            0 => return Ok(true),
-            count if buffer.iter().take(count).all(|byte| *byte == 0) => {}
-            _ => return Ok(false),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
     use super::*;
 
     fn one(value: &[u8]) -> Vec<u8> {
+        let mut item = vec![ITEM, 0, 0];
+        item.extend_from_slice(&[0; 8]);
+        item.extend_from_slice(&1u16.to_le_bytes());
+        for _ in 0..2 {
+            item.extend_from_slice(&u32::try_from(value.len()).unwrap().to_le_bytes());
+        }
+        item.push(b'k');
+        item.extend_from_slice(value);
+        let mut sum = Xxh3::new();
+        sum.update(&item);
         let mut bytes = vec![START, 1, 0, 0, 0];
         bytes.extend_from_slice(&[0; 8]);
-        bytes.extend_from_slice(&[ITEM, 0, 0]);
-        bytes.extend_from_slice(&[0; 8]);
-        bytes.extend_from_slice(&1u16.to_le_bytes());
-        for _ in 0..2 {
-            bytes.extend_from_slice(&u32::try_from(value.len()).unwrap().to_le_bytes());
-        }
-        bytes.push(b'k');
-        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(&item);
         bytes.push(END);
-        bytes.extend_from_slice(&[7; 8]);
+        bytes.extend_from_slice(&sum.digest().to_le_bytes());
         bytes.extend_from_slice(&TRAILER);
         bytes
     }
 
     #[test]
-    fn only_the_last_whole_batch_before_zeros_is_dropped() {
-        let (first, second) = (one(&[START; 40]), one(&[0; 3000]));
-        let at = u64::try_from(first.len()).unwrap();
-        let find = |bytes: Vec<u8>| last_batch(&mut Cursor::new(bytes)).unwrap();
-        assert_eq!(find([&first[..], &second].concat()), Some(at));
-        assert_eq!(find([&first[..], &second, &[0; 5000]].concat()), Some(at));
-        assert_eq!(find([&first[..], &second, &[0; 5000], &[1]].concat()), None);
-        assert_eq!(find([&first[..], &second[..second.len() - 1]].concat()), None);
-        assert_eq!(find(vec![0; 100]), None);
-        assert_eq!(find(Vec::new()), None);
+    fn whole_batches_are_kept_up_to_the_first_that_is_not() {
+        let (first, second) = (one(&[START; 40]), one(&[0; 9000]));
+        let whole = |bytes: &[u8]| usize::try_from(whole_batches(&mut &*bytes).unwrap()).unwrap();
+        let both = [&first[..], &second].concat();
+        assert_eq!(whole(&both), both.len());
+        assert_eq!(whole(&[&both[..], &[0; 5000]].concat()), both.len());
+        assert_eq!(whole(&both[..both.len() - 1]), first.len());
+        assert_eq!(whole(&[0; 100]), 0);
+        assert_eq!(whole(&[]), 0);
+        for at in [0, 3, 20, 50, second.len() - 1] {
+            let mut torn = second.clone();
+            torn[at] ^= 1;
+            let bytes = [&first[..], &torn, &second].concat();
+            assert_eq!(whole(&bytes), first.len(), "{at}");
+        }
+    }
+
+    /// What the engine itself writes is read as whole.
+    #[test]
+    fn a_journal_of_the_engine_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let db = super::super::database(dir.path()).unwrap();
+            let keyspace = db.keyspace("bulk", super::super::options).unwrap();
+            for n in 0..100u32 {
+                let mut batch = db.batch();
+                batch.insert(&keyspace, n.to_be_bytes(), vec![7; 3000]);
+                batch.remove(&keyspace, [1]);
+                batch.commit().unwrap();
+            }
+            db.persist(fjall::PersistMode::SyncAll).unwrap();
+        }
+        let path = newest(dir.path()).unwrap().unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        let end = usize::try_from(whole_batches(&mut &*bytes).unwrap()).unwrap();
+        assert!(end > 300_000);
+        assert!(bytes[end..].iter().all(|byte| *byte == 0));
     }
 }

@@ -1,34 +1,49 @@
-//! The default engine: `fjall`.
+//! The default engine: `fjall` for the order of keys, and a log of our own for what must be durable (`super::values`).
 //!
-//! Why these settings (measured; `docs/performance.md`): one batch per flush with `SyncData` reaches nearly the rate
-//! of the disk, two keyspaces only (upstream issue 257), no compression (ciphertext does not compress), memtables of
-//! 64 MiB (smaller ones halve the rate).
+//! Every group is flushed with the log, once. The index follows without a flush of its own; every 8 MiB it is flushed and
+//! the log told (a checkpoint), and what it lost in a crash is read from the log when the store is opened.
+//!
+//! Why these settings (measured; `docs/performance.md`): two keyspaces only (upstream issue 257), no compression (ciphertext
+//! does not compress), memtables of 64 MiB (smaller ones halve the rate).
 
+mod index;
 mod journal;
+mod views;
 
-use std::path::Path;
-
-use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
-    Snapshot, config::CompressionPolicy,
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::CompressionPolicy,
+};
+
+use self::views::{Direct, View};
 use super::{
     StoreError,
     engine::{self, Engine},
     group::GroupCommit,
-    record::{VERSION, key},
-    tables::{Entry, Scan, Space, Tables, Visit, Writes},
+    record::key,
+    tables::{Space, Writes},
+    values::{Point, Record, Row, Rows, ValueLog},
 };
 
 const MEMTABLE: u64 = 64 << 20;
 const CACHE: u64 = 64 << 20;
 /// Journals on disk before memtables are flushed to make room. Below 64 MiB the engine panics.
 const JOURNALS: u64 = 256 << 20;
+/// Bytes of the log after which the index is flushed: bounds what is read again when the store is opened.
+const CHECKPOINT: u64 = 8 << 20;
 /// Where the engine keeps what is no journal.
 const KEYSPACES: &str = "keyspaces";
 /// What the folder of the other engine has.
 const FOREIGN: &str = "conf";
+/// Written at creation, compared at opening: 6 came with the log.
+const VERSION: &[u8] = b"lapwing-relay store 6";
+/// Serial of the last group that the index has.
+const SERIAL: &[u8] = b"p";
 
 /// The default store on disk.
 pub type FjallStore = GroupCommit<Fjall>;
@@ -39,6 +54,19 @@ pub struct Fjall {
     db: Database,
     bulk: Keyspace,
     state: Keyspace,
+    log: Arc<ValueLog>,
+    books: Arc<Mutex<Books>>,
+}
+
+/// What is known of the log beside it.
+#[derive(Default)]
+struct Books {
+    /// Bytes of each segment that are needed.
+    needed: BTreeMap<u32, u64>,
+    /// Bytes of the log since the last checkpoint.
+    since: u64,
+    /// The last group that the index has.
+    settled: Option<Point>,
 }
 
 impl std::fmt::Debug for Fjall {
@@ -50,7 +78,7 @@ impl std::fmt::Debug for Fjall {
 impl Engine for Fjall {
     type View = View;
     type Direct<'a> = Direct<'a>;
-    type Group = OwnedWriteBatch;
+    type Group = Record;
 
     const WRITERS: usize = 2;
 
@@ -60,10 +88,7 @@ impl Engine for Fjall {
         }
         let db = match database(path) {
             // What was being written when the power failed.
-            Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => {
-                tracing::warn!("the power failed during a commit; what was being written then is dropped");
-                database(path)
-            }
+            Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => database(path),
             opened => opened,
         };
         let db = db.map_err(error)?;
@@ -73,42 +98,147 @@ impl Engine for Fjall {
         // power-cut model, which showed a store without them.
         engine::sync_folder(&path.join(KEYSPACES))?;
         match state.get(key::VERSION).map_err(error)? {
-            Some(found) if *found == *VERSION => {}
-            Some(_) => return Err(StoreError::Version),
+            Some(found) if *found == *VERSION => {
+                let log = Arc::new(ValueLog::open(path)?);
+                let opened = Self { db, bulk, state, log, books: Arc::default() };
+                opened.bring_up_to_date()?;
+                Ok(opened)
+            }
+            Some(_) => Err(StoreError::Version),
             None => {
+                let log = Arc::new(ValueLog::create(path)?);
                 let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
                 batch.insert(&state, key::VERSION, VERSION);
                 batch.commit().map_err(error)?;
+                Ok(Self { db, bulk, state, log, books: Arc::default() })
             }
         }
-        Ok(Self { db, bulk, state })
     }
 
     fn view(&self) -> View {
-        View { snapshot: self.db.snapshot(), bulk: self.bulk.clone(), state: self.state.clone() }
+        View::of(self)
     }
 
     fn direct(&self) -> Direct<'_> {
-        Direct(self)
+        Direct::of(self)
     }
 
-    fn prepare(&self, bulk: &Writes, state: &Writes) -> OwnedWriteBatch {
-        let count = bulk.len() + state.len();
-        let batch = OwnedWriteBatch::with_capacity(self.db.clone(), count);
-        let mut batch = batch.durability(Some(PersistMode::SyncData));
-        for (keyspace, writes) in [(&self.bulk, bulk), (&self.state, state)] {
-            for (key, value) in writes {
-                match value {
-                    Some(value) => batch.insert(keyspace, key.as_slice(), value.as_slice()),
-                    None => batch.remove(keyspace, key.as_slice()),
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Record, StoreError> {
+        let mut draft = self.log.draft()?;
+        for (key, value) in bulk {
+            let value = value.as_ref().map(|value| index::encode(&mut draft, key, value)).transpose()?;
+            draft.row(Row { space: Space::Bulk, key, value: value.as_deref() })?;
+        }
+        for (key, value) in state {
+            draft.row(Row { space: Space::State, key, value: value.as_deref() })?;
+        }
+        self.log.finish(draft)
+    }
+
+    fn commit(&self, group: &Record) -> Result<(), StoreError> {
+        self.log.write(group)
+    }
+
+    fn settle(&self, group: Record) -> Result<(), StoreError> {
+        let mut books = self.books();
+        self.apply(&mut books, &group.rows, group.serial, false)?;
+        books.since = books.since.saturating_add(group.length());
+        books.settled = Some(Point { place: group.end()?, serial: group.serial });
+        if books.since >= CHECKPOINT {
+            self.checkpoint(&mut books)?;
+        }
+        Ok(())
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        let mut books = self.books();
+        if books.since > 0 { self.checkpoint(&mut books) } else { Ok(()) }
+    }
+}
+
+impl Fjall {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads from the log what the index lost.
+    fn bring_up_to_date(&self) -> Result<(), StoreError> {
+        let has = match self.state.get(SERIAL).map_err(error)? {
+            Some(serial) => u64::from_be_bytes((&*serial).try_into().map_err(|_| StoreError::Damaged)?),
+            None => 0,
+        };
+        // What the log calls durable in the index is not there.
+        if has < self.log.point().serial {
+            return Err(StoreError::Damaged);
+        }
+        let mut books = self.books();
+        let (first, last) = index::ALL_NEEDED;
+        for row in self.bulk.range(first..=last) {
+            let (key, value) = row.into_inner().map_err(error)?;
+            let (segment, bytes) = index::decode_needed(&key, &value)?;
+            books.needed.insert(segment, bytes);
+        }
+        if self.log.replay(&mut |rows, serial| self.apply(&mut books, rows, serial, true))? {
+            books.settled = Some(self.log.end());
+            self.checkpoint(&mut books)?;
+        }
+        Ok(())
+    }
+
+    /// Flushes the index, and tells the log.
+    fn checkpoint(&self, books: &mut Books) -> Result<(), StoreError> {
+        let Some(settled) = books.settled else { return Ok(()) };
+        self.db.persist(PersistMode::SyncAll).map_err(error)?;
+        self.log.checkpoint(settled)?;
+        books.since = 0;
+        let Books { needed, .. } = books;
+        self.log.drop_segments(&|segment| needed.get(&segment).is_some_and(|bytes| *bytes > 0))
+    }
+
+    /// Writes a group's rows to the index, in one. `is_again` where the index may have some of them.
+    fn apply(&self, books: &mut Books, rows: &Rows, serial: u64, is_again: bool) -> Result<(), StoreError> {
+        let mut batch = self.db.batch();
+        let mut changed = BTreeMap::new();
+        let mut count = |segment: u32, change: &dyn Fn(u64) -> u64| {
+            let bytes =
+                changed.entry(segment).or_insert_with(|| books.needed.get(&segment).copied().unwrap_or(0));
+            *bytes = change(*bytes);
+        };
+        for row in rows.iter() {
+            let Row { space, key, value } = row?;
+            let keyspace = self.keyspace(space);
+            if space == Space::Bulk {
+                // An envelope that is stored never replaces another.
+                let is_new = value.is_some() && key::is_envelope(key) && !is_again;
+                if !is_new
+                    && let Some(before) = self.bulk.get(key).map_err(error)?
+                    && let Some(body) = index::body_in(&before)?
+                {
+                    count(body.place.segment, &|bytes| bytes.saturating_sub(body.length.into()));
+                }
+                if let Some(body) = value.map(index::body_in).transpose()?.flatten() {
+                    count(body.place.segment, &|bytes| bytes.saturating_add(body.length.into()));
                 }
             }
+            match value {
+                Some(value) => batch.insert(keyspace, key, value),
+                None => batch.remove(keyspace, key),
+            }
         }
-        batch
+        for (segment, bytes) in &changed {
+            batch.insert(&self.bulk, index::needed_key(*segment), index::encode_needed(*bytes));
+        }
+        batch.insert(&self.state, SERIAL, serial.to_be_bytes());
+        batch.commit().map_err(error)?;
+        books.needed.extend(changed);
+        Ok(())
     }
 
-    fn commit(&self, group: OwnedWriteBatch) -> Result<(), StoreError> {
-        group.commit().map_err(error)
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::Bulk => &self.bulk,
+            Space::State => &self.state,
+        }
     }
 }
 
@@ -138,77 +268,4 @@ fn error(failure: fjall::Error) -> StoreError {
         fjall::Error::Io(error) => engine::io(&error),
         _ => StoreError::Disk,
     }
-}
-
-/// What is on disk at one moment.
-pub struct View {
-    snapshot: Snapshot,
-    bulk: Keyspace,
-    state: Keyspace,
-}
-
-impl View {
-    fn keyspace(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Bulk => &self.bulk,
-            Space::State => &self.state,
-        }
-    }
-}
-
-impl Tables for View {
-    fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.snapshot.get(self.keyspace(space), key).map_err(error)?;
-        Ok(found.map(|value| value.to_vec()))
-    }
-
-    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        walk(self.snapshot.range(self.keyspace(space), first..=last), visit)
-    }
-
-    fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError> {
-        greatest(self.snapshot.range(self.keyspace(space), first..=last))
-    }
-}
-
-/// What is on disk now; consistent for the writer, because nobody else writes.
-pub struct Direct<'a>(&'a Fjall);
-
-impl Direct<'_> {
-    fn keyspace(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Bulk => &self.0.bulk,
-            Space::State => &self.0.state,
-        }
-    }
-}
-
-impl Tables for Direct<'_> {
-    fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.keyspace(space).get(key).map_err(error)?.map(|value| value.to_vec()))
-    }
-
-    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        walk(self.keyspace(space).range(first..=last), visit)
-    }
-
-    fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError> {
-        greatest(self.keyspace(space).range(first..=last))
-    }
-}
-
-fn walk(rows: fjall::Iter, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-    for row in rows {
-        let (key, value) = row.into_inner().map_err(error)?;
-        if visit(&key, &value)? == Scan::Stop {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn greatest(mut rows: fjall::Iter) -> Result<Option<Entry>, StoreError> {
-    let Some(row) = rows.next_back() else { return Ok(None) };
-    let (key, value) = row.into_inner().map_err(error)?;
-    Ok(Some((key.to_vec(), value.to_vec())))
 }

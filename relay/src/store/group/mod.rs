@@ -8,6 +8,7 @@
 //! from time to time whether there is room again; then it opens the engine anew, because an engine that failed in
 //! the middle of a commit takes no other.
 
+mod pending;
 mod queue;
 mod writer;
 
@@ -38,6 +39,7 @@ use super::{
     reads,
     sealing::{Opened, still_due},
 };
+use pending::{Pending, Shown};
 use queue::{Job, Queue};
 use writer::{Desk, Writer};
 
@@ -47,6 +49,7 @@ pub struct GroupCommit<E> {
     keys: Arc<KeyFile>,
     engine: Arc<RwLock<Option<E>>>,
     queue: Arc<Queue>,
+    pending: Arc<Pending>,
     writers: Mutex<Vec<JoinHandle<()>>>,
     shared: Arc<Shared>,
 }
@@ -110,8 +113,10 @@ impl<E: Engine> GroupCommit<E> {
         let shared = Arc::new(Shared::new(options.reserve));
         let forget_at = (!due.is_empty()).then(now);
         let queue = Arc::new(Queue::new(E::WRITERS, forget_at));
+        let pending = Arc::new(Pending::default());
         let writer = Arc::new(Writer {
             engine: Arc::clone(&engine),
+            pending: Arc::clone(&pending),
             keys: Arc::clone(&keys),
             queue: Arc::clone(&queue),
             desk: Mutex::new(Desk::new()),
@@ -121,8 +126,15 @@ impl<E: Engine> GroupCommit<E> {
             extra_flush: options.extra_flush,
             shared: Arc::clone(&shared),
         });
-        let store =
-            Self { path: options.path.clone(), keys, engine, queue, writers: Mutex::default(), shared };
+        let store = Self {
+            path: options.path.clone(),
+            keys,
+            engine,
+            queue,
+            pending,
+            writers: Mutex::default(),
+            shared,
+        };
         for _ in 0..E::WRITERS {
             let writer = Arc::clone(&writer);
             let thread = std::thread::Builder::new()
@@ -136,16 +148,17 @@ impl<E: Engine> GroupCommit<E> {
 
     async fn query<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Opened<E::View>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Opened<Shown<E::View>>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         if self.queue.is_closed() {
             return Err(StoreError::Closed);
         }
         let (engine, keys) = (Arc::clone(&self.engine), Arc::clone(&self.keys));
+        let pending = Arc::clone(&self.pending);
         let answer = tokio::task::spawn_blocking(move || {
             // Held while it reads: an engine is closed only when nobody looks at it.
             let engine = engine.read().unwrap_or_else(PoisonError::into_inner);
-            read(&Opened::new(engine.as_ref().ok_or(StoreError::Full)?.view(), keys))
+            read(&Opened::new(pending.view(engine.as_ref().ok_or(StoreError::Full)?), keys))
         });
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -154,6 +167,12 @@ impl<E: Engine> GroupCommit<E> {
     #[cfg(test)]
     pub(super) fn overlaps(&self) -> u64 {
         self.shared.overlaps.load(Ordering::Relaxed)
+    }
+
+    /// Whether the engine shows everything that was answered.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Groups under which another failed while they were staged or waited for the disk; they were done again.
@@ -207,7 +226,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
         let _reading = self.shared.keep_keys();
         // Held while it reads: an engine is closed only when nobody looks at it.
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        let view = engine.as_ref().ok_or(StoreError::Full)?.view();
+        let view = self.pending.view(engine.as_ref().ok_or(StoreError::Full)?);
         let opened = Opened::new(view, Arc::clone(&self.keys));
         export::rows(&opened, &mut |row| {
             // A full disk needs the engine for itself.

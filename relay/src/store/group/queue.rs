@@ -95,7 +95,7 @@ pub(super) enum Turn {
 
 /// What a staged group stands on.
 pub(super) struct Ground {
-    /// The group that is on its way to the disk.
+    /// The group that is on its way to the disk, or that the engine does not show yet.
     pub(super) over: Option<Arc<Layer>>,
     /// Commits that had failed.
     pub(super) failures: u64,
@@ -323,8 +323,10 @@ impl Queue {
             state.commit_time = (state.commit_time * 3 + took) / 4;
         }
         state.is_committing = false;
-        state.ground.over = None;
-        state.ground.failures += u64::from(!is_done);
+        if !is_done {
+            state.ground.over = None;
+            state.ground.failures += 1;
+        }
         if let Some(at) = forget_at {
             state.forget_at.get_or_insert(at);
         }
@@ -335,7 +337,19 @@ impl Queue {
         }
     }
 
-    /// Nothing is staged or committed any more.
+    /// The engine shows a group: what is staged from now on need not stand on it.
+    pub(super) fn end_settling(&self, group: &Arc<Layer>) {
+        self.lock().ground.over.take_if(|over| Arc::ptr_eq(over, group));
+    }
+
+    /// What was staged changes nothing.
+    pub(super) fn end_nothing(&self) {
+        let mut state = self.lock();
+        state.is_committing = false;
+        self.end_staging(state);
+    }
+
+    /// Nothing is staged, committed or settled any more.
     pub(super) fn end_all(&self) {
         let mut state = self.lock();
         state.is_committing = false;

@@ -19,6 +19,7 @@ use super::{
         tables::{Batch, Staged},
     },
     OnDisk, Shared, millis, now,
+    pending::Pending,
     queue::{Call, Ground, Job, Jobs, Queue, Turn},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Writer<E> {
     pub(super) engine: Arc<RwLock<Option<E>>>,
     pub(super) keys: Arc<KeyFile>,
     pub(super) queue: Arc<Queue>,
+    pub(super) pending: Arc<Pending>,
     /// The one's that stages.
     pub(super) desk: Mutex<Desk>,
     /// What is to be forgotten.
@@ -96,6 +98,7 @@ impl<E> Drop for Watched<'_, E> {
         if std::thread::panicking() {
             self.0.shared.has_failed.store(true, Ordering::Release);
             self.0.queue.break_off();
+            self.0.pending.break_off();
         }
     }
 }
@@ -109,6 +112,7 @@ impl<E: Engine> Writer<E> {
                 Call::End { is_last } => {
                     if is_last {
                         self.forget_due(&mut self.desk());
+                        self.rest();
                     }
                     break;
                 }
@@ -132,6 +136,7 @@ impl<E: Engine> Writer<E> {
             if !self.queue.begin_commit() {
                 return;
             }
+            self.pending.wait();
             self.forget_due(&mut desk);
             self.queue.end_commit(None, true, None);
         }
@@ -156,6 +161,8 @@ impl<E: Engine> Writer<E> {
     fn group(&self, desk: &mut Desk, jobs: &mut Jobs) -> Result<Ready<'_, E::Group>, Unready> {
         let Ground { over, failures } = self.queue.ground();
         if desk.failures != failures {
+            // What failed stood on what may not be settled yet.
+            self.pending.wait();
             desk.forget();
             desk.failures = failures;
         }
@@ -225,16 +232,17 @@ impl<E: Engine> Writer<E> {
                 .begin(&self.keys, &fresh)
                 .and_then(|()| sealer.seal(&self.keys, &mut bulk))
                 .map_err(|_| Unready::Alone { has_disk: true })?;
-            Some((engine.prepare(&bulk, &state), Arc::new(Layer { bulk, state })))
+            let group = engine.prepare(&bulk, &state).map_err(|_| Unready::Alone { has_disk: true })?;
+            Some((group, Arc::new(Layer { bulk, state })))
         };
         Ok(Ready { outcomes, on_disk, group, due })
     }
 
-    /// Writes a group and answers it. Who waits is answered while the other writer goes on with the disk.
+    /// Writes a group, answers it and lets the engine show it: the last two while the other writer goes on with the disk.
     fn commit(&self, ready: Ready<'_, E::Group>, jobs: Jobs) {
         let Ready { outcomes, on_disk, group, due } = ready;
         let Some((group, layer)) = group else {
-            self.queue.end_all();
+            self.queue.end_nothing();
             return answer(jobs, Ok(outcomes));
         };
         self.queue.set_out(Arc::clone(&layer));
@@ -242,7 +250,7 @@ impl<E: Engine> Writer<E> {
         let on_disk = on_disk.unwrap_or_else(|| self.shared.on_disk());
         let done = {
             let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-            engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.commit(group))
+            engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.commit(&group))
         };
         if done.is_ok() && !self.extra_flush.is_zero() {
             std::thread::sleep(self.extra_flush);
@@ -254,8 +262,29 @@ impl<E: Engine> Writer<E> {
         if forget_at.is_some() {
             self.due().extend(due);
         }
+        if done.is_ok() {
+            self.pending.add(Arc::clone(&layer));
+        }
         self.queue.end_commit(Some(took), done.is_ok(), forget_at);
+        let is_durable = done.is_ok();
         answer(jobs, done.map(|()| outcomes));
+        if is_durable && self.pending.settle(&layer, || self.settle(group)) {
+            self.queue.end_settling(&layer);
+        }
+    }
+
+    fn settle(&self, group: E::Group) -> bool {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let done = engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.settle(group));
+        done.map_err(|failure| self.failed(failure)).is_ok()
+    }
+
+    /// What is left undone is done when the store is opened again.
+    fn rest(&self) {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = engine.as_ref().filter(|_| self.is_able()) {
+            engine.rest().ok();
+        }
     }
 
     /// What a commit's failure means for all that comes.
@@ -323,6 +352,7 @@ impl<E: Engine> Writer<E> {
 
     /// Commits a group with nothing else under way, and answers all of it.
     fn work_alone(&self, desk: &mut Desk, jobs: &mut Jobs) {
+        self.pending.wait();
         let on_disk = self.shared.on_disk();
         let done = self.attempt(desk, jobs.all.iter().map(|job| &job.change));
         self.watch(on_disk);
@@ -428,6 +458,7 @@ impl<E: Engine> Writer<E> {
                     self.due().extend(due);
                 }
                 *engine = Some(opened);
+                self.pending.clear();
                 self.shared.is_full.store(false, Ordering::Release);
                 tracing::warn!("the disk has room again");
                 Ok(())

@@ -9,7 +9,7 @@ use lapwing_wire::{
 use super::{
     super::{
         Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, Withdrawn, mailbox_id,
-        record::{ENVELOPE_HEAD, Placed, encode_envelope, key},
+        record::{Placed, encode_envelope, envelope_length, key},
         tables::{Batch, Scan, Space, Tables},
     },
     access::{self, Cost},
@@ -160,9 +160,8 @@ pub(super) fn ack<T: Tables>(
         batch.delete(Space::Bulk, key);
     }
     for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
-        let key = key::envelope(born, *seq);
-        if let Some(value) = batch.load(Space::Bulk, &key)? {
-            freed = freed.saturating_add(envelope_length(&value));
+        for (key, length) in live(batch, born, *seq, *seq)? {
+            freed = freed.saturating_add(length);
             batch.delete(Space::Bulk, key);
         }
     }
@@ -210,11 +209,6 @@ pub(super) fn placed<T: Tables>(
     Ok((placed.id == *envelope_id).then_some(placed.place))
 }
 
-/// Bytes of the envelope inside a stored value.
-pub(super) fn envelope_length(value: &[u8]) -> u64 {
-    u64::try_from(value.len().saturating_sub(ENVELOPE_HEAD)).unwrap_or(u64::MAX)
-}
-
 fn byte_count(envelope: &[u8]) -> u64 {
     u64::try_from(envelope.len()).unwrap_or(u64::MAX)
 }
@@ -239,7 +233,7 @@ fn live<T: Tables>(
         return Ok(found);
     }
     batch.scan(Space::Bulk, &key::envelope(born, head), &key::envelope(born, upto), &mut |key, value| {
-        found.push((key.to_vec(), envelope_length(value)));
+        found.push((key.to_vec(), envelope_length(value.length())));
         Ok(Scan::More)
     })?;
     Ok(found)

@@ -9,7 +9,7 @@ use lapwing_wire::{
 use super::{
     super::{
         Day, Outcome, StoreError, SweepCursor, Withdrawn,
-        record::{self, Blob, Placed, RetentionClock, decode_envelope, key},
+        record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key},
         tables::{Batch, Scan, Space, Tables},
     },
     blob, mailbox,
@@ -53,7 +53,7 @@ fn page<T: Tables>(batch: &Batch<'_, T>, start: &[u8], kind: u8) -> Result<Page,
     let (_, last) = key::all(kind);
     let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     batch.scan(Space::State, start, &last, &mut |key, value| {
-        rows.push((key.to_vec(), value.to_vec()));
+        rows.push((key.to_vec(), value.whole()?.into_owned()));
         Ok(if rows.len() < STEP { Scan::More } else { Scan::Stop })
     })?;
     let next = if rows.len() < STEP { None } else { rows.last().map(|(key, _)| after(key)) };
@@ -84,12 +84,12 @@ fn mailboxes<T: Tables>(
             let (first, last) =
                 (key::envelope(there.born, there.head), key::envelope(there.born, there.newest));
             batch.scan(Space::Bulk, &first, &last, &mut |key, value| {
-                let (day, _, _) = decode_envelope(value)?;
+                let (day, _, _) = decode_envelope(value.head())?;
                 if old.len() == left || (day >= keep_from && !there.sink) {
                     head = key::seq_in(key).unwrap_or(Seq::START);
                     return Ok(Scan::Stop);
                 }
-                freed = freed.saturating_add(mailbox::envelope_length(value));
+                freed = freed.saturating_add(envelope_length(value.length()));
                 old.push(key.to_vec());
                 Ok(Scan::More)
             })?;

@@ -104,22 +104,22 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
         Direct::new(&self.db)
     }
 
-    fn prepare(&self, bulk: &Writes, state: &Writes) -> Self::Group {
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError> {
         let both = [(Space::Bulk, bulk), (Space::State, state)].into_iter();
-        both.flat_map(|(space, writes)| {
+        let rows = both.flat_map(|(space, writes)| {
             writes.iter().map(move |(key, value)| (spaced(space, key), value.clone()))
-        })
-        .collect()
+        });
+        Ok(rows.collect())
     }
 
-    fn commit(&self, group: Self::Group) -> Result<(), StoreError> {
+    fn commit(&self, group: &Self::Group) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         let mut before = views::Before::new();
         for (key, value) in group {
-            before.insert(key.clone(), self.db.get(&key).map_err(error)?);
+            before.insert(key.clone(), self.db.get(key).map_err(error)?);
             match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
             }
         }
         // Readers see what was before, until it is durable.
@@ -127,6 +127,15 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
         self.db.apply_batch(batch).map_err(error)?;
         self.make_durable()?;
         *self.durable() = next;
+        Ok(())
+    }
+
+    /// A group is shown as soon as it is committed.
+    fn settle(&self, _: Self::Group) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use sled::IVec;
 
 use super::{StoreError, error, spaced};
-use crate::store::tables::{Entry, Scan, Space, Tables, Visit};
+use crate::store::tables::{Entry, Scan, Space, Tables, Value, Visit};
 
 /// Rows that a scan takes from sled at a time.
 const PAGE: usize = 32;
@@ -106,7 +106,7 @@ impl Tables for View {
                 };
             }
             for (key, value) in &rows {
-                if visit(key.get(1..).unwrap_or_default(), value)? == Scan::Stop {
+                if visit(key.get(1..).unwrap_or_default(), &Value::Whole(value))? == Scan::Stop {
                     return Ok(());
                 }
             }
@@ -184,7 +184,7 @@ impl Tables for Direct<'_> {
         }
         for row in self.0.range(spaced(space, first)..=spaced(space, last)) {
             let (key, value) = row.map_err(error)?;
-            if visit(key.get(1..).unwrap_or_default(), &value)? == Scan::Stop {
+            if visit(key.get(1..).unwrap_or_default(), &Value::Whole(&value))? == Scan::Stop {
                 break;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -11,10 +12,15 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapwing_wire::frame::{Response, ResponseBody};
+use lapwing_wire::{
+    frame::{Response, ResponseBody},
+    ids::MailboxId,
+};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use tokio::net::UdpSocket;
 
 use crate::{
+    bare::{self, ANSWERED, ASKED, BareServer},
     link::{HYBRID, Keys, Link, append, client_config, endpoint},
     process::{Disk, Process, local, own_spent},
     ratios::{Better, Comparison, Run, waits},
@@ -70,6 +76,11 @@ pub async fn compare(programs: &Programs, load: &Load, disk: &Disk, rounds: usiz
         let run = measure(&relay.process, relay_publishers(&relay, load).await, load, disk.least()).await;
         comparison.add("lapwing-relay", "", None, run);
         drop(relay);
+        comparison.add(bare::NAME, bare::NOTE, None, over_bare(load, disk).await);
+        let (process, address) = bare::datagrams(disk);
+        let run = measure(&process, datagram_publishers(address, load).await, load, Duration::ZERO).await;
+        comparison.add("bare datagrams", "no QUIC either: the kernel and the runtime", None, run);
+        drop(process);
         let server = programs.redis(disk);
         let run = measure(&server.process, redis_publishers(&server, load).await, load, disk.least()).await;
         let note = "syncs before it answers; does not encrypt, seal or know who writes";
@@ -86,7 +97,9 @@ pub async fn compare(programs: &Programs, load: &Load, disk: &Disk, rounds: usiz
         let note = "answers from memory: no sync, no encryption, writes no file";
         comparison.add("mosquitto, QoS 1", note, mosquitto, run);
     }
-    comparison.print()
+    let missed = comparison.print();
+    comparison.print_against_others(bare::NAME);
+    missed
 }
 
 /// Only our relay, for a profiler.
@@ -98,6 +111,21 @@ pub async fn ours(programs: &Programs, load: &Load, disk: &Disk, rounds: usize) 
         comparison.add("lapwing-relay", "", None, run);
     }
     comparison.print_values();
+}
+
+/// Only the QUIC server that keeps nothing, for a profiler.
+pub async fn bare(load: &Load, disk: &Disk, rounds: usize) {
+    let mut comparison = Comparison::new(format!("appends, {}", disk.name()), "answers/s", Better::More);
+    for _ in 0..rounds {
+        comparison.add(bare::NAME, "", None, over_bare(load, disk).await);
+    }
+    comparison.print_values();
+}
+
+/// Its answers follow no flush.
+async fn over_bare(load: &Load, disk: &Disk) -> Run {
+    let server = BareServer::quic(disk);
+    measure(&server.process, bare_publishers(&server, load).await, load, Duration::ZERO).await
 }
 
 /// What publishers are told.
@@ -161,32 +189,95 @@ async fn relay_publishers(relay: &Relay, load: &Load) -> Vec<Publisher> {
         let (mailbox, in_flight) = (keys.id(), load.in_flight);
         all.push(Box::new(move |phase| {
             Box::pin(async move {
-                let (mut number, mut places, mut waiting) = (0, 0, HashMap::new());
-                let mut times = Vec::new();
-                while !phase.is_over() || !waiting.is_empty() {
-                    let mut out = Vec::new();
+                let Published { times, count, places } =
+                    publish(link, mailbox, (publisher, in_flight), &phase).await;
+                assert_eq!(places, count * (count + 1) / 2, "each envelope has a place of its own");
+                times
+            })
+        }));
+    }
+    all
+}
+
+/// The same clients, but that they have no mailbox and prove nothing.
+async fn bare_publishers(server: &BareServer, load: &Load) -> Vec<Publisher> {
+    let mut all: Vec<Publisher> = Vec::new();
+    for publisher in 0..load.publishers {
+        let link = Link::connect(endpoint(), client_config(&server.key, HYBRID), server.address).await;
+        let (mailbox, in_flight) = (Keys::generate().id(), load.in_flight);
+        all.push(Box::new(move |phase| {
+            Box::pin(async move { publish(link, mailbox, (publisher, in_flight), &phase).await.times })
+        }));
+    }
+    all
+}
+
+/// What one publisher has done.
+struct Published {
+    /// Times of the answers while it counted.
+    times: Vec<Duration>,
+    /// Messages, counted or not.
+    count: u64,
+    /// Sum of the numbers that they were given.
+    places: u64,
+}
+
+/// Publishes over QUIC.
+async fn publish(
+    mut link: Link,
+    mailbox: MailboxId,
+    (publisher, in_flight): (usize, usize),
+    phase: &Phase,
+) -> Published {
+    let (mut number, mut places, mut waiting) = (0, 0, HashMap::new());
+    let mut times = Vec::new();
+    while !phase.is_over() || !waiting.is_empty() {
+        let mut out = Vec::new();
+        while waiting.len() < in_flight && !phase.is_over() {
+            let (id, frame) = link.encode(append(mailbox, message(publisher, number)));
+            number += 1;
+            out.extend_from_slice(&frame);
+            waiting.insert(id, Instant::now());
+        }
+        if !out.is_empty() {
+            link.requests.write_all(&out).await.unwrap();
+        }
+        let mut next = Some(link.answers.next::<Response>().await);
+        while let Some(answer) = next {
+            let ResponseBody::Stored(place) = answer.body else { panic!("it was not stored") };
+            places += place.seq.value();
+            let sent = waiting.remove(&answer.id).unwrap();
+            if phase.counts() {
+                times.push(sent.elapsed());
+            }
+            next = link.answers.ready();
+        }
+    }
+    Published { times, count: number, places }
+}
+
+/// Sockets that ask and wait for an answer. None is lost where no buffer fills.
+async fn datagram_publishers(server: SocketAddr, load: &Load) -> Vec<Publisher> {
+    let mut all: Vec<Publisher> = Vec::new();
+    for _ in 0..load.publishers {
+        let socket = UdpSocket::bind(local(0)).await.unwrap();
+        socket.connect(server).await.unwrap();
+        let in_flight = load.in_flight;
+        all.push(Box::new(move |phase| {
+            Box::pin(async move {
+                let (asked, mut answered) = ([0x5a; ASKED], [0; 2 * ANSWERED]);
+                let (mut times, mut waiting) = (Vec::new(), VecDeque::new());
+                loop {
                     while waiting.len() < in_flight && !phase.is_over() {
-                        let (id, frame) = link.encode(append(mailbox, message(publisher, number)));
-                        number += 1;
-                        out.extend_from_slice(&frame);
-                        waiting.insert(id, Instant::now());
+                        waiting.push_back(Instant::now());
+                        socket.send(&asked).await.unwrap();
                     }
-                    if !out.is_empty() {
-                        link.requests.write_all(&out).await.unwrap();
-                    }
-                    let mut next = Some(link.answers.next::<Response>().await);
-                    while let Some(answer) = next {
-                        let ResponseBody::Stored(place) = answer.body else { panic!("it was not stored") };
-                        places += place.seq.value();
-                        let sent = waiting.remove(&answer.id).unwrap();
-                        if phase.counts() {
-                            times.push(sent.elapsed());
-                        }
-                        next = link.answers.ready();
+                    let Some(sent) = waiting.pop_front() else { return times };
+                    assert_eq!(socket.recv(&mut answered).await.unwrap(), ANSWERED);
+                    if phase.counts() {
+                        times.push(sent.elapsed());
                     }
                 }
-                assert_eq!(places, number * (number + 1) / 2, "each envelope has a place of its own");
-                times
             })
         }));
     }

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     appends::{LENGTH, mosquitto_client, redis_connection},
+    bare::{self, BareServer},
     link::{HYBRID, Keys, Link, append, client_config, encode, endpoint},
     process::{Disk, Process, local, own_spent},
     ratios::{Better, Comparison, Run, waits},
@@ -49,6 +50,7 @@ pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usiz
         let relay = programs.relay(disk);
         comparison.add("lapwing-relay", "", None, over_relay(&relay, rate).await);
         drop(relay);
+        comparison.add(bare::NAME, bare::NOTE, None, over_bare(rate, disk).await);
         let server = programs.redis(disk);
         let note = "as durable; not encrypted, nothing proved; taken messages are deleted, too";
         comparison.add("redis streams, always", note, Some(1.3), over_redis_streams(&server, rate).await);
@@ -65,7 +67,9 @@ pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usiz
         let note = "keeps it in memory: no sync, no encryption; each is acknowledged";
         comparison.add("mosquitto, QoS 1", note, None, over_mosquitto(&server, rate).await);
     }
-    comparison.print()
+    let missed = comparison.print();
+    comparison.print_against_others(bare::NAME);
+    missed
 }
 
 /// Only our relay, for a profiler.
@@ -74,6 +78,16 @@ pub async fn ours(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usize) 
         Comparison::new(format!("append to subscriber, {}", disk.name()), "µs", Better::Less);
     for _ in 0..rounds {
         comparison.add("lapwing-relay", "", None, over_relay(&programs.relay(disk), rate).await);
+    }
+    comparison.print_values();
+}
+
+/// Only the QUIC server that keeps nothing, for a profiler.
+pub async fn bare(rate: &Rate, disk: &Disk, rounds: usize) {
+    let mut comparison =
+        Comparison::new(format!("append to subscriber, {}", disk.name()), "µs", Better::Less);
+    for _ in 0..rounds {
+        comparison.add(bare::NAME, "", None, over_bare(rate, disk).await);
     }
     comparison.print_values();
 }
@@ -142,7 +156,23 @@ async fn over_relay(relay: &Relay, rate: &Rate) -> Run {
     reader.create(&keys, relay.ticket.secret()).await;
     reader.reads(&keys).await;
     reader.subscribe(&keys).await;
-    let (mailbox, count) = (keys.id(), rate.count());
+    let mut writer = connect().await;
+    writer.writes(&keys).await;
+    over_quic(rate, &relay.process, reader, writer, keys.id()).await
+}
+
+/// The same clients, but that they have no mailbox and prove nothing.
+async fn over_bare(rate: &Rate, disk: &Disk) -> Run {
+    let server = BareServer::quic(disk);
+    let connect = || Link::connect(endpoint(), client_config(&server.key, HYBRID), server.address);
+    let mut reader = connect().await;
+    assert_eq!(reader.ask(RequestBody::Lineage).await, ResponseBody::Done, "it subscribes");
+    over_quic(rate, &server.process, reader, connect().await, Keys::generate().id()).await
+}
+
+/// From one who may write to one who has subscribed.
+async fn over_quic(rate: &Rate, server: &Process, mut reader: Link, writer: Link, mailbox: MailboxId) -> Run {
+    let count = rate.count();
     let taken = tokio::spawn(async move {
         let mut taken = Vec::new();
         let mut notices = reader.notices().await;
@@ -167,8 +197,6 @@ async fn over_relay(relay: &Relay, rate: &Rate) -> Run {
         }
         taken
     });
-    let mut writer = connect().await;
-    writer.writes(&keys).await;
     let Link { connection: _open, requests, mut answers, .. } = writer;
     let mut answered = JoinSet::new();
     answered.spawn(async move {
@@ -177,7 +205,7 @@ async fn over_relay(relay: &Relay, rate: &Rate) -> Run {
             assert!(matches!(answer.body, ResponseBody::Stored(_)), "it is stored");
         }
     });
-    steadily(rate, &relay.process, taken, &mut RelayWriter { requests, mailbox, next: 1000, answered }).await
+    steadily(rate, server, taken, &mut RelayWriter { requests, mailbox, next: 1000, answered }).await
 }
 
 struct RelayWriter {

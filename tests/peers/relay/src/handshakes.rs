@@ -1,24 +1,20 @@
 //! Handshakes a second, beside a server that does nothing but answer.
 
 use std::{
-    io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use lapwing_relay::key::RelaySecret;
-use lapwing_wire::{
-    address::RelayKey,
-    frame::{ALPN, RequestBody, Response, ResponseBody},
-};
+use lapwing_wire::frame::{ALPN, RequestBody, Response, ResponseBody};
 use quinn::{ClientConfig, Endpoint, ServerConfig, crypto::rustls::QuicServerConfig};
 use rustls::crypto::aws_lc_rs::kx_group::X25519;
 
 use crate::{
+    bare::{BareServer, announce},
     link::{Frames, HYBRID, client_config, encode, endpoint, provider},
-    process::{Disk, Process, command, free_port, local, own_spent},
+    process::{Disk, Process, local, own_spent},
     ratios::{Better, Comparison, Run, waits},
     servers::Programs,
 };
@@ -40,9 +36,9 @@ pub async fn compare(programs: &Programs, length: Duration, disk: &Disk, rounds:
             ("quinn echo, X25519MLKEM768", "keeps no list of who is there, bounds nothing", true),
             ("quinn echo, X25519", "a quantum computer of the future opens what was recorded", false),
         ] {
-            let (process, server, key) = start_echo(disk, is_hybrid);
-            let config = client_config(&key, if is_hybrid { HYBRID } else { X25519 });
-            let run = measure(&process, config, server, length).await;
+            let server = BareServer::start("echo", if is_hybrid { &[] } else { &["--classical"] }, disk);
+            let config = client_config(&server.key, if is_hybrid { HYBRID } else { X25519 });
+            let run = measure(&server.process, config, server.address, length).await;
             comparison.add(name, note, None, run);
         }
     }
@@ -85,21 +81,6 @@ async fn measure(server: &Process, config: ClientConfig, address: SocketAddr, le
     }
 }
 
-fn start_echo(disk: &Disk, is_hybrid: bool) -> (Process, SocketAddr, RelayKey) {
-    let port = free_port();
-    let mut echo = command(&std::env::current_exe().unwrap(), disk);
-    echo.args(["echo", "--port", &port.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
-    if !is_hybrid {
-        echo.arg("--classical");
-    }
-    let mut child = echo.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let key: Vec<u8> = line.split_whitespace().map(|byte| byte.parse().unwrap()).collect();
-    let key = RelayKey::from_bytes(key.try_into().unwrap());
-    (Process::of(child, tempfile::tempdir().unwrap()), local(port), key)
-}
-
 /// The echo server: the same library, key and exchange, and one answer to whatever comes. Says its key when it listens.
 pub async fn echo(port: u16, is_classical: bool) {
     let secret = RelaySecret::generate(&mut rand::rng());
@@ -114,10 +95,7 @@ pub async fn echo(port: u16, is_classical: bool) {
     tls.send_tls13_tickets = 0;
     let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
     let endpoint = Endpoint::server(config, local(port)).unwrap();
-    let key: Vec<String> = secret.public().unwrap().as_bytes().iter().map(u8::to_string).collect();
-    let mut out = std::io::stdout();
-    writeln!(out, "{}", key.join(" ")).unwrap();
-    out.flush().unwrap();
+    announce(&secret);
     let answer =
         lapwing_wire::frame::encode_frame(&Response { id: 1, body: ResponseBody::Lineage(Vec::new()) });
     let answer = Arc::new(answer.unwrap());

@@ -257,12 +257,16 @@ impl Frames {
 
     /// What is here already, if it is a whole frame.
     pub fn ready<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
+        self.ready_bytes().map(|frame| codec::decode(frame, MAX_FRAME).unwrap())
+    }
+
+    /// The same, as it came.
+    pub fn ready_bytes(&mut self) -> Option<&[u8]> {
         let rest = &self.buffer[self.taken..];
         let (prefix, body) = rest.split_first_chunk::<FRAME_PREFIX>()?;
         let frame = body.get(..frame_length(*prefix).unwrap())?;
-        let value = codec::decode(frame, MAX_FRAME).unwrap();
         self.taken += FRAME_PREFIX + frame.len();
-        Some(value)
+        Some(frame)
     }
 
     /// The next frame.
@@ -271,10 +275,16 @@ impl Frames {
             if let Some(value) = self.ready() {
                 return value;
             }
-            self.buffer.drain(..self.taken);
-            self.taken = 0;
-            let chunk = self.stream.read_chunk(64 << 10, true).await.unwrap().unwrap();
-            self.buffer.extend_from_slice(&chunk.bytes);
+            assert!(self.fill().await, "the stream ended");
         }
+    }
+
+    /// Waits for more bytes. Whether some came: else the stream has ended, or its connection is gone.
+    pub async fn fill(&mut self) -> bool {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        let Ok(Some(chunk)) = self.stream.read_chunk(64 << 10, true).await else { return false };
+        self.buffer.extend_from_slice(&chunk.bytes);
+        true
     }
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]
 
 mod appends;
+mod bare;
 mod delivery;
 mod drain;
 mod handshakes;
@@ -59,6 +60,9 @@ enum Bench {
         /// Only our relay, for a profiler
         #[arg(long)]
         ours: bool,
+        /// Only the QUIC server that keeps nothing, for a profiler
+        #[arg(long, conflicts_with = "ours")]
+        bare: bool,
     },
     /// From an append to a subscriber, against redis, NATS, mosquitto
     Delivery {
@@ -70,6 +74,9 @@ enum Bench {
         /// Only our relay, for a profiler
         #[arg(long)]
         ours: bool,
+        /// Only the QUIC server that keeps nothing, for a profiler
+        #[arg(long, conflicts_with = "ours")]
+        bare: bool,
     },
     /// Memory for each idle subscriber
     Idle {
@@ -103,6 +110,18 @@ enum Bench {
         #[arg(long)]
         classical: bool,
     },
+    /// A QUIC server that keeps and checks nothing, for `appends` and `delivery`
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        port: u16,
+    },
+    /// A server that answers datagrams, for `appends`
+    #[command(hide = true)]
+    Datagrams {
+        #[arg(long)]
+        port: u16,
+    },
 }
 
 #[tokio::main]
@@ -121,19 +140,23 @@ async fn main() -> ExitCode {
     process::allow_files();
     let mut missed = Vec::new();
     match bench {
-        Bench::Appends { load, on: places, ours } => {
+        Bench::Appends { load, on: places, ours, bare } => {
             for place in places {
                 if ours {
                     appends::ours(&programs, &load, &on(&place), rounds).await;
+                } else if bare {
+                    appends::bare(&load, &on(&place), rounds).await;
                 } else {
                     missed.extend(appends::compare(&programs, &load, &on(&place), rounds).await);
                 }
             }
         }
-        Bench::Delivery { rate, on: places, ours } => {
+        Bench::Delivery { rate, on: places, ours, bare } => {
             for place in places {
                 if ours {
                     delivery::ours(&programs, &rate, &on(&place), rounds).await;
+                } else if bare {
+                    delivery::bare(&rate, &on(&place), rounds).await;
                 } else {
                     missed.extend(delivery::compare(&programs, &rate, &on(&place), rounds).await);
                 }
@@ -150,6 +173,8 @@ async fn main() -> ExitCode {
             stored::by_size(&disk, &gib).await;
         }
         Bench::Echo { port, classical } => handshakes::echo(port, classical).await,
+        Bench::Bare { port } => bare::serve(port).await,
+        Bench::Datagrams { port } => bare::serve_datagrams(port).await,
     }
     for missed in &missed {
         println!("MISSED {missed}");

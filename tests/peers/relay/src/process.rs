@@ -1,6 +1,7 @@
 //! Real processes, what they use, and their end.
 
 use std::{
+    io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -58,6 +59,19 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
         Self { child, _folder: folder }
+    }
+
+    /// This program itself with a hidden command that says a line when it listens. The line.
+    pub fn own(arguments: &[&str], disk: &Disk) -> (Self, String) {
+        let mut child = command(&std::env::current_exe().unwrap(), disk)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (Self::of(child, tempfile::tempdir().unwrap()), line)
     }
 
     /// From a child that runs already.

@@ -64,15 +64,7 @@ impl Comparison {
         ours.print();
         for arm in others {
             arm.print();
-            let ratios = ours.against(arm, |run| run.value);
-            let ratio = median(&ratios);
-            print!("  {:<34} {ratio:.2} [{:.2}-{:.2}]", "    ours to it", least(&ratios), most(&ratios));
-            if arm.has_work() {
-                print!(
-                    ", of the server's processor time {:.2}",
-                    median(&ours.against(arm, |run| run.server))
-                );
-            }
+            let ratio = ours.print_against(arm, "    ours to it");
             println!("; {}", arm.note);
             let is_met = |must: f64| match self.better {
                 Better::More => ratio >= must,
@@ -83,6 +75,15 @@ impl Comparison {
             }
         }
         missed
+    }
+
+    /// Prints the ratios of one arm's value to those of all others but ours. Nothing is asked of them.
+    pub fn print_against_others(&self, name: &str) {
+        let Some(one) = self.arms.iter().find(|arm| arm.name == name) else { return };
+        for other in self.arms.iter().skip(1).filter(|arm| arm.name != name) {
+            one.print_against(other, &format!("{name} / {:<22}", other.name));
+            println!();
+        }
     }
 
     /// Prints the medians of what is all ours.
@@ -130,6 +131,17 @@ impl Arm {
 
     fn of(&self, which: impl Fn(&Run) -> f64) -> Vec<f64> {
         self.runs.iter().map(which).collect()
+    }
+
+    /// Begins a line with the median of the rounds' ratios, which is the answer, the least and the greatest.
+    fn print_against(&self, other: &Self, label: &str) -> f64 {
+        let ratios = self.against(other, |run| run.value);
+        let ratio = median(&ratios);
+        print!("  {label:<34} {ratio:.2} [{:.2}-{:.2}]", least(&ratios), most(&ratios));
+        if other.has_work() {
+            print!(", of the server's processor time {:.2}", median(&self.against(other, |run| run.server)));
+        }
+        ratio
     }
 
     fn against(&self, other: &Self, which: impl Fn(&Run) -> f64) -> Vec<f64> {

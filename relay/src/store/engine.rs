@@ -123,8 +123,12 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
 
     fn settle(&self, group: Self::Group) -> Result<(), StoreError>;
 
-    /// Leaves as little as possible to be done when the store is opened again.
+    /// Leaves as little as possible to be done when the store is opened again, and nothing to be read of what is deleted. Nothing may be
+    /// prepared, committed or settled meanwhile.
     fn rest(&self) -> Result<(), StoreError>;
+
+    /// Gives room back to the disk, a bounded step of it, under the conditions of `rest`; `true` if there is more to do.
+    fn tidy(&self) -> Result<bool, StoreError>;
 
     fn write(&self, bulk: &Writes, state: &Writes) -> Result<(), StoreError> {
         let group = self.prepare(bulk, state)?;

@@ -51,6 +51,10 @@ impl Engine for Faulty {
     fn rest(&self) -> Result<(), StoreError> {
         self.inner.rest()
     }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.inner.tidy()
+    }
 }
 
 /// Clause 5: after a disk that failed nothing is taken, what was answered stays readable, and opening again goes on.

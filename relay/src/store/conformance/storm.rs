@@ -24,7 +24,7 @@ use std::{
 use super::{guarded, *};
 use crate::store::{
     KeptStore, StoreOptions,
-    fjall::FjallStore,
+    fjall::{FjallStore, TEST_SEGMENT},
     group::GroupCommit,
     sled::{Sled, SledStore},
 };
@@ -105,6 +105,10 @@ impl Storm {
             .stdout(Stdio::null());
         for (name, value) in with {
             command.env(name, value);
+        }
+        // Kills and cuts fall into new segments, checkpoints and segments that are left; what is to be a gigabyte has large ones.
+        if with.iter().all(|(name, _)| *name != FILL) {
+            command.env(TEST_SEGMENT, "65536");
         }
         Self { child: command.spawn().unwrap(), folder: folder.to_owned() }
     }

@@ -8,10 +8,11 @@
 
 mod index;
 mod journal;
+mod tidy;
 mod views;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -34,8 +35,10 @@ const MEMTABLE: u64 = 64 << 20;
 const CACHE: u64 = 64 << 20;
 /// Journals on disk before memtables are flushed to make room. Below 64 MiB the engine panics.
 const JOURNALS: u64 = 256 << 20;
-/// Bytes of the log after which the index is flushed: bounds what is read again when the store is opened.
-const CHECKPOINT: u64 = 8 << 20;
+/// Bytes of the log after which another segment of it is begun. Large, because every segment is an open file.
+const SEGMENT: u32 = 256 << 20;
+/// So many times in a segment the index is flushed: bounds what is read again when the store is opened.
+const CHECKPOINTS: u32 = 32;
 /// Where the engine keeps what is no journal.
 const KEYSPACES: &str = "keyspaces";
 /// What the folder of the other engine has.
@@ -56,6 +59,8 @@ pub struct Fjall {
     state: Keyspace,
     log: Arc<ValueLog>,
     books: Arc<Mutex<Books>>,
+    /// Bytes of the log between two checkpoints.
+    distance: u64,
 }
 
 /// What is known of the log beside it.
@@ -67,6 +72,11 @@ struct Books {
     since: u64,
     /// The last group that the index has.
     settled: Option<Point>,
+    /// Whether a checkpoint has left keys behind that are not needed.
+    has_keys: bool,
+    walk: Option<tidy::Walk>,
+    /// Segments of which something could not be read.
+    unreadable: BTreeSet<u32>,
 }
 
 impl std::fmt::Debug for Fjall {
@@ -83,36 +93,7 @@ impl Engine for Fjall {
     const WRITERS: usize = 2;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
-        if path.join(FOREIGN).exists() {
-            return Err(StoreError::Engine);
-        }
-        let db = match database(path) {
-            // What was being written when the power failed.
-            Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => database(path),
-            opened => opened,
-        };
-        let db = db.map_err(error)?;
-        let bulk = db.keyspace("bulk", options).map_err(error)?;
-        let state = db.keyspace("state", options).map_err(error)?;
-        // The engine makes a folder for each keyspace and leaves its name to the next flush of somebody else: found by the
-        // power-cut model, which showed a store without them.
-        engine::sync_folder(&path.join(KEYSPACES))?;
-        match state.get(key::VERSION).map_err(error)? {
-            Some(found) if *found == *VERSION => {
-                let log = Arc::new(ValueLog::open(path)?);
-                let opened = Self { db, bulk, state, log, books: Arc::default() };
-                opened.bring_up_to_date()?;
-                Ok(opened)
-            }
-            Some(_) => Err(StoreError::Version),
-            None => {
-                let log = Arc::new(ValueLog::create(path)?);
-                let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&state, key::VERSION, VERSION);
-                batch.commit().map_err(error)?;
-                Ok(Self { db, bulk, state, log, books: Arc::default() })
-            }
-        }
+        Self::open_with(path, segment())
     }
 
     fn view(&self) -> View {
@@ -144,7 +125,7 @@ impl Engine for Fjall {
         self.apply(&mut books, &group.rows, group.serial, false)?;
         books.since = books.since.saturating_add(group.length());
         books.settled = Some(Point { place: group.end()?, serial: group.serial });
-        if books.since >= CHECKPOINT {
+        if books.since >= self.distance {
             self.checkpoint(&mut books)?;
         }
         Ok(())
@@ -152,11 +133,58 @@ impl Engine for Fjall {
 
     fn rest(&self) -> Result<(), StoreError> {
         let mut books = self.books();
-        if books.since > 0 { self.checkpoint(&mut books) } else { Ok(()) }
+        if books.since == 0 && !books.has_keys {
+            return Ok(());
+        }
+        self.checkpoint(&mut books)?;
+        if let Some(settled) = books.settled {
+            self.log.checkpoint_and_forget(settled)?;
+            books.has_keys = false;
+        }
+        Ok(())
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.tidy_a_step(&mut self.books())
     }
 }
 
 impl Fjall {
+    /// With segments of so many bytes.
+    fn open_with(path: &Path, segment: u32) -> Result<Self, StoreError> {
+        if path.join(FOREIGN).exists() {
+            return Err(StoreError::Engine);
+        }
+        let db = match database(path) {
+            // What was being written when the power failed.
+            Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => database(path),
+            opened => opened,
+        };
+        let db = db.map_err(error)?;
+        let bulk = db.keyspace("bulk", options).map_err(error)?;
+        let state = db.keyspace("state", options).map_err(error)?;
+        // The engine makes a folder for each keyspace and leaves its name to the next flush of somebody else: found by the
+        // power-cut model, which showed a store without them.
+        engine::sync_folder(&path.join(KEYSPACES))?;
+        let distance = u64::from(segment / CHECKPOINTS);
+        match state.get(key::VERSION).map_err(error)? {
+            Some(found) if *found == *VERSION => {
+                let log = Arc::new(ValueLog::open(path, segment)?);
+                let opened = Self { db, bulk, state, log, books: Arc::default(), distance };
+                opened.bring_up_to_date()?;
+                Ok(opened)
+            }
+            Some(_) => Err(StoreError::Version),
+            None => {
+                let log = Arc::new(ValueLog::create(path, segment)?);
+                let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&state, key::VERSION, VERSION);
+                batch.commit().map_err(error)?;
+                Ok(Self { db, bulk, state, log, books: Arc::default(), distance })
+            }
+        }
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +218,7 @@ impl Fjall {
         let Some(settled) = books.settled else { return Ok(()) };
         self.db.persist(PersistMode::SyncAll).map_err(error)?;
         self.log.checkpoint(settled)?;
-        books.since = 0;
+        (books.since, books.has_keys) = (0, true);
         let Books { needed, .. } = books;
         self.log.drop_segments(&|segment| needed.get(&segment).is_some_and(|bytes| *bytes > 0))
     }
@@ -212,7 +240,8 @@ impl Fjall {
                 let is_new = value.is_some() && key::is_envelope(key) && !is_again;
                 if !is_new
                     && let Some(before) = self.bulk.get(key).map_err(error)?
-                    && let Some(body) = index::body_in(&before)?
+                    // What is damaged is told to whoever asks for it, not to who replaces it.
+                    && let Ok(Some(body)) = index::body_in(&before)
                 {
                     count(body.place.segment, &|bytes| bytes.saturating_sub(body.length.into()));
                 }
@@ -226,7 +255,10 @@ impl Fjall {
             }
         }
         for (segment, bytes) in &changed {
-            batch.insert(&self.bulk, index::needed_key(*segment), index::encode_needed(*bytes));
+            match bytes {
+                0 => batch.remove(&self.bulk, index::needed_key(*segment)),
+                bytes => batch.insert(&self.bulk, index::needed_key(*segment), index::encode_needed(*bytes)),
+            }
         }
         batch.insert(&self.state, SERIAL, serial.to_be_bytes());
         batch.commit().map_err(error)?;
@@ -241,6 +273,19 @@ impl Fjall {
         }
     }
 }
+
+fn segment() -> u32 {
+    // Tests of crashes see many segments.
+    #[cfg(test)]
+    if let Ok(bytes) = std::env::var(TEST_SEGMENT) {
+        return bytes.parse().unwrap();
+    }
+    SEGMENT
+}
+
+/// Bytes of a segment in tests.
+#[cfg(test)]
+pub(in crate::store) const TEST_SEGMENT: &str = "LAPWING_SEGMENT";
 
 fn database(path: &Path) -> fjall::Result<Database> {
     Database::builder(path)
@@ -269,3 +314,6 @@ fn error(failure: fjall::Error) -> StoreError {
         _ => StoreError::Disk,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,7 @@ impl Bodies {
 impl View {
     pub(super) fn of(engine: &Fjall) -> Self {
         let bodies = Bodies::of(engine);
-        let Fjall { db, bulk, state, log: _, books: _ } = engine;
+        let Fjall { db, bulk, state, log: _, books: _, distance: _ } = engine;
         Self { snapshot: db.snapshot(), bulk: bulk.clone(), state: state.clone(), bodies }
     }
 

@@ -122,11 +122,17 @@ struct State {
     is_committing: bool,
     ground: Ground,
     forget_at: Option<Instant>,
+    tidy_at: Option<Instant>,
     /// What a commit takes, about: the last counts for a quarter.
     commit_time: Duration,
 }
 
 impl State {
+    /// When something is to be done that nobody waits for.
+    fn chore_at(&self) -> Option<Instant> {
+        self.forget_at.into_iter().chain(self.tidy_at).min()
+    }
+
     /// How many must wait until a writer stages them.
     fn worth(&self) -> usize {
         match self.is_committing {
@@ -151,6 +157,7 @@ impl Queue {
             is_committing: false,
             ground,
             forget_at,
+            tidy_at: None,
             commit_time: Duration::ZERO,
         };
         Self {
@@ -221,7 +228,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             let worth = state.worth();
-            let has_work = state.jobs.len() >= worth || state.forget_at.is_some_and(|at| at <= now());
+            let has_work = state.jobs.len() >= worth || state.chore_at().is_some_and(|at| at <= now());
             if has_work && !state.is_staging && !state.is_broken {
                 state.is_staging = true;
                 return Call::Stage;
@@ -233,8 +240,8 @@ impl Queue {
                 self.idle.notify_all();
                 return Call::End { is_last: state.writers == 0 && !state.is_broken };
             }
-            let forget_at = state.forget_at.filter(|_| !state.is_staging);
-            state = match forget_at {
+            let chore_at = state.chore_at().filter(|_| !state.is_staging);
+            state = match chore_at {
                 Some(at) => {
                     let left = at.saturating_duration_since(now());
                     self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
@@ -247,6 +254,16 @@ impl Queue {
     /// Whether it is time to forget.
     pub(super) fn must_forget(&self) -> bool {
         self.lock().forget_at.is_some_and(|at| at <= now())
+    }
+
+    /// Whether it is time to tidy up; says so once.
+    pub(super) fn must_tidy(&self) -> bool {
+        self.lock().tidy_at.take_if(|at| *at <= now()).is_some()
+    }
+
+    /// To tidy up at a time.
+    pub(super) fn tidy_by(&self, at: Instant) {
+        self.lock().tidy_at.get_or_insert(at);
     }
 
     /// Says when to forget next.

@@ -28,6 +28,9 @@ const SLOW_COMMIT: Duration = Duration::from_millis(500);
 /// How often a full disk is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Between two steps that give room back: whoever waits comes first.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Slots whose keys are forgotten at a time: bounds how long others wait.
 const MAX_FORGOTTEN: usize = 1024;
 
@@ -132,12 +135,17 @@ impl<E: Engine> Writer<E> {
     /// Stages a group, lets go of the staging, commits it and answers all of it.
     fn work(&self) {
         let mut desk = self.desk();
-        if self.queue.must_forget() {
+        let (must_forget, must_tidy) = (self.queue.must_forget(), self.queue.must_tidy());
+        if must_forget || must_tidy {
             if !self.queue.begin_commit() {
                 return;
             }
             self.pending.wait();
-            self.forget_due(&mut desk);
+            if must_forget {
+                self.forget_due(&mut desk);
+                self.rest();
+            }
+            self.tidy();
             self.queue.end_commit(None, true, None);
         }
         let mut jobs = Jobs::default();
@@ -279,12 +287,29 @@ impl<E: Engine> Writer<E> {
         done.map_err(|failure| self.failed(failure)).is_ok()
     }
 
-    /// What is left undone is done when the store is opened again.
-    fn rest(&self) {
-        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engine.as_ref().filter(|_| self.is_able()) {
-            engine.rest().ok();
+    /// Gives room back, a step of it.
+    fn tidy(&self) {
+        if self.with_engine(E::tidy) == Some(true) {
+            self.queue.tidy_by(now() + PAUSE);
         }
+    }
+
+    /// Leaves nothing of what is forgotten to be read in what the engine wrote.
+    fn rest(&self) {
+        self.with_engine(E::rest);
+    }
+
+    /// Has the engine do something while nothing else is under way; nothing, if it cannot.
+    fn with_engine<R>(&self, act: impl FnOnce(&E) -> Result<R, StoreError>) -> Option<R> {
+        if !self.is_able() {
+            return None;
+        }
+        let on_disk = self.shared.on_disk();
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let done = engine.as_ref().ok_or(StoreError::Full).and_then(act);
+        drop(engine);
+        self.watch(on_disk);
+        done.map_err(|failure| self.failed(failure)).ok()
     }
 
     /// What a commit's failure means for all that comes.

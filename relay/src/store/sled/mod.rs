@@ -138,6 +138,10 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
     fn rest(&self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }
 
 /// Both spaces lie in one tree, because only a batch of one tree is atomic.

@@ -6,7 +6,8 @@
 //!          | SHA-256 of what is before it                                                    all integers big-endian
 //! ```
 //! Of the two copies the whole one with the greater count is valid. A change writes the other one and flushes it. So the key of an
-//! epoch is gone two checkpoints after the one that ended it; then nobody reads the rows of its records any more.
+//! epoch is gone two checkpoints after the one that ended it; then nobody reads the rows of its records any more. Where nothing is
+//! being written both copies are changed, and it is gone at once.
 
 use std::{
     fs::{File, OpenOptions},
@@ -120,6 +121,14 @@ impl Checkpoints {
         self.write(point, [last.clone(), Epoch::after(last)])
     }
 
+    /// As `advance`, where no record is on its way: the keys of all that was written are gone when it returns.
+    pub(super) fn advance_and_forget(&mut self, point: Point) -> Result<(), StoreError> {
+        let [_, last] = &self.epochs;
+        let epochs = [Epoch { number: last.number, key: Zeroizing::new([0; KEY]) }, Epoch::after(last)];
+        self.write(point, epochs.clone())?;
+        self.write(point, epochs)
+    }
+
     fn write(&mut self, point: Point, epochs: [Epoch; 2]) -> Result<(), StoreError> {
         let (count, copy) = (self.count + 1, 1 - self.copy);
         let bytes = encode(count, point, &epochs);
@@ -202,6 +211,23 @@ mod tests {
         assert_eq!(opened.point(), point(3));
         assert_eq!(opened.epoch().number, 4);
         assert!(opened.epoch_of(3).is_some() && opened.epoch_of(2).is_none());
+    }
+
+    #[test]
+    fn where_nothing_is_written_all_keys_are_gone_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut made = Checkpoints::create(dir.path(), point(0)).unwrap();
+        let first = made.epoch().clone();
+        made.advance(point(1)).unwrap();
+        let second = made.epoch().clone();
+        made.advance_and_forget(point(2)).unwrap();
+        let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
+        for (epoch, is_there) in [(&first, false), (&second, false), (made.epoch(), true)] {
+            assert_eq!(bytes.windows(KEY).any(|window| window == *epoch.key), is_there, "{}", epoch.number);
+        }
+        let opened = Checkpoints::open(dir.path()).unwrap().unwrap();
+        assert_eq!((opened.point(), opened.epoch().number), (point(2), 3));
+        assert_eq!(opened.epoch().key, made.epoch().key);
     }
 
     #[test]

@@ -39,8 +39,6 @@ pub(super) use self::{
     record::{Body, Draft, Place, Record, Row, Rows},
 };
 
-/// Bytes after which another segment is begun. Large: every segment is an open file. Small: it is deleted as a whole.
-const SEGMENT: u32 = 256 << 20;
 const MAGIC: [u8; 8] = *b"LWVALUE1";
 const SEGMENT_HEADER: u32 = 32;
 
@@ -53,7 +51,7 @@ pub(super) struct ValueLog {
     files: RwLock<Arc<Files>>,
     tail: Mutex<Tail>,
     checkpoints: Mutex<Checkpoints>,
-    /// See `SEGMENT`.
+    /// Bytes after which another segment is begun.
     segment: u32,
 }
 
@@ -66,7 +64,7 @@ struct Tail {
 
 impl ValueLog {
     /// Makes an empty log in a folder of a store; what lies in its place is not needed by anybody.
-    pub(super) fn create(store: &Path) -> Result<Self, StoreError> {
+    pub(super) fn create(store: &Path, segment: u32) -> Result<Self, StoreError> {
         let folder = folder_in(store);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(|error| io(&error))?;
@@ -76,11 +74,11 @@ impl ValueLog {
         let first = create_segment(&folder, 1, 1)?;
         let point = Point { place, serial: 0 };
         let checkpoints = Checkpoints::create(&folder, point)?;
-        Ok(Self::new(folder, Files::from([(1, Arc::new(first))]), checkpoints))
+        Ok(Self::new(folder, Files::from([(1, Arc::new(first))]), checkpoints, segment))
     }
 
     /// Opens a log. Before anything else it wants `replay`.
-    pub(super) fn open(store: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(store: &Path, segment: u32) -> Result<Self, StoreError> {
         let folder = folder_in(store);
         let checkpoints = Checkpoints::open(&folder)?.ok_or(StoreError::Damaged)?;
         let mut files = Files::new();
@@ -92,17 +90,17 @@ impl ValueLog {
             let file = OpenOptions::new().read(true).write(true).open(entry.path());
             files.insert(number, Arc::new(file.map_err(|error| io(&error))?));
         }
-        Ok(Self::new(folder, files, checkpoints))
+        Ok(Self::new(folder, files, checkpoints, segment))
     }
 
-    fn new(folder: PathBuf, files: Files, checkpoints: Checkpoints) -> Self {
+    fn new(folder: PathBuf, files: Files, checkpoints: Checkpoints, segment: u32) -> Self {
         let tail = Tail { end: checkpoints.point(), is_broken: false };
         Self {
             folder,
             files: RwLock::new(Arc::new(files)),
             tail: Mutex::new(tail),
             checkpoints: Mutex::new(checkpoints),
-            segment: SEGMENT,
+            segment,
         }
     }
 
@@ -149,9 +147,7 @@ impl ValueLog {
                 }
                 // It was being made, and is the last: nothing was written to it.
                 None if files.range(next.saturating_add(1)..).next().is_none() => {
-                    let (next, mut left) = (*next, (*files).clone());
-                    left.remove(&next);
-                    self.set_files(left);
+                    self.change_files(|files| drop(files.remove(next)));
                     return self.end_replay(begin, end, false);
                 }
                 _ => return Err(StoreError::Damaged),
@@ -194,9 +190,7 @@ impl ValueLog {
         }
         let number = place.segment.checked_add(1).ok_or(StoreError::Disk)?;
         let file = create_segment(&self.folder, number, serial + 1)?;
-        let mut files = (*self.files()).clone();
-        files.insert(number, Arc::new(file));
-        self.set_files(files);
+        self.change_files(|files| drop(files.insert(number, Arc::new(file))));
         let place = Place { segment: number, offset: SEGMENT_HEADER };
         self.tail().end.place = place;
         Ok(Draft::new(place))
@@ -234,17 +228,28 @@ impl ValueLog {
         self.checkpoints().advance(point)
     }
 
+    /// The same, where no record is on its way: nobody reads the rows of what was written any more.
+    pub(super) fn checkpoint_and_forget(&self, point: Point) -> Result<(), StoreError> {
+        self.checkpoints().advance_and_forget(point)
+    }
+
+    /// The segments before the checkpoint's, and their bytes.
+    pub(super) fn ended(&self) -> Result<BTreeMap<u32, u64>, StoreError> {
+        let begin = self.point().place.segment;
+        let files = self.files();
+        let ended = files.range(..begin);
+        ended
+            .map(|(number, file)| Ok((*number, file.metadata().map_err(|error| io(&error))?.len())))
+            .collect()
+    }
+
     /// Deletes segments before the checkpoint's of which nothing is needed. Who still reads in one of them goes on.
     pub(super) fn drop_segments(&self, is_needed: &dyn Fn(u32) -> bool) -> Result<(), StoreError> {
         let begin = self.point().place.segment;
-        let files = self.files();
-        let (kept, dropped): (Files, Files) =
-            (*files).clone().into_iter().partition(|(number, _)| *number >= begin || is_needed(*number));
-        for number in dropped.keys() {
-            std::fs::remove_file(path_of(&self.folder, *number)).map_err(|error| io(&error))?;
-        }
-        if !dropped.is_empty() {
-            self.set_files(kept);
+        let ended = self.files();
+        for number in ended.range(..begin).map(|(number, _)| *number).filter(|number| !is_needed(*number)) {
+            std::fs::remove_file(path_of(&self.folder, number)).map_err(|error| io(&error))?;
+            self.change_files(|files| drop(files.remove(&number)));
         }
         Ok(())
     }
@@ -271,8 +276,9 @@ impl ValueLog {
         if record::check_of(bytes) == check { Ok(value) } else { Err(StoreError::Damaged) }
     }
 
-    fn set_files(&self, files: Files) {
-        *self.files.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
+    /// One thread begins segments while another deletes some.
+    fn change_files(&self, change: impl FnOnce(&mut Files)) {
+        change(Arc::make_mut(&mut self.files.write().unwrap_or_else(PoisonError::into_inner)));
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {

@@ -109,7 +109,7 @@ fn take_row<'a>(rest: &mut &'a [u8]) -> Option<Row<'a>> {
     let value = rest.split_off(..value)?;
     let space = if what & STATE == 0 { Space::Bulk } else { Space::State };
     let is_deleted = what & DELETED != 0;
-    (what <= (STATE | DELETED) && !(is_deleted && !value.is_empty())).then_some(Row {
+    (what <= (STATE | DELETED) && (!is_deleted || value.is_empty())).then_some(Row {
         space,
         key,
         value: (!is_deleted).then_some(value),

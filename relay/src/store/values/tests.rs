@@ -13,8 +13,7 @@ type Seen = Vec<(u64, Vec<u8>)>;
 impl Log {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = ValueLog::create(dir.path()).unwrap();
-        log.segment = 4096;
+        let log = ValueLog::create(dir.path(), 4096).unwrap();
         Self { dir, log }
     }
 
@@ -33,8 +32,7 @@ impl Log {
     fn again(self) -> (Self, Result<(Seen, bool), StoreError>) {
         let Self { dir, log } = self;
         drop(log);
-        let mut log = ValueLog::open(dir.path()).unwrap();
-        log.segment = 4096;
+        let log = ValueLog::open(dir.path(), 4096).unwrap();
         let mut seen = Seen::new();
         let done = log.replay(&mut |rows, serial| {
             for row in rows.iter() {
@@ -120,14 +118,14 @@ fn what_is_damaged_before_the_end_is_told_and_nothing_is_cut() {
         let first = bodies.iter().find(|body| body.place.segment == number).unwrap();
         bytes[usize::try_from(first.place.offset).unwrap() + 7] ^= 1;
         log.set_bytes(number, &bytes);
-        let opened = ValueLog::open(log.dir.path()).unwrap();
+        let opened = ValueLog::open(log.dir.path(), 4096).unwrap();
         assert_eq!(opened.replay(&mut |_, _| Ok(())), Err(StoreError::Damaged), "{number}");
         assert_eq!(log.bytes(number), bytes);
         assert_eq!(log.log.read(&log.log.files(), *first, Vec::new()), Err(StoreError::Damaged));
         log.set_bytes(number, &before);
     }
     std::fs::remove_file(log.segment(last - 1)).unwrap();
-    let opened = ValueLog::open(log.dir.path()).unwrap();
+    let opened = ValueLog::open(log.dir.path(), 4096).unwrap();
     assert_eq!(opened.replay(&mut |_, _| Ok(())), Err(StoreError::Damaged));
 }
 

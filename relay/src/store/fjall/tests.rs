@@ -1,0 +1,188 @@
+use super::{
+    super::{
+        Born,
+        keys::Slot,
+        record::{Day, encode_envelope, encode_part},
+        tables::{Scan, Tables},
+    },
+    *,
+};
+use lapwing_wire::{
+    frame::Seq,
+    ids::{BlobHash, RunningHash},
+};
+
+const SEGMENT: u32 = 64 << 10;
+
+type Row = (Vec<u8>, Option<Vec<u8>>);
+
+fn envelope(number: u64) -> Row {
+    let bytes = vec![u8::try_from(number % 251).unwrap(); 1000];
+    let value = encode_envelope(Slot(1), Day::new(1), &RunningHash::START, &bytes);
+    (key::envelope(Born::new(7), Seq::new(number)), Some(value))
+}
+
+/// Of all sizes, also such as lie in the index.
+fn part(number: u64) -> Row {
+    let value = encode_part(Slot(2), &vec![9; usize::try_from(number * 37).unwrap()]);
+    (key::part(&BlobHash::from_bytes([3; 32]), number), Some(value))
+}
+
+fn write(engine: &Fjall, rows: impl Iterator<Item = Row>) {
+    let rows: Vec<Row> = rows.collect();
+    for rows in rows.chunks(20) {
+        engine.write(&rows.iter().cloned().collect(), &Writes::new()).unwrap();
+    }
+}
+
+fn all(tables: &impl Tables) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    tables
+        .scan(Space::Bulk, b"b", b"f", &mut |key, value| {
+            assert_eq!(value.length(), value.whole()?.len());
+            assert!(value.whole()?.starts_with(value.head()));
+            found.insert(key.to_vec(), value.whole()?.into_owned());
+            Ok(Scan::More)
+        })
+        .unwrap();
+    for (key, value) in &found {
+        assert_eq!(tables.load(Space::Bulk, key).unwrap().as_ref(), Some(value));
+        assert!(tables.has(Space::Bulk, key).unwrap());
+    }
+    found
+}
+
+fn segments(path: &Path) -> usize {
+    std::fs::read_dir(path.join("values")).unwrap().count() - 1
+}
+
+/// What is kept of many: every eighth envelope, and a few parts.
+fn thinned(engine: &Fjall) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    write(engine, (0..1000).map(envelope));
+    write(engine, (0..40).map(part));
+    let gone = (0..1000).filter(|number| number % 8 != 0).map(|number| (envelope(number).0, None));
+    write(engine, gone);
+    // A part that is written twice.
+    write(engine, (10..20).map(part));
+    let kept = (0..1000).step_by(8).map(envelope).chain((0..40).map(part));
+    let kept = kept.map(|(key, value)| (key, value.unwrap())).collect();
+    assert_eq!(all(&engine.direct()), kept);
+    kept
+}
+
+#[test]
+fn room_is_given_back_and_nothing_is_lost_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let kept = thinned(&engine);
+    let before = engine.view();
+    engine.rest().unwrap();
+    let full = segments(dir.path());
+    assert!(full > 15);
+    let mut steps = 0;
+    while engine.tidy().unwrap() {
+        steps += 1;
+        assert_eq!(all(&engine.direct()), kept, "between two steps");
+        assert!(steps < 100);
+    }
+    let left = segments(dir.path());
+    assert!(left * 3 < full, "{left} of {full} segments are left");
+    assert!(!engine.tidy().unwrap(), "there is nothing to do twice");
+    assert_eq!(all(&before), kept, "who began to read before reads on");
+    assert_eq!(all(&engine.view()), kept);
+    drop((before, engine));
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    assert_eq!(all(&engine.view()), kept);
+    // All of it goes.
+    write(&engine, kept.into_keys().map(|key| (key, None)));
+    write(&engine, (2000..2001).map(envelope));
+    engine.rest().unwrap();
+    while engine.tidy().unwrap() {}
+    engine.rest().unwrap();
+    assert!(segments(dir.path()) <= 3);
+}
+
+/// After a crash the index has some of what the log has, and counts what is needed of each segment as if it had not been.
+#[test]
+fn what_is_needed_is_counted_alike_however_often_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // So large that not everything lies before the checkpoint.
+    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT).unwrap();
+    let kept = thinned(&engine);
+    let needed = engine.books().needed.clone();
+    let of = |bytes: &BTreeMap<u32, u64>| bytes.values().filter(|bytes| **bytes > 0).sum::<u64>();
+    let bodies = kept.iter().map(|(key, value)| {
+        let body = value.len() - if key::is_envelope(key) { 52 } else { 16 };
+        if body < 256 { 0 } else { body as u64 }
+    });
+    assert_eq!(of(&needed), bodies.sum::<u64>());
+    // As if the index had lost nothing, and the checkpoint had never been made.
+    for _ in 0..2 {
+        let mut books = engine.books();
+        let mut all = Vec::new();
+        let begin = engine.log.point();
+        engine
+            .log
+            .replay(&mut |rows, serial| {
+                all.push((rows.clone(), serial));
+                Ok(())
+            })
+            .unwrap();
+        assert!(begin.serial > 0 && !all.is_empty(), "some of it");
+        for (rows, serial) in all {
+            engine.apply(&mut books, &rows, serial, true).unwrap();
+        }
+        let counted: BTreeMap<_, _> = books.needed.iter().filter(|(_, bytes)| **bytes > 0).collect();
+        assert_eq!(counted, needed.iter().filter(|(_, bytes)| **bytes > 0).collect());
+    }
+    assert_eq!(all(&engine.direct()), kept);
+    drop(engine);
+    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT).unwrap();
+    assert_eq!(of(&engine.books().needed), of(&needed));
+    assert_eq!(all(&engine.direct()), kept);
+}
+
+/// What cannot be read stays where it is, and nothing else does.
+#[test]
+fn a_damaged_body_is_told_of_and_keeps_its_segment_only() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let kept = thinned(&engine);
+    engine.rest().unwrap();
+    let damaged = key::envelope(Born::new(7), Seq::new(200));
+    let value = engine.bulk.get(&damaged).unwrap().unwrap();
+    let body = index::body_in(&value).unwrap().unwrap();
+    engine.log.files()[&body.place.segment].write_all_at(b"x", u64::from(body.place.offset) + 500).unwrap();
+    while engine.tidy().unwrap() {}
+    assert!(!engine.tidy().unwrap(), "it is not tried again and again");
+    assert!(engine.log.files().contains_key(&body.place.segment));
+    assert_eq!(engine.direct().load(Space::Bulk, &damaged), Err(StoreError::Damaged));
+    for (key, value) in kept.iter().filter(|(key, _)| **key != damaged) {
+        assert_eq!(engine.direct().load(Space::Bulk, key).unwrap().as_ref(), Some(value));
+    }
+}
+
+#[test]
+fn an_index_that_lost_what_the_log_calls_durable_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    write(&engine, (0..100).map(envelope));
+    engine.rest().unwrap();
+    let mut batch = engine.db.batch();
+    batch.insert(&engine.state, SERIAL, 1u64.to_be_bytes());
+    batch.commit().unwrap();
+    engine.db.persist(PersistMode::SyncAll).unwrap();
+    drop(engine);
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Damaged)));
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    engine.state.insert(key::VERSION, b"lapwing-relay store 5").unwrap();
+    engine.db.persist(PersistMode::SyncAll).unwrap();
+    drop(engine);
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Version)));
+}

@@ -146,6 +146,34 @@ async fn fjall_keeps_what_it_acknowledged_through_power_cuts() {
     assert!(lost.is_empty(), "{lost:#?}");
 }
 
+/// Nobody was answered yet, so nothing can be lost; but whoever starts it again must find a store that begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_being_made_when_the_power_failed_is_made_again() {
+    let bench = Bench::new();
+    let mut storm = bench.storm(Kept::Fjall);
+    storm.wait("the first changes", |marks| marks.lines().count() > 3);
+    bench.settle(&storm);
+    storm.kill();
+    let trace = std::fs::read(bench.path("trace")).unwrap();
+    let records = records(&trace);
+    let mut model = Model::begin(&bench.dir.path().join("nothing"));
+    let mut failed = Vec::new();
+    for (cut, record) in (1..).zip(&records) {
+        model.step(*record);
+        if cut > 60 {
+            break;
+        }
+        for seed in [2, 3, 7] {
+            let left = bench.path("left");
+            model.cut(seed, &left);
+            let found = look(Kept::Fjall, &left, &whole_lines(&model.marks)).await;
+            failed.extend(found.err().map(|what| format!("record {cut}, seed {seed}: {what}")));
+            std::fs::remove_dir_all(&left).unwrap();
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sled_with_our_flush_keeps_what_it_acknowledged_through_power_cuts() {
     let lost = cut_again_and_again(Kept::Sled, rounds()).await;

@@ -26,6 +26,7 @@ use super::{
     StoreError,
     engine::{self, Engine},
     group::GroupCommit,
+    keys::KEYS,
     record::key,
     tables::{Space, Writes},
     values::{Point, Record, Row, Rows, ValueLog},
@@ -41,6 +42,8 @@ const SEGMENT: u32 = 256 << 20;
 const CHECKPOINTS: u32 = 32;
 /// Where the engine keeps what is no journal.
 const KEYSPACES: &str = "keyspaces";
+/// Its other files, but for journals.
+const BEGUN: [&str; 2] = ["version", "lock"];
 /// What the folder of the other engine has.
 const FOREIGN: &str = "conf";
 /// Written at creation, compared at opening: 6 came with the log.
@@ -158,6 +161,11 @@ impl Fjall {
         let db = match database(path) {
             // What was being written when the power failed.
             Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => database(path),
+            // It was being made when the power failed.
+            Err(failure) if !matches!(failure, fjall::Error::Locked) && !was_made(path) => {
+                remove_beginnings(path)?;
+                database(path)
+            }
             opened => opened,
         };
         let db = db.map_err(error)?;
@@ -272,6 +280,33 @@ impl Fjall {
             Space::State => &self.state,
         }
     }
+}
+
+/// Whether a store was ever whole in a folder: the engine and the log come before the keys, and the keys before the first
+/// change.
+fn was_made(path: &Path) -> bool {
+    path.join(KEYS).exists() || ValueLog::is_in(path)
+}
+
+/// Removes what the engine and the log had begun. Every other file stays.
+fn remove_beginnings(path: &Path) -> Result<(), StoreError> {
+    let remove = || {
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if entry.file_type()?.is_dir() {
+                if name == KEYSPACES {
+                    std::fs::remove_dir_all(entry.path())?;
+                }
+            } else if name.ends_with(".jnl") || BEGUN.contains(&name) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|error: std::io::Error| engine::io(&error))?;
+    engine::sync_folder(path)
 }
 
 fn segment() -> u32 {

@@ -27,7 +27,8 @@ use super::{
     Chain, KEY, Keys, Slot,
 };
 
-const NAME: &str = "store.keys";
+/// Name of the file of the keys of mailboxes, in the store's folder.
+pub(in super::super) const NAME: &str = "store.keys";
 /// ANC-12: name of the file of the keys of anchors, in the store's folder. A backup never has it.
 pub const ANCHOR_KEYS: &str = "anchor.keys";
 const UNIT: usize = 4096;

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use file::ANCHOR_KEYS;
-pub(super) use file::KeyFile;
+pub(super) use file::{KeyFile, NAME as KEYS};
 
 /// Numbers of a page.
 const PAGE: u64 = 256;

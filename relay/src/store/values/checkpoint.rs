@@ -79,9 +79,13 @@ impl Checkpoints {
         Ok(made)
     }
 
+    pub(super) fn is_in(folder: &Path) -> bool {
+        folder.join(NAME).exists()
+    }
+
     /// Opens the file; `None` if there is none.
     pub(super) fn open(folder: &Path) -> Result<Option<Self>, StoreError> {
-        if !folder.join(NAME).exists() {
+        if !Self::is_in(folder) {
             return Ok(None);
         }
         let file = open(folder, false)?;

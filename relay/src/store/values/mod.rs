@@ -77,6 +77,11 @@ impl ValueLog {
         Ok(Self::new(folder, Files::from([(1, Arc::new(first))]), checkpoints, segment))
     }
 
+    /// Whether a folder of a store has a log that was ever whole.
+    pub(super) fn is_in(store: &Path) -> bool {
+        Checkpoints::is_in(&folder_in(store))
+    }
+
     /// Opens a log. Before anything else it wants `replay`.
     pub(super) fn open(store: &Path, segment: u32) -> Result<Self, StoreError> {
         let folder = folder_in(store);

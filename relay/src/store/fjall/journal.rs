@@ -31,9 +31,10 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 
-/// Cuts the newest journal in a store's folder behind its last whole batch; `false` if all of it is whole.
-pub(super) fn drop_torn_end(folder: &Path) -> Result<bool, StoreError> {
-    let found = newest(folder).and_then(|path| path.map(|path| cut(&path)).transpose());
+/// Cuts the newest journal in a store's folder behind its last whole batch; `false` if all of it is whole, or if what is whole ends
+/// before the group that the log calls durable in the index.
+pub(super) fn drop_torn_end(folder: &Path, durable: u64) -> Result<bool, StoreError> {
+    let found = newest(folder).and_then(|path| path.map(|path| cut(&path, durable)).transpose());
     found.map(|done| done == Some(true)).map_err(|error| engine::io(&error))
 }
 
@@ -52,11 +53,12 @@ fn newest(folder: &Path) -> std::io::Result<Option<PathBuf>> {
     Ok(found.map(|(_, path)| path))
 }
 
-fn cut(path: &Path) -> std::io::Result<bool> {
+fn cut(path: &Path, durable: u64) -> std::io::Result<bool> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    let whole = whole_batches(&mut BufReader::new(file))?;
-    if whole == length {
+    let (whole, serial) = whole_batches(&mut BufReader::new(file))?;
+    // A journal that says nothing of serials has nothing that was flushed.
+    if whole == length || serial.is_some_and(|serial| serial < durable) {
         return Ok(false);
     }
     let file = OpenOptions::new().write(true).open(path)?;
@@ -65,27 +67,27 @@ fn cut(path: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Where the last of the whole batches at the beginning ends.
-fn whole_batches(journal: &mut impl Read) -> std::io::Result<u64> {
-    let mut end = 0;
+/// Where the last of the whole batches at the beginning ends, and the last serial in them.
+fn whole_batches(journal: &mut impl Read) -> std::io::Result<(u64, Option<u64>)> {
+    let (mut end, mut last) = (0, None);
     loop {
         match batch(journal) {
-            Ok(Some(length)) => end += length,
-            Ok(None) => return Ok(end),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(end),
+            Ok(Some((length, serial))) => (end, last) = (end + length, serial.or(last)),
+            Ok(None) => return Ok((end, last)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok((end, last)),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Reads a batch, and says how long it was; nothing, if it is not whole.
-fn batch(journal: &mut impl Read) -> std::io::Result<Option<u64>> {
+/// Reads a batch, and says how long it was and which serial it gives to the index; nothing, if it is not whole.
+fn batch(journal: &mut impl Read) -> std::io::Result<Option<(u64, Option<u64>)>> {
     if byte(journal)? != START {
         return Ok(None);
     }
     let [a, b, c, d, ..] = take::<12>(journal)?;
     let items = u32::from_le_bytes([a, b, c, d]);
-    let (mut length, mut count, mut sum) = (13, 0u32, Xxh3::new());
+    let (mut length, mut count, mut sum, mut serial) = (13, 0u32, Xxh3::new(), None);
     loop {
         let tag = byte(journal)?;
         let head = match tag {
@@ -94,7 +96,7 @@ fn batch(journal: &mut impl Read) -> std::io::Result<Option<u64>> {
             END => {
                 let told = u64::from_le_bytes(take(journal)?);
                 let is_whole = take::<4>(journal)? == TRAILER && told == sum.digest() && count == items;
-                return Ok(is_whole.then_some(length + 13));
+                return Ok(is_whole.then_some((length + 13, serial)));
             }
             _ => return Ok(None),
         };
@@ -112,6 +114,10 @@ fn batch(journal: &mut impl Read) -> std::io::Result<Option<u64>> {
                 let bytes = buffer.get_mut(..most).unwrap_or_default();
                 journal.read_exact(bytes)?;
                 sum.update(bytes);
+                // A key of one byte and a value of eight.
+                if let Some(value) = bytes.strip_prefix(super::SERIAL).filter(|_| (*k, rest) == (1, 9)) {
+                    serial = value.try_into().ok().map(u64::from_be_bytes);
+                }
                 left -= bytes.len() as u64;
             }
             length += rest;
@@ -156,7 +162,7 @@ mod tests {
     #[test]
     fn whole_batches_are_kept_up_to_the_first_that_is_not() {
         let (first, second) = (one(&[START; 40]), one(&[0; 9000]));
-        let whole = |bytes: &[u8]| usize::try_from(whole_batches(&mut &*bytes).unwrap()).unwrap();
+        let whole = |bytes: &[u8]| usize::try_from(whole_batches(&mut &*bytes).unwrap().0).unwrap();
         let both = [&first[..], &second].concat();
         assert_eq!(whole(&both), both.len());
         assert_eq!(whole(&[&both[..], &[0; 5000]].concat()), both.len());
@@ -182,13 +188,16 @@ mod tests {
                 let mut batch = db.batch();
                 batch.insert(&keyspace, n.to_be_bytes(), vec![7; 3000]);
                 batch.remove(&keyspace, [1]);
+                batch.insert(&keyspace, super::super::SERIAL, u64::from(n).to_be_bytes());
                 batch.commit().unwrap();
             }
             db.persist(fjall::PersistMode::SyncAll).unwrap();
         }
         let path = newest(dir.path()).unwrap().unwrap();
         let bytes = std::fs::read(path).unwrap();
-        let end = usize::try_from(whole_batches(&mut &*bytes).unwrap()).unwrap();
+        let (end, serial) = whole_batches(&mut &*bytes).unwrap();
+        let end = usize::try_from(end).unwrap();
+        assert_eq!(serial, Some(99));
         assert!(end > 300_000);
         assert!(bytes[end..].iter().all(|byte| *byte == 0));
     }

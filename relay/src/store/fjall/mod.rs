@@ -139,12 +139,7 @@ impl Engine for Fjall {
         if books.since == 0 && !books.has_keys {
             return Ok(());
         }
-        self.checkpoint(&mut books)?;
-        if let Some(settled) = books.settled {
-            self.log.checkpoint_and_forget(settled)?;
-            books.has_keys = false;
-        }
-        Ok(())
+        self.forget(&mut books)
     }
 
     fn tidy(&self) -> Result<bool, StoreError> {
@@ -160,7 +155,11 @@ impl Fjall {
         }
         let db = match database(path) {
             // What was being written when the power failed.
-            Err(fjall::Error::JournalRecovery(_)) if journal::drop_torn_end(path)? => database(path),
+            Err(fjall::Error::JournalRecovery(_))
+                if journal::drop_torn_end(path, ValueLog::durable_serial(path)?)? =>
+            {
+                database(path)
+            }
             // It was being made when the power failed.
             Err(failure) if !matches!(failure, fjall::Error::Locked) && !was_made(path) => {
                 remove_beginnings(path)?;
@@ -183,6 +182,8 @@ impl Fjall {
                 Ok(opened)
             }
             Some(_) => Err(StoreError::Version),
+            // The version is written last when a store is made, and before anything else is.
+            None if path.join(KEYS).exists() || ValueLog::has_records(path)? => Err(StoreError::Damaged),
             None => {
                 let log = Arc::new(ValueLog::create(path, segment)?);
                 let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
@@ -214,9 +215,19 @@ impl Fjall {
             let (segment, bytes) = index::decode_needed(&key, &value)?;
             books.needed.insert(segment, bytes);
         }
-        if self.log.replay(&mut |rows, serial| self.apply(&mut books, rows, serial, true))? {
-            books.settled = Some(self.log.end());
-            self.checkpoint(&mut books)?;
+        self.log.replay(&mut |rows, serial| self.apply(&mut books, rows, serial, true))?;
+        // In any case: what was read may be in the memory of the system only, and the keys of what was written before go.
+        books.settled = Some(self.log.end());
+        (books.since, books.has_keys) = (0, true);
+        self.forget(&mut books)
+    }
+
+    /// A checkpoint where nothing is being written, after which nobody reads the rows of what was.
+    fn forget(&self, books: &mut Books) -> Result<(), StoreError> {
+        self.checkpoint(books)?;
+        if let Some(settled) = books.settled {
+            self.log.checkpoint_and_forget(settled)?;
+            books.has_keys = false;
         }
         Ok(())
     }

@@ -35,21 +35,33 @@ struct State {
     is_stuck: bool,
 }
 
+impl State {
+    fn is_first(&self, group: &Arc<Layer>) -> bool {
+        self.groups.front().is_some_and(|first| Arc::ptr_eq(first, group))
+    }
+}
+
 impl Pending {
     /// A group is durable.
     pub(super) fn add(&self, group: Arc<Layer>) {
         self.lock().groups.push_back(group);
     }
 
-    /// Settles a group when those before it are; `false` if the engine could not.
+    /// Settles a group when those before it are; `false` if the engine could not, or was opened anew since and shows it.
     pub(super) fn settle(&self, group: &Arc<Layer>, settle: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
-        while !state.is_stuck && !state.groups.front().is_some_and(|first| Arc::ptr_eq(first, group)) {
+        while !state.is_first(group) {
+            if state.is_stuck || !state.groups.iter().any(|waiting| Arc::ptr_eq(waiting, group)) {
+                return false;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let is_stuck = state.is_stuck;
+        if state.is_stuck {
+            return false;
+        }
         drop(state);
-        let is_done = !is_stuck && settle();
+        // Nobody opens the engine anew meanwhile: whoever would waits until this group is settled, or stuck.
+        let is_done = settle();
         let mut state = self.lock();
         if is_done {
             state.groups.pop_front();
@@ -83,6 +95,7 @@ impl Pending {
     /// The engine was opened anew, and shows everything.
     pub(super) fn clear(&self) {
         *self.lock() = State::default();
+        self.changed.notify_all();
     }
 
     /// No group is settled between the look at the groups and the engine's view, so that no older one lies over a newer one.

@@ -101,7 +101,14 @@ impl Checkpoints {
                 found = Some(Self { file, count, copy, point, epochs });
             }
         }
-        found.map(Some).ok_or(StoreError::Damaged)
+        let found = found.ok_or(StoreError::Damaged)?;
+        // Whoever wrote it may have been killed before it was flushed, or the flush have failed: then it is in the memory of the
+        // system only, which a flush alone might take for written.
+        let bytes = encode(found.count, found.point, &found.epochs);
+        let done =
+            found.file.write_all_at(&bytes, found.copy * DISTANCE).and_then(|()| found.file.sync_all());
+        done.map_err(|error| io(&error))?;
+        Ok(Some(found))
     }
 
     pub(super) fn point(&self) -> Point {

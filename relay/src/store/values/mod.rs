@@ -82,6 +82,28 @@ impl ValueLog {
         Checkpoints::is_in(&folder_in(store))
     }
 
+    /// The serial that the checkpoint of a store says is durable in its index; 0 if it has none.
+    pub(super) fn durable_serial(store: &Path) -> Result<u64, StoreError> {
+        Ok(Checkpoints::open(&folder_in(store))?.map_or(0, |found| found.point().serial))
+    }
+
+    /// Whether anything was ever written to the log of a store.
+    pub(super) fn has_records(store: &Path) -> Result<bool, StoreError> {
+        let folder = folder_in(store);
+        if !folder.exists() {
+            return Ok(false);
+        }
+        for entry in std::fs::read_dir(&folder).map_err(|error| io(&error))? {
+            let entry = entry.map_err(|error| io(&error))?;
+            let number: Option<u32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let length = entry.metadata().map_err(|error| io(&error))?.len();
+            if number.is_some_and(|number| number > 1 || length > u64::from(SEGMENT_HEADER)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Opens a log. Before anything else it wants `replay`.
     pub(super) fn open(store: &Path, segment: u32) -> Result<Self, StoreError> {
         let folder = folder_in(store);
@@ -119,32 +141,29 @@ impl ValueLog {
         self.tail().end
     }
 
-    /// Shows the rows of every record after the checkpoint, and cuts a torn end off. `true` if there was anything: then the
-    /// next thing is a checkpoint, because what is written next must not come under the same keys.
+    /// Shows the rows of every record after the checkpoint, and cuts a torn end off; what it showed is durable when it returns.
+    /// The next thing is a checkpoint that forgets, because what is written next must not come under the same keys.
     pub(super) fn replay(
         &self,
         each: &mut dyn FnMut(&Rows, u64) -> Result<(), StoreError>,
-    ) -> Result<bool, StoreError> {
-        let begin = self.point();
-        let mut end = begin;
+    ) -> Result<(), StoreError> {
+        let mut end = self.point();
         let files = self.files();
-        let mut is_clean = true;
-        loop {
+        // Where what was written last begins.
+        let last = loop {
             let Place { segment, offset: _ } = end.place;
             let file = files.get(&segment).ok_or(StoreError::Damaged)?;
-            end = self.replay_segment(file, end, each)?;
+            let last;
+            (last, end) = self.replay_segment(file, end, each)?;
             let length = file.metadata().map_err(|error| io(&error))?.len();
             let Some((next, file)) = files.range(segment.saturating_add(1)..).next() else {
                 if length > u64::from(end.place.offset) {
-                    is_clean = false;
                     if has_later(file, end, length)? {
                         return Err(StoreError::Damaged);
                     }
-                    file.set_len(end.place.offset.into())
-                        .and_then(|()| file.sync_all())
-                        .map_err(|error| io(&error))?;
+                    file.set_len(end.place.offset.into()).map_err(|error| io(&error))?;
                 }
-                break;
+                break last;
             };
             match first_serial(file, *next)? {
                 Some(first) if first == end.serial + 1 && *next == segment + 1 => {
@@ -153,36 +172,46 @@ impl ValueLog {
                 // It was being made, and is the last: nothing was written to it.
                 None if files.range(next.saturating_add(1)..).next().is_none() => {
                     self.change_files(|files| drop(files.remove(next)));
-                    return self.end_replay(begin, end, false);
+                    break last;
                 }
                 _ => return Err(StoreError::Damaged),
             }
+        };
+        // The last thing that was written may never have been flushed. Where its flush failed the system takes it for written: so
+        // it is written again.
+        if let Some(file) = files.get(&end.place.segment) {
+            let begin = if end.place.offset == SEGMENT_HEADER { 0 } else { last.offset };
+            let length =
+                usize::try_from(end.place.offset.saturating_sub(begin)).map_err(|_| StoreError::Damaged)?;
+            let bytes = read_at_most(file, begin, length)?;
+            file.write_all_at(&bytes, begin.into())
+                .and_then(|()| file.sync_all())
+                .map_err(|error| io(&error))?;
         }
-        self.end_replay(begin, end, is_clean)
-    }
-
-    fn end_replay(&self, begin: Point, end: Point, is_clean: bool) -> Result<bool, StoreError> {
+        sync_folder(&self.folder)?;
         self.tail().end = end;
-        Ok(!is_clean || begin.serial != end.serial)
+        Ok(())
     }
 
+    /// Where the last record begins, and where it ends.
     fn replay_segment(
         &self,
         file: &File,
         begin: Point,
         each: &mut dyn FnMut(&Rows, u64) -> Result<(), StoreError>,
-    ) -> Result<Point, StoreError> {
-        let mut end = begin;
+    ) -> Result<(Place, Point), StoreError> {
+        let (mut last, mut end) = (begin.place, begin);
         loop {
             let bytes = read_record(file, end.place.offset)?;
             let Some(found) = record::find(&bytes).filter(|found| found.serial == end.serial + 1) else {
-                return Ok(end);
+                return Ok((last, end));
             };
             let rows = {
                 let checkpoints = self.checkpoints();
                 found.rows(checkpoints.epoch_of(found.epoch).ok_or(StoreError::Damaged)?)
             };
             each(&rows, found.serial)?;
+            last = end.place;
             end = Point { place: end.place.after(found.length)?, serial: found.serial };
         }
     }

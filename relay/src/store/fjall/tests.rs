@@ -186,3 +186,29 @@ fn a_store_of_another_version_is_refused() {
     drop(engine);
     assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Version)));
 }
+
+/// One wrong bit in what the engine's first journal begins with, as long as nothing was flushed to a table.
+#[test]
+fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() {
+    for at in [0usize, 5, 14, 40] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+        write(&engine, (0..100).map(envelope));
+        engine.rest().unwrap();
+        drop(engine);
+        let values = || -> u64 {
+            let files = std::fs::read_dir(dir.path().join("values")).unwrap();
+            files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        };
+        let before = values();
+        assert!(before > 100_000);
+        let journal = dir.path().join("0.jnl");
+        let mut bytes = std::fs::read(&journal).unwrap();
+        bytes[at] ^= 0x10;
+        #[expect(clippy::disallowed_methods, reason = "damages a file")]
+        std::fs::write(&journal, bytes).unwrap();
+        let opened = Fjall::open_with(dir.path(), SEGMENT);
+        assert_eq!(values(), before, "byte {at}: the log was deleted; opened: {:?}", opened.map(|engine| all(&engine.direct()).len()));
+        assert!(matches!(opened, Err(StoreError::Damaged)), "byte {at}");
+    }
+}

@@ -212,3 +212,5 @@ fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() 
         assert!(matches!(opened, Err(StoreError::Damaged)), "byte {at}");
     }
 }
+
+mod again;

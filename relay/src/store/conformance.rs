@@ -568,7 +568,7 @@ mod guarded;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
-mod power;
+pub(in crate::store) mod power;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! and a store is opened on that. `LAPWING_POWER_ROUNDS=200` makes a long run of it.
 
 #[path = "../../../powercut/model.rs"]
-mod model;
+pub(in crate::store) mod model;
 #[path = "../../../powercut/trace.rs"]
-pub(super) mod trace;
+pub(in crate::store) mod trace;
 
 use std::path::{Path, PathBuf};
 

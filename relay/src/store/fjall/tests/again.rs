@@ -7,22 +7,16 @@ use std::{
 };
 
 use super::*;
-
-#[path = "../../../../powercut/model.rs"]
-mod model;
-#[path = "../../../../powercut/trace.rs"]
-#[allow(dead_code)]
-mod trace;
-
-use model::{Model, Record, records};
-use trace::{HANG, Kind, TRACE, WATCHED};
+use crate::store::conformance::power::{
+    model::{Model, Record, records},
+    trace::{HANG, Kind, TRACE, WATCHED},
+};
 
 const PLAY: &str = "LAPWING_AGAIN";
 const FOLDER: &str = "LAPWING_AGAIN_FOLDER";
-const ACTS: [&str; 2] = ["record", "checkpoint"];
 
 fn tell(folder: &Path, what: &str) {
-    std::fs::File::create(folder.join(what)).unwrap();
+    std::fs::create_dir(folder.join(what)).unwrap();
 }
 
 fn await_told(folder: &Path, what: &str) {
@@ -96,7 +90,6 @@ fn start(folder: &Path, play: &str, trace: &str) -> Child {
 fn killed_and_cut(act: &str) {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().canonicalize().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "a folder of a test")]
     std::fs::create_dir_all(folder.join("disk/store")).unwrap();
     let mut first = start(&folder, act, "trace1");
     await_told(&folder, "ready");
@@ -104,7 +97,7 @@ fn killed_and_cut(act: &str) {
     std::thread::sleep(Duration::from_millis(500));
     first.kill().unwrap();
     first.wait().unwrap();
-    std::fs::remove_file(folder.join("hang")).unwrap();
+    std::fs::remove_dir(folder.join("hang")).unwrap();
     let mut second = start(&folder, &format!("again {act}"), "trace2");
     await_told(&folder, "shown");
     second.kill().unwrap();
@@ -136,7 +129,10 @@ fn killed_and_cut(act: &str) {
         });
         let expected = [1, 2].map(|number| envelope(number).1).to_vec();
         if found != Ok(expected) {
-            lost.push(format!("seed {seed}: {:?}", found.map(|all: Vec<Option<Vec<u8>>>| all.iter().map(Option::is_some).collect::<Vec<_>>())));
+            lost.push(format!(
+                "seed {seed}: {:?}",
+                found.map(|all: Vec<Option<Vec<u8>>>| all.iter().map(Option::is_some).collect::<Vec<_>>())
+            ));
         }
         std::fs::remove_dir_all(&left).unwrap();
     }
@@ -145,10 +141,10 @@ fn killed_and_cut(act: &str) {
 
 #[test]
 fn a_record_that_was_written_and_not_flushed_when_the_process_was_killed() {
-    killed_and_cut(ACTS[0]);
+    killed_and_cut("record");
 }
 
 #[test]
 fn a_checkpoint_that_was_written_and_not_flushed_when_the_process_was_killed() {
-    killed_and_cut(ACTS[1]);
+    killed_and_cut("checkpoint");
 }

@@ -10,7 +10,7 @@ use std::{
 use rand_core::CryptoRng;
 
 use super::{Place, PlaceError, sync_folder};
-use crate::store::ANCHOR_KEYS;
+use crate::store::{ANCHOR_KEYS, LOG_KEYS};
 
 /// What an engine locks while a process has the store open: that of `fjall`, that of `sled`.
 const LOCKED: [&str; 2] = ["lock", "db"];
@@ -38,6 +38,7 @@ impl Place {
             self.next_key_file(),
             self.store().join(ANCHOR_KEYS),
             self.store().join("store.keys"),
+            self.store().join(LOG_KEYS),
         ];
         for path in &keys {
             overwrite(path, rng).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
@@ -105,20 +106,23 @@ mod tests {
         fs::create_dir(place.store()).unwrap();
         fs::write(place.store().join("store.keys"), [5; 100_000]).unwrap();
         fs::write(place.dir().join("notes"), "mine").unwrap();
-        let opened =
-            [place.key_file(), place.store().join("store.keys")].map(|path| File::open(path).unwrap());
+        fs::create_dir(place.store().join("values")).unwrap();
+        fs::write(place.store().join(LOG_KEYS), [5; 5_000]).unwrap();
+        let opened = [place.key_file(), place.store().join("store.keys"), place.store().join(LOG_KEYS)]
+            .map(|path| File::open(path).unwrap());
         place.wipe(&mut rand::rng()).unwrap();
         let left: Vec<_> =
             fs::read_dir(place.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["notes"]);
-        let [key, keys] = opened.map(|mut file| {
+        let [key, keys, of_log] = opened.map(|mut file| {
             let mut bytes = Vec::new();
             io::Read::read_to_end(&mut file, &mut bytes).unwrap();
             bytes
         });
         assert_eq!((key.len(), keys.len()), (32, 100_000));
         assert_ne!(key, secret.expose());
-        assert!(keys.windows(16).all(|window| window != [5; 16]));
+        assert_eq!(of_log.len(), 5_000);
+        assert!(keys.windows(16).chain(of_log.windows(16)).all(|window| window != [5; 16]));
         fs::remove_file(place.dir().join("notes")).unwrap();
         place.create(&secret, "# nothing\n", &[]).unwrap();
         place.wipe(&mut rand::rng()).unwrap();

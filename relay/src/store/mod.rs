@@ -59,6 +59,7 @@ pub use group::GroupCommit;
 pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 pub use rules::Pressure;
+pub use values::LOG_KEYS;
 
 /// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

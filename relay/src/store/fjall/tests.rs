@@ -217,3 +217,47 @@ fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() 
         assert_eq!(values(), before, "byte {at}: the log was deleted");
     }
 }
+
+/// The keys in a file of checkpoints, and whether any file of the store has one of them.
+fn log_keys(store: &Path) -> BTreeSet<Vec<u8>> {
+    let bytes = std::fs::read(store.join(super::super::LOG_KEYS)).unwrap();
+    // The second copy comes with the second checkpoint.
+    let keys = [28, 60, 4096 + 28, 4096 + 60].into_iter().filter_map(|at| bytes.get(at..at + 32));
+    keys.filter(|key| **key != [0; 32]).map(<[u8]>::to_vec).collect()
+}
+
+fn is_anywhere(folder: &Path, keys: &BTreeSet<Vec<u8>>) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return is_anywhere(&path, keys);
+        }
+        // The engine may delete a file meanwhile.
+        let bytes = std::fs::read(path).unwrap_or_default();
+        keys.iter().any(|key| memchr::memmem::find(&bytes, key).is_some())
+    })
+}
+
+/// What the log said of changes is read by nobody once something was deleted: not what was deleted, nor in which order what came.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_what_the_log_said_go_with_what_is_forgotten() {
+    use super::super::{MailboxStore, StoreOptions, conformance};
+    let dir = tempfile::tempdir().unwrap();
+    let forget_after = std::time::Duration::from_millis(30);
+    let options = StoreOptions { forget_after, ..StoreOptions::at(dir.path().join("store")) };
+    let store = FjallStore::open(&options).unwrap();
+    let before = log_keys(&options.path);
+    assert!(!before.is_empty() && is_anywhere(&options.path, &before));
+    conformance::check(&store).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while is_anywhere(&options.path, &before) {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the keys stay");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    store.close().await;
+    drop(store);
+    // Also after a kill, before which nobody came to it.
+    let left = log_keys(&options.path);
+    drop(FjallStore::open(&options).unwrap());
+    assert!(!is_anywhere(&options.path, &left));
+}

@@ -42,6 +42,9 @@ pub(super) use self::{
 const MAGIC: [u8; 8] = *b"LWVALUE1";
 const SEGMENT_HEADER: u32 = 32;
 
+/// The file with the keys of the log's rows, in the store's folder.
+pub const LOG_KEYS: &str = "values/checkpoint";
+
 /// Segments by their numbers.
 pub(super) type Files = BTreeMap<u32, Arc<File>>;
 

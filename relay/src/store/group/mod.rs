@@ -333,3 +333,6 @@ fn millis(span: Duration) -> u64 {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod race;

@@ -261,3 +261,35 @@ async fn the_keys_of_what_the_log_said_go_with_what_is_forgotten() {
     drop(FjallStore::open(&options).unwrap());
     assert!(!is_anywhere(&options.path, &left));
 }
+
+/// A journal that is whole but for one bit far from its end: as it was left, it is told, and it is not cut.
+#[test]
+fn a_damaged_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    write(&engine, (0..1000).map(envelope));
+    engine.rest().unwrap();
+    drop(engine);
+    let journal = dir.path().join("0.jnl");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    // Within the value of a row.
+    let at = bytes.windows(3).position(|window| window == [b'e', 0, 0]).unwrap() + 5000;
+    bytes[at] ^= 0x10;
+    #[expect(clippy::disallowed_methods, reason = "damages a file")]
+    std::fs::write(&journal, &bytes).unwrap();
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Damaged)));
+    assert!(std::fs::read(&journal).unwrap() == bytes, "the journal was cut");
+}
+
+/// A sector of an old segment that cannot be read: whoever asks for what lies there is told, and the store goes on.
+#[test]
+fn giving_room_back_goes_on_over_a_body_that_the_disk_cannot_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    thinned(&engine);
+    engine.rest().unwrap();
+    // A file that every read of fails, in the place of the first segment: as a bad sector is, for `read`.
+    let unreadable = std::fs::OpenOptions::new().write(true).open(dir.path().join("values/0000000001")).unwrap();
+    engine.log.change_files(|files| drop(files.insert(1, Arc::new(unreadable))));
+    while engine.tidy().expect("the store would take no more changes, again after each restart") {}
+}

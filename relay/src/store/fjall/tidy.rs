@@ -98,11 +98,11 @@ impl Fjall {
                     let value = index::encode(&mut draft, &key, &whole)?;
                     draft.row(Row { space: Space::Bulk, key: &key, value: Some(&value) })?;
                 }
-                Err(StoreError::Damaged) => {
-                    tracing::error!("a stored value is damaged; its segment of the store is kept");
+                // Whoever asks for it is told. One bad sector must not end the writing of everybody.
+                Err(_) => {
+                    tracing::error!("a stored value cannot be read; its segment of the store is kept");
                     books.unreadable.insert(body.place.segment);
                 }
-                Err(failure) => return Err(failure),
             }
         }
         if bytes > 0 {

@@ -25,8 +25,8 @@ pub(crate) struct View {
 /// Where bodies are read.
 struct Bodies {
     log: Arc<ValueLog>,
-    /// Taken before what names the bodies was read: what it names is here, or has been begun since.
-    files: Arc<Files>,
+    /// From before what names the bodies was read, and from after it: what it names lies in one of them.
+    files: [Arc<Files>; 2],
 }
 
 /// A body that has not been read yet.
@@ -41,13 +41,16 @@ impl Rest for Unread<'_> {
     }
 
     fn append_to(&self, head: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        self.bodies.log.read(&self.bodies.files, self.body, head)
+        let [before, after] = &self.bodies.files;
+        let segment = self.body.place.segment;
+        self.bodies.log.read(if before.contains_key(&segment) { before } else { after }, self.body, head)
     }
 }
 
 impl Bodies {
     fn of(engine: &Fjall) -> Self {
-        Self { log: Arc::clone(&engine.log), files: engine.log.files() }
+        let files = engine.log.files();
+        Self { log: Arc::clone(&engine.log), files: [Arc::clone(&files), files] }
     }
 
     /// A value of the index as a visitor meets it.
@@ -91,9 +94,12 @@ impl Bodies {
 
 impl View {
     pub(super) fn of(engine: &Fjall) -> Self {
-        let bodies = Bodies::of(engine);
-        let Fjall { db, bulk, state, log: _, books: _, distance: _ } = engine;
-        Self { snapshot: db.snapshot(), bulk: bulk.clone(), state: state.clone(), bodies }
+        let mut bodies = Bodies::of(engine);
+        let Fjall { db, bulk, state, log, books: _, distance: _ } = engine;
+        let snapshot = db.snapshot();
+        let [_, after] = &mut bodies.files;
+        *after = log.files();
+        Self { snapshot, bulk: bulk.clone(), state: state.clone(), bodies }
     }
 
     fn keyspace(&self, space: Space) -> &Keyspace {

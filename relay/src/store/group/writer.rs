@@ -28,6 +28,9 @@ const SLOW_COMMIT: Duration = Duration::from_millis(500);
 /// How often a full disk is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What the engine gets to end when it is opened anew.
+const CLOSING: Duration = Duration::from_millis(20);
+
 /// Between two steps that give room back: whoever waits comes first.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -284,7 +287,8 @@ impl<E: Engine> Writer<E> {
     fn settle(&self, group: E::Group) -> bool {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let done = engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.settle(group));
-        done.map_err(|failure| self.failed(failure)).is_ok()
+        // Whatever it was: what is durable is not shown any more.
+        done.map_err(|failure| self.failed(if failure == StoreError::Full { failure } else { StoreError::Disk })).is_ok()
     }
 
     /// Gives room back, a step of it.
@@ -349,7 +353,8 @@ impl<E: Engine> Writer<E> {
             let on_disk = self.shared.on_disk();
             let done = self.forget(desk, &due);
             self.watch(on_disk);
-            if done.is_err() {
+            if let Err(failure) = done {
+                self.failed(failure);
                 tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
                 desk.cache.forget();
                 kept.extend(due);
@@ -471,6 +476,8 @@ impl<E: Engine> Writer<E> {
         // Waits for those who read now; whoever comes meanwhile waits for it.
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         drop(engine.take());
+        // Threads of the engine may still be closing their files.
+        std::thread::sleep(CLOSING);
         let opened = E::open(&self.path).and_then(|opened| {
             let due = still_due(&opened.direct())?;
             Ok((opened, due))

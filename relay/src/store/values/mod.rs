@@ -159,11 +159,15 @@ impl ValueLog {
             let last;
             (last, end) = self.replay_segment(file, end, each)?;
             let length = file.metadata().map_err(|error| io(&error))?.len();
+            if length < end.place.offset.into() {
+                return Err(StoreError::Damaged);
+            }
             let Some((next, file)) = files.range(segment.saturating_add(1)..).next() else {
                 if length > u64::from(end.place.offset) {
                     if has_later(file, end, length)? {
                         return Err(StoreError::Damaged);
                     }
+                    tracing::warn!("the power failed during a commit; what was being written then is dropped");
                     file.set_len(end.place.offset.into()).map_err(|error| io(&error))?;
                 }
                 break last;
@@ -314,7 +318,7 @@ impl ValueLog {
     }
 
     /// One thread begins segments while another deletes some.
-    fn change_files(&self, change: impl FnOnce(&mut Files)) {
+    pub(super) fn change_files(&self, change: impl FnOnce(&mut Files)) {
         change(Arc::make_mut(&mut self.files.write().unwrap_or_else(PoisonError::into_inner)));
     }
 

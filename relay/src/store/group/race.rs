@@ -39,11 +39,7 @@ impl Engine for Slow {
         self.inner.direct()
     }
 
-    fn prepare(
-        &self,
-        bulk: &Writes,
-        state: &Writes,
-    ) -> Result<Self::Group, StoreError> {
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError> {
         self.inner.prepare(bulk, state)
     }
 
@@ -144,11 +140,8 @@ async fn play() -> bool {
     store.apply(append(1)).await.unwrap();
     // The second is durable; its writer answers, and is preempted there.
     let (begun, has_begun) = mpsc::channel();
-    let waker = Arc::new(Preempt {
-        begun: Mutex::new(begun),
-        may_go: Mutex::new(false),
-        goes: Condvar::new(),
-    });
+    let waker =
+        Arc::new(Preempt { begun: Mutex::new(begun), may_go: Mutex::new(false), goes: Condvar::new() });
     let mut second = store.apply(append(2));
     let with = Waker::from(Arc::clone(&waker));
     assert!(second.as_mut().poll(&mut Context::from_waker(&with)).is_pending());

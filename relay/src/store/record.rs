@@ -67,7 +67,7 @@ pub(crate) use tripwire::{
     linked_in, links_of, list_key,
 };
 
-/// Written at creation, compared at opening.
+/// Written at creation, compared at opening: by engines whose stores are these records and nothing else.
 pub(crate) const VERSION: &[u8] = b"lapwing-relay store 5";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;

@@ -136,7 +136,7 @@ async fn a_store_of_another_version_is_refused_and_left_alone() {
     let state = db.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
     assert_eq!(&*state.get("v").unwrap().unwrap(), b"lapwing-relay store 3");
     // The operator's page and the changelog name the format that is written.
-    let version = std::str::from_utf8(crate::store::record::VERSION).unwrap();
+    let version = std::str::from_utf8(crate::store::fjall::VERSION).unwrap();
     let (_, number) = version.rsplit_once(' ').unwrap();
     let page = include_str!("../../../../docs/relay-operation.md");
     assert!(page.contains(&format!("\nThe format is {number}. ")), "{version}");

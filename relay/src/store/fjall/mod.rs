@@ -47,7 +47,7 @@ const BEGUN: [&str; 2] = ["version", "lock"];
 /// What the folder of the other engine has.
 const FOREIGN: &str = "conf";
 /// Written at creation, compared at opening: 6 came with the log.
-const VERSION: &[u8] = b"lapwing-relay store 6";
+pub(super) const VERSION: &[u8] = b"lapwing-relay store 6";
 /// Serial of the last group that the index has.
 const SERIAL: &[u8] = b"p";
 

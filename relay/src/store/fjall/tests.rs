@@ -192,8 +192,7 @@ fn a_store_of_another_version_is_refused() {
 /// One wrong bit in what the engine's first journal begins with, as long as nothing was flushed to a table.
 #[test]
 fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() {
-    let mut lost = Vec::new();
-    for at in [0usize, 14, 40] {
+    for at in [0usize, 5, 14, 40] {
         let dir = tempfile::tempdir().unwrap();
         let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
         write(&engine, (0..100).map(envelope));
@@ -217,7 +216,6 @@ fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() 
         }
         assert_eq!(values(), before, "byte {at}: the log was deleted");
     }
-    assert!(lost.is_empty(), "{lost:#?}");
 }
 
 /// The keys in a file of checkpoints, and whether any file of the store has one of them.

@@ -134,7 +134,7 @@ async fn play() -> bool {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     for path in [&holds, &full] {
-        std::fs::File::create(path).unwrap();
+        std::fs::create_dir(path).unwrap();
     }
     // The first group is durable; its writer finds that the index cannot take it, a little later.
     store.apply(append(1)).await.unwrap();
@@ -146,11 +146,11 @@ async fn play() -> bool {
     let with = Waker::from(Arc::clone(&waker));
     assert!(second.as_mut().poll(&mut Context::from_waker(&with)).is_pending());
     has_begun.recv_timeout(Duration::from_secs(20)).expect("the second group is answered");
-    std::fs::remove_file(&holds).unwrap();
+    std::fs::remove_dir(&holds).unwrap();
     while !store.health().is_full {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    std::fs::remove_file(&full).unwrap();
+    std::fs::remove_dir(&full).unwrap();
     // There is room: the first writer opens the engine anew.
     let third = tokio::time::timeout(Duration::from_secs(20), store.apply(append(3))).await;
     let third = third.expect("the third is answered").unwrap();

@@ -288,7 +288,10 @@ impl<E: Engine> Writer<E> {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let done = engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.settle(group));
         // Whatever it was: what is durable is not shown any more.
-        done.map_err(|failure| self.failed(if failure == StoreError::Full { failure } else { StoreError::Disk })).is_ok()
+        done.map_err(|failure| {
+            self.failed(if failure == StoreError::Full { failure } else { StoreError::Disk })
+        })
+        .is_ok()
     }
 
     /// Gives room back, a step of it.

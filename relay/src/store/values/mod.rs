@@ -167,7 +167,9 @@ impl ValueLog {
                     if has_later(file, end, length)? {
                         return Err(StoreError::Damaged);
                     }
-                    tracing::warn!("the power failed during a commit; what was being written then is dropped");
+                    tracing::warn!(
+                        "the power failed during a commit; what was being written then is dropped"
+                    );
                     file.set_len(end.place.offset.into()).map_err(|error| io(&error))?;
                 }
                 break last;

@@ -570,6 +570,8 @@ mod kill;
 #[cfg(test)]
 pub(in crate::store) mod power;
 #[cfg(test)]
+mod race;
+#[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod tests;

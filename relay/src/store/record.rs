@@ -23,7 +23,7 @@
 //! state  'g'                                        slots ever used u32 | free slots u32
 //! state  'f' place u32                              free slot u32: a stack
 //! state  'd' slot u32                               number u64: keys before it are to be forgotten; all for the greatest
-//! state  'v'                                        VERSION
+//! state  'v'                                        the version of the engine's store
 //! state  'z'                                        32 random bytes, rewritten with every token and trigger
 //! ```
 //! All integers are big-endian. The moving part 'n' is written with every change but most appends: whoever loads it goes
@@ -67,8 +67,6 @@ pub(crate) use tripwire::{
     linked_in, links_of, list_key,
 };
 
-/// Written at creation, compared at opening: by engines whose stores are these records and nothing else.
-pub(crate) const VERSION: &[u8] = b"lapwing-relay store 5";
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;

@@ -7,13 +7,16 @@ use crate::store::{
     EngineName, KeptStore, StoreOptions, engine::Engine, fjall::Fjall, group::GroupCommit, tables::Writes,
 };
 
-/// The default engine on a disk that refuses to write as long as a folder lies beside it: `refuses` for what must be durable,
-/// `lags` for what only makes it visible.
+/// The default engine on a disk that does ill as long as a folder lies beside it: with `refuses` it takes nothing that must be
+/// durable, with `lags` nothing that only makes it visible; with `holds` the latter waits, and the disk is full then if
+/// `fills` is there.
 #[derive(Clone)]
-struct Faulty {
+pub(super) struct Faulty {
     inner: Fjall,
     refuses: PathBuf,
     lags: PathBuf,
+    holds: PathBuf,
+    fills: PathBuf,
 }
 
 impl Engine for Faulty {
@@ -24,8 +27,9 @@ impl Engine for Faulty {
     const WRITERS: usize = Fjall::WRITERS;
 
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let [refuses, lags] = ["refuses", "lags"].map(|name| path.with_extension(name));
-        Ok(Self { inner: Fjall::open(path)?, refuses, lags })
+        let [refuses, lags, holds, fills] =
+            ["refuses", "lags", "holds", "fills"].map(|name| path.with_extension(name));
+        Ok(Self { inner: Fjall::open(path)?, refuses, lags, holds, fills })
     }
 
     fn view(&self) -> Self::View {
@@ -45,7 +49,17 @@ impl Engine for Faulty {
     }
 
     fn settle(&self, group: Self::Group) -> Result<(), StoreError> {
-        if self.lags.exists() { Err(StoreError::Disk) } else { self.inner.settle(group) }
+        let is_held = self.holds.exists();
+        while is_held && self.holds.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.lags.exists() {
+            Err(StoreError::Disk)
+        } else if is_held && self.fills.exists() {
+            Err(StoreError::Full)
+        } else {
+            self.inner.settle(group)
+        }
     }
 
     fn rest(&self) -> Result<(), StoreError> {

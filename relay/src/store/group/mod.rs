@@ -333,6 +333,3 @@ fn millis(span: Duration) -> u64 {
 fn now() -> Instant {
     Instant::now()
 }
-
-#[cfg(test)]
-mod race;

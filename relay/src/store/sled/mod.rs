@@ -23,13 +23,15 @@ use super::{
     StoreError,
     engine::{self, Engine},
     group::GroupCommit,
-    record::{VERSION, key},
+    record::key,
     tables::{Space, Writes},
 };
 
 const CACHE: u64 = 64 << 20;
 /// A page above this is written to a file of its own; the largest values, parts of blobs, stay below it.
 const SEGMENT: usize = 2 << 20;
+/// Written at creation, compared at opening.
+const VERSION: &[u8] = b"lapwing-relay store 5";
 /// What the folder of the other engine has.
 const FOREIGN: &str = "keyspaces";
 

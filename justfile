@@ -32,6 +32,10 @@ demo:
     cargo build --release --locked --bins
     ./target/release/lapwing demo
 
+# What users and operators get, in target/dist.
+dist:
+    cargo build --profile dist --locked --bins
+
 # A story on real processes, and what an examiner finds who knows everything (docs/examiner.md).
 examiner ending="destroy":
     cargo build --locked -p lapwing-relay -p lapwing-tests --bins

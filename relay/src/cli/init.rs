@@ -51,7 +51,11 @@ pub(super) async fn open(
 
 /// Opens the store off the runtime's threads: its journal may take a second to replay.
 pub(super) async fn open_store(place: &Place, config: &Config) -> Result<Arc<dyn KeptStore>, CliError> {
-    let options = StoreOptions { reserve: config.storage.reserve.0, ..StoreOptions::at(place.store()) };
+    let options = StoreOptions {
+        reserve: config.storage.reserve.0,
+        memory: config.storage.memory.0,
+        ..StoreOptions::at(place.store())
+    };
     let engine = config.storage.engine;
     let opened = tokio::task::spawn_blocking(move || engine.open(&options)).await;
     Ok(opened.map_err(|_| StoreError::Closed)??)

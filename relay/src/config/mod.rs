@@ -12,7 +12,11 @@ use std::{
 use lapwing_wire::limits::MAX_BLOB;
 use serde::{Deserialize, Serialize};
 
-use crate::{limits::Limits, server::ServerOptions, store::EngineName};
+use crate::{
+    limits::Limits,
+    server::ServerOptions,
+    store::{EngineName, MEMORY},
+};
 pub use units::{Size, Span};
 
 /// A configuration that cannot be used.
@@ -105,6 +109,8 @@ pub struct Storage {
     pub engine: EngineName,
     /// Space that stays free on the disk; below it, nothing new is taken.
     pub reserve: Size,
+    /// See [`StoreOptions::memory`](crate::store::StoreOptions).
+    pub memory: Size,
 }
 
 /// `[limits]`; see [`Limits`].
@@ -173,7 +179,7 @@ impl Default for Network {
 impl Default for Storage {
     fn default() -> Self {
         // A memtable flush and a compaction write some hundred MiB before they free any.
-        Self { engine: EngineName::default(), reserve: Size(512 << 20) }
+        Self { engine: EngineName::default(), reserve: Size(512 << 20), memory: Size(MEMORY) }
     }
 }
 
@@ -318,7 +324,7 @@ impl Config {
                     stall_timeout,
                     socket_buffer,
                 },
-            storage: Storage { engine: _, reserve },
+            storage: Storage { engine: _, reserve, memory },
             limits:
                 LimitsConfig {
                     mailbox_size,
@@ -371,6 +377,9 @@ socket_buffer = "{socket_buffer}"
 engine = "{engine}"
 # Read again at SIGHUP. Space that stays free on the disk. Below it nothing new is taken; what is there stays, and is read and deleted.
 reserve = "{reserve}"
+# Read when the relay starts. Memory for what was used lately: half for mailboxes in use, a thousand for each MiB of it (others are
+# looked up on the disk), half for what was read from the disk. As much as a half is added as envelopes come, 1.5 bytes for each.
+memory = "{memory}"
 
 # Read again at SIGHUP.
 [limits]
@@ -428,6 +437,9 @@ listen = "{metrics}"
         }
         if self.network.stall_timeout.0 < Duration::from_secs(1) {
             return bad("network.stall_timeout", "at least 1 second");
+        }
+        if self.storage.memory.0 < 16 << 20 {
+            return bad("storage.memory", "at least 16 MiB");
         }
         if self.limits.mailbox_size.0 < 64 << 10 {
             return bad("limits.mailbox_size", "at least one envelope of 64 KiB");
@@ -537,6 +549,7 @@ mod tests {
             ("[network]\nidle_timeout = \"1s\"", "network.idle_timeout"),
             ("[network]\nkeep_alive = \"2m\"", "network.keep_alive"),
             ("[network]\nstall_timeout = \"1ms\"", "network.stall_timeout"),
+            ("[storage]\nmemory = \"1 MiB\"", "storage.memory"),
             ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
             ("[limits]\nretention = \"1h\"", "limits.retention"),
             ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),

@@ -1,7 +1,7 @@
 //! What the writers remember between groups. Nothing of it is needed: it saves searches.
 //!
 //! Bounded: what was not used for long is dropped a generation at a time (`Generations`), and which envelopes are certainly
-//! new is kept in some bits for each (`Known`), up to sixteen million of them; beyond, all of that begins anew.
+//! new is kept in some bits for each (`Known`), in as much memory as the rest at most; beyond, all of that begins anew.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,8 +12,11 @@ use lapwing_wire::ids::{EnvelopeId, MailboxId};
 
 use super::{Born, Mailbox, Ticket};
 
-/// Mailbox records of one generation, of which there are two: 300 bytes each, 40 MiB in all.
-const MAILBOXES: usize = 65_536;
+/// Bytes of memory that a mailbox in use takes: some 300 for its record here, 200 for its keys (`sealing`).
+const MAILBOX: u64 = 512;
+const MAILBOX_BITS: usize = 8 * 512;
+/// Mailboxes in use that are remembered in any case.
+const LEAST: usize = 1024;
 /// Access tickets that are remembered; at it all are forgotten.
 const TICKETS: usize = 65_536;
 
@@ -24,13 +27,23 @@ pub(crate) struct Cache {
     pub(super) known: Known,
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self { mailboxes: Generations::new(MAILBOXES), tickets: HashMap::new(), known: Known::new(LAYER) }
-    }
+/// Mailboxes of one generation, of which there are two, for a store that may use so many bytes of memory, half of them for these.
+pub(super) fn generation(memory: u64) -> usize {
+    usize::try_from(memory / 2 / MAILBOX / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 
 impl Cache {
+    /// With so many mailboxes in a generation.
+    pub(crate) fn new(generation: usize) -> Self {
+        // As much memory as mailboxes have.
+        let most = generation.saturating_mul(2 * MAILBOX_BITS / BITS);
+        Self {
+            mailboxes: Generations::new(generation),
+            tickets: HashMap::new(),
+            known: Known::new(LAYER, most),
+        }
+    }
+
     pub(crate) fn forget(&mut self) {
         self.mailboxes.clear();
         self.tickets.clear();
@@ -98,10 +111,9 @@ impl<K: Eq + Hash, V> Generations<K, V> {
     }
 }
 
-/// Envelopes of one layer of `Known`.
+/// Envelopes of the first layer of `Known`: 1.5 MiB of memory. Each further one has as many as those before it and one million
+/// more, so that there are few to look at.
 const LAYER: usize = 1 << 20;
-/// Layers: 1.5 MiB each. Beyond 16 million envelopes all is forgotten, and begins anew with new mailboxes.
-const LAYERS: usize = 16;
 /// Mailboxes whose envelopes are all known; beyond, the same.
 const COMPLETE: usize = 1 << 20;
 /// Words of 64 bits that one envelope's bits lie in: a line of the processor's cache.
@@ -116,18 +128,32 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) struct Known {
     complete: HashSet<Born>,
     layers: Vec<Layer>,
-    /// Envelopes of a layer.
-    limit: usize,
+    /// Envelopes of the first layer.
+    first: usize,
+    /// Most envelopes of all layers.
+    most: usize,
 }
 
 struct Layer {
     blocks: Vec<[u64; BLOCK]>,
     count: usize,
+    limit: usize,
+}
+
+impl Layer {
+    fn new(limit: usize) -> Self {
+        Self { blocks: vec![[0; BLOCK]; (limit * BITS).div_ceil(BLOCK * 64)], count: 0, limit }
+    }
+
+    /// Where a number that looks like chance leads.
+    fn block(&self, chance: u64) -> usize {
+        usize::try_from((u128::from(chance) * self.blocks.len() as u128) >> 64).unwrap_or(0)
+    }
 }
 
 impl Known {
-    fn new(limit: usize) -> Self {
-        Self { complete: HashSet::new(), layers: Vec::new(), limit }
+    fn new(first: usize, most: usize) -> Self {
+        Self { complete: HashSet::new(), layers: Vec::new(), first, most }
     }
 
     /// A mailbox that has stored nothing yet.
@@ -144,14 +170,14 @@ impl Known {
         if !self.complete.contains(&born) {
             return;
         }
-        let (block, bits) = self.place(born, id);
-        if self.layers.last().is_none_or(|layer| layer.count >= self.limit) {
-            self.layers.push(Layer { blocks: vec![[0; BLOCK]; self.blocks()], count: 0 });
+        let (chance, bits) = place(born, id);
+        if self.layers.last().is_none_or(|layer| layer.count >= layer.limit) {
+            self.layers.push(Layer::new(self.limit() + self.first));
         }
-        if let Some(layer) = self.layers.last_mut()
-            && let Some(block) = layer.blocks.get_mut(block)
-        {
+        if let Some(layer) = self.layers.last_mut() {
             layer.count += 1;
+            let block = layer.block(chance);
+            let Some(block) = layer.blocks.get_mut(block) else { return };
             for (word, bits) in block.iter_mut().zip(bits) {
                 *word |= bits;
             }
@@ -160,18 +186,17 @@ impl Known {
 
     /// Whether it was certainly never stored.
     pub(super) fn lacks(&self, born: Born, id: &EnvelopeId) -> bool {
-        let (block, bits) = self.place(born, id);
+        let (chance, bits) = place(born, id);
         let has = |layer: &Layer| {
-            layer
-                .blocks
-                .get(block)
-                .is_some_and(|block| block.iter().zip(bits).all(|(word, bits)| word & bits == bits))
+            let block = layer.blocks.get(layer.block(chance));
+            block.is_some_and(|block| block.iter().zip(bits).all(|(word, bits)| word & bits == bits))
         };
         self.complete.contains(&born) && !self.layers.iter().any(has)
     }
 
     fn age(&mut self) {
-        if self.layers.len() > LAYERS || self.complete.len() > COMPLETE {
+        let is_full = self.layers.last().is_some_and(|layer| layer.count >= layer.limit);
+        if (is_full && 2 * self.limit() + self.first > self.most) || self.complete.len() > COMPLETE {
             self.forget();
         }
     }
@@ -181,27 +206,27 @@ impl Known {
         self.layers.clear();
     }
 
-    fn blocks(&self) -> usize {
-        self.limit * BITS / (BLOCK * 64)
+    /// Envelopes of all layers that there are, when they are full.
+    fn limit(&self) -> usize {
+        self.layers.iter().map(|layer| layer.limit).sum()
     }
+}
 
-    /// The block and the bits in it. Ids of envelopes are hashes already.
-    fn place(&self, born: Born, id: &EnvelopeId) -> (usize, [u64; BLOCK]) {
-        let word = |from: usize| {
-            let bytes = id.as_bytes().get(from..from + 8).and_then(|bytes| bytes.try_into().ok());
-            u64::from_be_bytes(bytes.unwrap_or_default())
-        };
-        let block = (u128::from(word(0) ^ born.value().wrapping_mul(SPREAD)) * self.blocks() as u128) >> 64;
-        let mut bits = [0; BLOCK];
-        for turn in 0..6 {
-            let bit = word(8) >> (9 * turn);
-            let at = usize::try_from(bit % BLOCK as u64).unwrap_or(0);
-            if let Some(word) = bits.get_mut(at) {
-                *word |= 1 << ((bit >> 3) % 64);
-            }
+/// A number that says which block, and the bits in it. Ids of envelopes are hashes already.
+fn place(born: Born, id: &EnvelopeId) -> (u64, [u64; BLOCK]) {
+    let word = |from: usize| {
+        let bytes = id.as_bytes().get(from..from + 8).and_then(|bytes| bytes.try_into().ok());
+        u64::from_be_bytes(bytes.unwrap_or_default())
+    };
+    let mut bits = [0; BLOCK];
+    for turn in 0..6 {
+        let bit = word(8) >> (9 * turn);
+        let at = usize::try_from(bit % BLOCK as u64).unwrap_or(0);
+        if let Some(word) = bits.get_mut(at) {
+            *word |= 1 << ((bit >> 3) % 64);
         }
-        (usize::try_from(block).unwrap_or(0), bits)
     }
+    (word(0) ^ born.value().wrapping_mul(SPREAD), bits)
 }
 
 #[cfg(test)]
@@ -226,32 +251,53 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_memory_is_for_mailboxes() {
+        let bytes = |memory: u64| 2 * generation(memory) as u64 * MAILBOX;
+        for memory in [16 << 20, crate::store::MEMORY, 1 << 30] {
+            assert_eq!(bytes(memory), memory / 2);
+        }
+        assert!(generation(0) > 0);
+    }
+
+    #[test]
     fn what_was_stored_is_never_said_to_be_new_and_hardly_anything_new_to_be_stored() {
-        const LIMIT: usize = 1 << 12;
+        const FIRST: usize = 1 << 12;
+        const MOST: usize = 16 * FIRST;
         let id = |n: u64| EnvelopeId::of(&n.to_be_bytes());
         let (mine, other) = (Born::new(1), Born::new(2));
-        let mut known = Known::new(LIMIT);
+        let mut known = Known::new(FIRST, MOST);
         assert!(!known.lacks(mine, &id(0)), "nothing is known of a mailbox that was there before");
         known.begin(mine);
-        // Into a second layer.
-        let stored = LIMIT as u64 + 100;
+        // Into a third layer: of one, two and four times as many.
+        let stored = 3 * FIRST as u64 + 100;
         for n in 0..stored {
+            known.age();
             known.insert(mine, &id(n));
         }
+        assert_eq!(
+            known.layers.iter().map(|layer| layer.limit).collect::<Vec<_>>(),
+            [FIRST, 2 * FIRST, 4 * FIRST]
+        );
         known.insert(other, &id(7));
         known.begin(other);
-        let taken_for_mine = (0..stored).filter(|n| !known.lacks(other, &id(*n))).count();
-        assert!(taken_for_mine < 100, "{taken_for_mine} of {stored} of another mailbox");
+        let taken_for_mine = (0..stored).filter(|n| !known.lacks(other, &id(*n))).count() as u64;
+        assert!(taken_for_mine < stored / 40, "{taken_for_mine} of {stored} of another mailbox");
         assert!((0..stored).all(|n| !known.lacks(mine, &id(n))));
         let mistaken = (stored..stored + 5_000).filter(|n| !known.lacks(mine, &id(*n))).count();
-        assert!(mistaken < 100, "{mistaken} of 5,000");
+        assert!(mistaken < 125, "{mistaken} of 5,000");
         known.end(mine);
         assert!(!known.lacks(mine, &id(stored)));
         // At the bound all is forgotten, also what is complete.
-        for n in 0..LIMIT * LAYERS {
+        let mut held = 0;
+        for n in 0..MOST {
             known.insert(other, &id(n as u64 % 64));
+            known.age();
+            if known.layers.is_empty() {
+                break;
+            }
+            held = known.limit();
         }
-        known.age();
         assert!(known.layers.is_empty() && !known.lacks(other, &id(stored)));
+        assert_eq!(held, 15 * FIRST, "no more than is allowed, and more than half of it");
     }
 }

@@ -69,6 +69,8 @@ impl std::fmt::Display for EngineName {
 
 /// See [`StoreOptions::forget_after`].
 const FORGET_AFTER: Duration = Duration::from_secs(10);
+/// See [`StoreOptions::memory`].
+pub const MEMORY: u64 = 128 << 20;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -77,6 +79,9 @@ pub struct StoreOptions {
     pub path: PathBuf,
     /// Bytes that stay free on the file system: below, everything new is refused with `busy`. 0 switches it off.
     pub reserve: u64,
+    /// Bytes of memory for what was used lately: half of it for records and keys of mailboxes (`cache`), half for what the engine
+    /// has read. As much as a half at most is added for what says which envelopes are new. What the engine has not written to its tables yet, and what the system keeps of files, is not in it.
+    pub memory: u64,
     /// How long keys of what was deleted may stay before they are overwritten: every time costs some flushes.
     pub forget_after: Duration,
     /// Slept after each flush, to model slower disks in measurements. Zero in service.
@@ -86,7 +91,13 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// The store at `path`, without a reserve.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), reserve: 0, forget_after: FORGET_AFTER, extra_flush: Duration::ZERO }
+        Self {
+            path: path.into(),
+            reserve: 0,
+            memory: MEMORY,
+            forget_after: FORGET_AFTER,
+            extra_flush: Duration::ZERO,
+        }
     }
 }
 
@@ -110,8 +121,8 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
     /// What one commit writes, as the engine wants it.
     type Group;
 
-    /// Opens or creates the database in a folder that exists.
-    fn open(path: &Path) -> Result<Self, StoreError>;
+    /// Opens or creates the database in a folder that exists; keeps so many bytes of what it read.
+    fn open(path: &Path, cache: u64) -> Result<Self, StoreError>;
 
     fn view(&self) -> Self::View;
 

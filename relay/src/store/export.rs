@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::{
-    StoreError, Ticket,
+    StoreError, Ticket, cache,
     engine::{Engine, StoreOptions, create_folder},
     keys::{KeyFile, Slot},
     record::{self, ANCHORS, Anchor, Seal, Slots, Tripwire, UNSEALED, key, set_nonce},
@@ -147,9 +147,9 @@ pub(super) fn fill<E: Engine>(options: &StoreOptions, next: &mut NextRow<'_>) ->
         return Err(StoreError::Exists);
     }
     create_folder(&options.path)?;
-    let engine = E::open(&options.path)?;
+    let engine = E::open(&options.path, options.memory / 2)?;
     let keys = KeyFile::open(&options.path)?;
-    let mut sealer = Sealer::new();
+    let mut sealer = Sealer::new(cache::generation(options.memory));
     let (mut bulk, mut state, mut bytes) = (Writes::new(), Writes::new(), 0);
     let mut is_bulk_begun = false;
     while let Some(Row { is_bulk, key, mut value }) = next()? {

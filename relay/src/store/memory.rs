@@ -20,6 +20,9 @@ use super::{
     tables::{Batch, Entry, Scan, Space, Staged, Tables, Value, Visit, Writes},
 };
 
+/// Mailboxes of a generation of its cache, which saves it nothing.
+const GENERATION: usize = 16;
+
 /// A store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
@@ -49,7 +52,7 @@ impl MemoryStore {
     #[cfg(test)]
     pub(super) fn staged(&self, change: &Change) -> Staged {
         let maps = self.maps();
-        let mut cache = Cache::default();
+        let mut cache = Cache::new(GENERATION);
         let mut batch = Batch::new(&*maps, &mut cache);
         rules::stage(&mut batch, change, Pressure::None).unwrap();
         batch.into_staged()
@@ -75,7 +78,7 @@ impl std::fmt::Debug for MemoryStore {
 impl MailboxStore for MemoryStore {
     async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
         let mut maps = self.open()?;
-        let mut cache = Cache::default();
+        let mut cache = Cache::new(GENERATION);
         let mut batch = Batch::new(&*maps, &mut cache);
         let outcome = rules::stage(&mut batch, &change, maps.pressure)?;
         let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();

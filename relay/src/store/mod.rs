@@ -53,7 +53,7 @@ use lapwing_wire::{
 };
 
 pub use anchor::{AnchorChange, AnchorOutcome};
-pub use engine::{EngineName, StoreOptions, free_bytes};
+pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes};
 pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
 pub use keys::ANCHOR_KEYS;

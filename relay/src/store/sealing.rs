@@ -12,9 +12,6 @@ use super::{
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
-/// Slots of one generation whose keys the writers have ready, some 200 bytes each; there are two.
-const READY: usize = 65_536;
-
 /// The writer's keys.
 pub(super) struct Sealer {
     /// The keys of the last number that was sealed in a slot.
@@ -22,8 +19,9 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new() -> Self {
-        Self { ready: Generations::new(READY) }
+    /// Keeps the keys of so many slots in a generation, of which there are two.
+    pub(super) fn new(generation: usize) -> Self {
+        Self { ready: Generations::new(generation) }
     }
 
     /// After a commit that failed its numbers come again.
@@ -173,7 +171,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyFile::open(dir.path()).unwrap();
         let (mine, anchors) = (Slot(0), Slot::of_anchor(0).unwrap());
-        Sealer::new().begin(&keys, &[mine, anchors]).unwrap();
+        Sealer::new(16).begin(&keys, &[mine, anchors]).unwrap();
         let hash = RunningHash::START;
         let envelope = |byte| record::encode_envelope(mine, Day::new(1), &hash, &[byte; 64]);
         let part = |byte| record::encode_part(mine, &[byte; 64]);
@@ -185,12 +183,12 @@ mod tests {
             (record::secrets_key(&AnchorId::from_bytes([1; 32]), 7), [secrets(1), secrets(2)]),
         ];
         for (name, [first, second]) in values {
-            let mut sealer = Sealer::new();
+            let mut sealer = Sealer::new(16);
             let mut sealed = Vec::new();
             // The same value again, another, and after the process was killed.
             for (value, is_killed) in [(&first, false), (&first, false), (&second, false), (&second, true)] {
                 if is_killed {
-                    sealer = Sealer::new();
+                    sealer = Sealer::new(16);
                 }
                 sealer.reset();
                 let mut bulk = Writes::from([(name.clone(), Some(value.clone()))]);

@@ -26,10 +26,10 @@ impl Engine for Faulty {
 
     const WRITERS: usize = Fjall::WRITERS;
 
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
         let [refuses, lags, holds, fills] =
             ["refuses", "lags", "holds", "fills"].map(|name| path.with_extension(name));
-        Ok(Self { inner: Fjall::open(path)?, refuses, lags, holds, fills })
+        Ok(Self { inner: Fjall::open(path, cache)?, refuses, lags, holds, fills })
     }
 
     fn view(&self) -> Self::View {
@@ -251,7 +251,7 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
     let mut rng = StdRng::seed_from_u64(3);
     for round in 0..40 {
         // Each value of the store cut or changed, one kind of damage a round.
-        let engine = Fjall::open(&options.path).unwrap();
+        let engine = Fjall::open(&options.path, options.memory).unwrap();
         let (mut bulk, mut state) = (Writes::new(), Writes::new());
         for (space, writes) in [(Space::Bulk, &mut bulk), (Space::State, &mut state)] {
             engine
@@ -312,7 +312,7 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
             assert!(!store.health().has_failed, "round {round}: damage is told of what is damaged only");
             store.close().await;
         }
-        let engine = Fjall::open(&options.path).unwrap();
+        let engine = Fjall::open(&options.path, options.memory).unwrap();
         // Puts back what was there; what was added since is left.
         engine.write(&whole.0, &whole.1).unwrap();
     }

@@ -49,7 +49,7 @@ impl Counted {
     fn apply(&mut self, mutation: Mutation, day: u32) -> (Outcome, Work) {
         let change = Change { mutation, now: NOW, day: Day::new(day) };
         self.work.take();
-        let mut cache = Cache::default();
+        let mut cache = Cache::new(16);
         let mut batch = Batch::new(&*self, &mut cache);
         let outcome = rules::stage(&mut batch, &change, Pressure::None).unwrap();
         let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();

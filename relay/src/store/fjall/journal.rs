@@ -182,7 +182,7 @@ mod tests {
     fn a_journal_of_the_engine_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let db = super::super::database(dir.path()).unwrap();
+            let db = super::super::database(dir.path(), 16 << 20).unwrap();
             let keyspace = db.keyspace("bulk", super::super::options).unwrap();
             for n in 0..100u32 {
                 let mut batch = db.batch();

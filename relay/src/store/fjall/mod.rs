@@ -4,7 +4,9 @@
 //! the log told (a checkpoint), and what it lost in a crash is read from the log when the store is opened.
 //!
 //! Why these settings (measured; `docs/performance.md`): two keyspaces only (upstream issue 257), no compression (ciphertext
-//! does not compress), memtables of 64 MiB (smaller ones halve the rate).
+//! does not compress). One worker, because the first of several does nothing but pass on what it may not do while another
+//! merges tables, with a whole processor; and memtables are left here and not there, because what a worker that is alone
+//! is asked again and again while it merges would fill its queue, and it would wait for room in it for ever.
 
 mod index;
 mod journal;
@@ -18,7 +20,8 @@ use std::{
 };
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::CompressionPolicy,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, compaction::Leveled,
+    config::CompressionPolicy,
 };
 
 use self::views::{Direct, View};
@@ -32,22 +35,29 @@ use super::{
     values::{Point, Record, Row, Rows, ValueLog},
 };
 
-const MEMTABLE: u64 = 64 << 20;
-const CACHE: u64 = 64 << 20;
+/// So many memtables have the bytes of a segment, but none less than these.
+const MEMTABLES: u64 = 4;
+const LEAST_MEMTABLE: u64 = 64 << 10;
+/// What a memtable needs for a row beside its bytes.
+const ROW: u64 = 64;
+/// New tables that are merged at a time into the first level, which has so many of the size below. Twice the engine's
+/// defaults: with 10 GiB stored every row is written half as often.
+const FRESH: u8 = 8;
+const TABLE: u64 = 128 << 20;
 /// Journals on disk before memtables are flushed to make room. Below 64 MiB the engine panics.
 const JOURNALS: u64 = 256 << 20;
 /// Bytes of the log after which another segment of it is begun. Large, because every segment is an open file.
 const SEGMENT: u32 = 256 << 20;
 /// So many times in a segment the index is flushed: bounds what is read again when the store is opened.
-const CHECKPOINTS: u32 = 32;
+const CHECKPOINTS: u64 = 32;
 /// Where the engine keeps what is no journal.
 const KEYSPACES: &str = "keyspaces";
 /// Its other files, but for journals.
 const BEGUN: [&str; 2] = ["version", "lock"];
 /// What the folder of the other engine has.
 const FOREIGN: &str = "conf";
-/// Written at creation, compared at opening: 6 came with the log.
-pub(super) const VERSION: &[u8] = b"lapwing-relay store 6";
+/// Written at creation, compared at opening: 6 came with the log, 7 with another sum in the file of keys.
+pub(super) const VERSION: &[u8] = b"lapwing-relay store 7";
 /// Serial of the last group that the index has.
 const SERIAL: &[u8] = b"p";
 
@@ -62,8 +72,23 @@ pub struct Fjall {
     state: Keyspace,
     log: Arc<ValueLog>,
     books: Arc<Mutex<Books>>,
+    bounds: Bounds,
+}
+
+/// What follows from the bytes of a segment.
+#[derive(Clone, Copy)]
+struct Bounds {
     /// Bytes of the log between two checkpoints.
     distance: u64,
+    /// Bytes of rows in a table in memory, after which another is begun.
+    memtable: u64,
+}
+
+impl Bounds {
+    fn of(segment: u32) -> Self {
+        let segment = u64::from(segment);
+        Self { distance: segment / CHECKPOINTS, memtable: (segment / MEMTABLES).max(LEAST_MEMTABLE) }
+    }
 }
 
 /// What is known of the log beside it.
@@ -80,6 +105,8 @@ struct Books {
     walk: Option<tidy::Walk>,
     /// Segments of which something could not be read.
     unreadable: BTreeSet<u32>,
+    /// Bytes of the rows in the memtables: of the bulk space, of the state space.
+    in_memory: [u64; 2],
 }
 
 impl std::fmt::Debug for Fjall {
@@ -95,8 +122,8 @@ impl Engine for Fjall {
 
     const WRITERS: usize = 2;
 
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, segment())
+    fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
+        Self::open_with(path, segment(), cache)
     }
 
     fn view(&self) -> View {
@@ -128,7 +155,8 @@ impl Engine for Fjall {
         self.apply(&mut books, &group.rows, group.serial, false)?;
         books.since = books.since.saturating_add(group.length());
         books.settled = Some(Point { place: group.end()?, serial: group.serial });
-        if books.since >= self.distance {
+        self.log.give_back(group);
+        if books.since >= self.bounds.distance {
             self.checkpoint(&mut books)?;
         }
         Ok(())
@@ -149,21 +177,21 @@ impl Engine for Fjall {
 
 impl Fjall {
     /// With segments of so many bytes.
-    fn open_with(path: &Path, segment: u32) -> Result<Self, StoreError> {
+    fn open_with(path: &Path, segment: u32, cache: u64) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
             return Err(StoreError::Engine);
         }
-        let db = match database(path) {
+        let db = match database(path, cache) {
             // What was being written when the power failed.
             Err(fjall::Error::JournalRecovery(_))
                 if journal::drop_torn_end(path, ValueLog::durable_serial(path)?)? =>
             {
-                database(path)
+                database(path, cache)
             }
             // It was being made when the power failed.
             Err(failure) if !matches!(failure, fjall::Error::Locked) && !was_made(path) => {
                 remove_beginnings(path)?;
-                database(path)
+                database(path, cache)
             }
             opened => opened,
         };
@@ -173,11 +201,14 @@ impl Fjall {
         // The engine makes a folder for each keyspace and leaves its name to the next flush of somebody else: found by the
         // power-cut model, which showed a store without them.
         engine::sync_folder(&path.join(KEYSPACES))?;
-        let distance = u64::from(segment / CHECKPOINTS);
+        let bounds = Bounds::of(segment);
+        // What a process before this one left in memtables; of which, is not known.
+        let there = db.write_buffer_size();
+        let books = Arc::new(Mutex::new(Books { in_memory: [there; 2], ..Books::default() }));
         match state.get(key::VERSION).map_err(error)? {
             Some(found) if *found == *VERSION => {
                 let log = Arc::new(ValueLog::open(path, segment)?);
-                let opened = Self { db, bulk, state, log, books: Arc::default(), distance };
+                let opened = Self { db, bulk, state, log, books, bounds };
                 opened.bring_up_to_date()?;
                 Ok(opened)
             }
@@ -189,7 +220,7 @@ impl Fjall {
                 let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
                 batch.insert(&state, key::VERSION, VERSION);
                 batch.commit().map_err(error)?;
-                Ok(Self { db, bulk, state, log, books: Arc::default(), distance })
+                Ok(Self { db, bulk, state, log, books, bounds })
             }
         }
     }
@@ -254,6 +285,9 @@ impl Fjall {
         for row in rows.iter() {
             let Row { space, key, value } = row?;
             let keyspace = self.keyspace(space);
+            let [bulk, state] = &mut books.in_memory;
+            let bytes = if space == Space::Bulk { bulk } else { state };
+            *bytes = bytes.saturating_add(ROW + byte_count(key) + value.map_or(0, byte_count));
             if space == Space::Bulk {
                 // An envelope that is stored never replaces another.
                 let is_new = value.is_some() && key::is_envelope(key) && !is_again;
@@ -282,6 +316,17 @@ impl Fjall {
         batch.insert(&self.state, SERIAL, serial.to_be_bytes());
         batch.commit().map_err(error)?;
         books.needed.extend(changed);
+        self.leave_full_memtables(books)
+    }
+
+    /// Begins other memtables in the place of full ones, which the engine's worker writes to tables.
+    fn leave_full_memtables(&self, books: &mut Books) -> Result<(), StoreError> {
+        for (keyspace, bytes) in [&self.bulk, &self.state].into_iter().zip(&mut books.in_memory) {
+            if *bytes >= self.bounds.memtable {
+                keyspace.rotate_memtable().map_err(error)?;
+                *bytes = 0;
+            }
+        }
         Ok(())
     }
 
@@ -333,19 +378,26 @@ fn segment() -> u32 {
 #[cfg(test)]
 pub(in crate::store) const TEST_SEGMENT: &str = "LAPWING_SEGMENT";
 
-fn database(path: &Path) -> fjall::Result<Database> {
+fn database(path: &Path, cache: u64) -> fjall::Result<Database> {
     Database::builder(path)
-        .cache_size(CACHE)
+        .cache_size(cache)
         .max_journaling_size(JOURNALS)
         .journal_compression(CompressionType::None)
-        .worker_threads(2)
+        .worker_threads(1)
         .open()
 }
 
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE)
+        .max_memtable_size(u64::MAX)
+        .compaction_strategy(Arc::new(
+            Leveled::default().with_l0_threshold(FRESH).with_table_target_size(TABLE),
+        ))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+}
+
+fn byte_count(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn error(failure: fjall::Error) -> StoreError {

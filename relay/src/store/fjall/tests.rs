@@ -15,6 +15,7 @@ use lapwing_wire::{
 };
 
 const SEGMENT: u32 = 64 << 10;
+const CACHE: u64 = 16 << 20;
 
 type Row = (Vec<u8>, Option<Vec<u8>>);
 
@@ -75,7 +76,7 @@ fn thinned(engine: &Fjall) -> BTreeMap<Vec<u8>, Vec<u8>> {
 #[test]
 fn room_is_given_back_and_nothing_is_lost_with_it() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     let kept = thinned(&engine);
     let before = engine.view();
     engine.rest().unwrap();
@@ -93,7 +94,7 @@ fn room_is_given_back_and_nothing_is_lost_with_it() {
     assert_eq!(all(&before), kept, "who began to read before reads on");
     assert_eq!(all(&engine.view()), kept);
     drop((before, engine));
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     assert_eq!(all(&engine.view()), kept);
     // All of it goes.
     write(&engine, kept.into_keys().map(|key| (key, None)));
@@ -109,7 +110,7 @@ fn room_is_given_back_and_nothing_is_lost_with_it() {
 fn what_is_needed_is_counted_alike_however_often_it_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     // So large that not everything lies before the checkpoint.
-    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT, CACHE).unwrap();
     let kept = thinned(&engine);
     let needed = engine.books().needed.clone();
     let of = |bytes: &BTreeMap<u32, u64>| bytes.values().filter(|bytes| **bytes > 0).sum::<u64>();
@@ -139,7 +140,7 @@ fn what_is_needed_is_counted_alike_however_often_it_is_read_again() {
     }
     assert_eq!(all(&engine.direct()), kept);
     drop(engine);
-    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), 256 * SEGMENT, CACHE).unwrap();
     assert_eq!(of(&engine.books().needed), of(&needed));
     assert_eq!(all(&engine.direct()), kept);
 }
@@ -149,7 +150,7 @@ fn what_is_needed_is_counted_alike_however_often_it_is_read_again() {
 fn a_damaged_body_is_told_of_and_keeps_its_segment_only() {
     use std::os::unix::fs::FileExt;
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     let kept = thinned(&engine);
     engine.rest().unwrap();
     let damaged = key::envelope(Born::new(7), Seq::new(200));
@@ -168,7 +169,7 @@ fn a_damaged_body_is_told_of_and_keeps_its_segment_only() {
 #[test]
 fn an_index_that_lost_what_the_log_calls_durable_is_not_opened() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     write(&engine, (0..100).map(envelope));
     engine.rest().unwrap();
     let mut batch = engine.db.batch();
@@ -176,17 +177,39 @@ fn an_index_that_lost_what_the_log_calls_durable_is_not_opened() {
     batch.commit().unwrap();
     engine.db.persist(PersistMode::SyncAll).unwrap();
     drop(engine);
-    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Damaged)));
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT, CACHE), Err(StoreError::Damaged)));
+}
+
+/// Full tables in memory are left one after the other, and merged, while others write.
+#[test]
+fn what_leaves_the_memory_is_in_tables_and_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    let begun = std::time::Instant::now();
+    let mut written = 0;
+    // Each thousand rows fill more than one table in memory.
+    while engine.bulk.table_count() < 2 || written < 5_000 {
+        write(&engine, (written..written + 1_000).map(envelope));
+        written += 1_000;
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nothing leaves the memory");
+    }
+    assert_eq!(all(&engine.view()).len() as u64, written);
+    drop(engine);
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    assert!(engine.bulk.table_count() > 0);
+    let (key, value) = envelope(17);
+    assert_eq!(engine.view().load(Space::Bulk, &key).unwrap(), value);
+    assert_eq!(all(&engine.view()).len() as u64, written);
 }
 
 #[test]
 fn a_store_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     engine.state.insert(key::VERSION, b"lapwing-relay store 5").unwrap();
     engine.db.persist(PersistMode::SyncAll).unwrap();
     drop(engine);
-    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Version)));
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT, CACHE), Err(StoreError::Version)));
 }
 
 /// One wrong bit in what the engine's first journal begins with, as long as nothing was flushed to a table.
@@ -194,7 +217,7 @@ fn a_store_of_another_version_is_refused() {
 fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() {
     for at in [0usize, 5, 14, 40] {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+        let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
         write(&engine, (0..100).map(envelope));
         engine.rest().unwrap();
         drop(engine);
@@ -209,7 +232,7 @@ fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() 
         bytes[at] ^= 0x10;
         #[expect(clippy::disallowed_methods, reason = "damages a file")]
         std::fs::write(&journal, bytes).unwrap();
-        match Fjall::open_with(dir.path(), SEGMENT) {
+        match Fjall::open_with(dir.path(), SEGMENT, CACHE) {
             Err(failure) => assert_eq!(failure, StoreError::Damaged, "byte {at}"),
             // The number of a batch is in no sum.
             Ok(opened) => assert!(at == 5 && all(&opened.direct()).len() == 100, "byte {at}"),
@@ -266,7 +289,7 @@ async fn the_keys_of_what_the_log_said_go_with_what_is_forgotten() {
 #[test]
 fn a_damaged_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     write(&engine, (0..1000).map(envelope));
     engine.rest().unwrap();
     drop(engine);
@@ -277,7 +300,7 @@ fn a_damaged_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_i
     bytes[at] ^= 0x10;
     #[expect(clippy::disallowed_methods, reason = "damages a file")]
     std::fs::write(&journal, &bytes).unwrap();
-    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT), Err(StoreError::Damaged)));
+    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT, CACHE), Err(StoreError::Damaged)));
     assert!(std::fs::read(&journal).unwrap() == bytes, "the journal was cut");
 }
 
@@ -285,7 +308,7 @@ fn a_damaged_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_i
 #[test]
 fn giving_room_back_goes_on_over_a_body_that_the_disk_cannot_read() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     thinned(&engine);
     engine.rest().unwrap();
     // A file that every read of fails, in the place of the first segment: as a bad sector is, for `read`.

@@ -111,7 +111,7 @@ impl Fjall {
             self.apply(books, &record.rows, record.serial, true)?;
             books.since = books.since.saturating_add(record.length());
             books.settled = Some(Point { place: record.end()?, serial: record.serial });
-            if books.since >= self.distance {
+            if books.since >= self.bounds.distance {
                 self.checkpoint(books)?;
             }
         }

@@ -105,7 +105,7 @@ impl<E: Engine> GroupCommit<E> {
     /// [`StoreError::Disk`], [`StoreError::Damaged`].
     pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
         create_folder(&options.path)?;
-        let opened = E::open(&options.path)?;
+        let opened = E::open(&options.path, options.memory / 2)?;
         // After the engine, whose lock keeps other processes away.
         let keys = Arc::new(KeyFile::open(&options.path)?);
         let due = still_due(&opened.direct())?;
@@ -119,10 +119,11 @@ impl<E: Engine> GroupCommit<E> {
             pending: Arc::clone(&pending),
             keys: Arc::clone(&keys),
             queue: Arc::clone(&queue),
-            desk: Mutex::new(Desk::new()),
+            desk: Mutex::new(Desk::new(options.memory)),
             due: Mutex::new(due),
             forget_after: options.forget_after,
             path: options.path.clone(),
+            cache: options.memory / 2,
             extra_flush: options.extra_flush,
             shared: Arc::clone(&shared),
         });

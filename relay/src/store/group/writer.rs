@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         Change, Outcome, Pressure, StoreError,
-        cache::Cache,
+        cache::{self, Cache},
         engine::{Engine, free_bytes},
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
@@ -49,6 +49,8 @@ pub(super) struct Writer<E> {
     pub(super) due: Mutex<BTreeMap<Slot, u64>>,
     pub(super) forget_after: Duration,
     pub(super) path: PathBuf,
+    /// The engine's, in bytes.
+    pub(super) cache: u64,
     pub(super) extra_flush: Duration,
     pub(super) shared: Arc<Shared>,
 }
@@ -64,8 +66,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new() -> Self {
-        Self { cache: Cache::default(), sealer: Sealer::new(), failures: 0, looked: None }
+    /// See [`StoreOptions::memory`](crate::store::StoreOptions).
+    pub(super) fn new(memory: u64) -> Self {
+        let generation = cache::generation(memory);
+        Self { cache: Cache::new(generation), sealer: Sealer::new(generation), failures: 0, looked: None }
     }
 
     /// After a commit that failed what is remembered of it is wrong, and its numbers come again.
@@ -481,7 +485,7 @@ impl<E: Engine> Writer<E> {
         drop(engine.take());
         // Threads of the engine may still be closing their files.
         std::thread::sleep(CLOSING);
-        let opened = E::open(&self.path).and_then(|opened| {
+        let opened = E::open(&self.path, self.cache).and_then(|opened| {
             let due = still_due(&opened.direct())?;
             Ok((opened, due))
         });

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! unit n   lies twice, at 8192 n and at 8192 n + 4096
-//! unit     count u64 | 56 slots of 72 bytes | zeros | SHA-256 of what is before it           4096 bytes
+//! unit     count u64 | 56 slots of 72 bytes | zeros | XXH3 of what is before it, 128 bits    4096 bytes
 //! slot     number u64 | chain key 32 | page key 32                                little-endian; zeros: none
 //! ```
 //! Of the two copies the whole one with the greater count is valid. A change writes the other one and flushes it, so a power
 //! cut leaves the state before or after. Forgetting writes both, one after the other, each flushed: then no copy has the
 //! old keys. Nothing here is ever moved or appended to elsewhere.
+//!
+//! The sum is against torn writes and decay. Who can write the file could write any sum, so it is the quickest one: it is
+//! looked at whenever a mailbox is touched that was not touched for long.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +19,7 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
 
 use super::{
@@ -35,7 +38,7 @@ const UNIT: usize = 4096;
 const COUNT: usize = 8;
 const SLOT: usize = 8 + 2 * KEY;
 const SLOTS: u32 = 56;
-const SUM: usize = UNIT - 32;
+const SUM: usize = UNIT - 16;
 
 /// The keys of a store.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl KeyFile {
             let count = unit.count + 1;
             let (content, sum) = unit.bytes.split_at_mut(SUM);
             content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&count.to_le_bytes());
-            sum.copy_from_slice(&Sha256::digest(content));
+            sum.copy_from_slice(&xxh3_128(content).to_le_bytes());
             let start = start(place.unit, 1 - unit.copy);
             self.of(*place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
         }
@@ -159,7 +162,7 @@ impl KeyFile {
         for (copy, bytes, count) in copies {
             let Some(count) = count else { continue };
             let (content, sum) = bytes.split_at(SUM);
-            if *sum == *Sha256::digest(content) {
+            if *sum == xxh3_128(content).to_le_bytes() {
                 return Ok(Unit { bytes: Zeroizing::new(bytes.to_vec()), count, copy });
             }
         }

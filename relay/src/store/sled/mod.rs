@@ -27,11 +27,10 @@ use super::{
     tables::{Space, Writes},
 };
 
-const CACHE: u64 = 64 << 20;
 /// A page above this is written to a file of its own; the largest values, parts of blobs, stay below it.
 const SEGMENT: usize = 2 << 20;
 /// Written at creation, compared at opening.
-const VERSION: &[u8] = b"lapwing-relay store 5";
+const VERSION: &[u8] = b"lapwing-relay store 6";
 /// What the folder of the other engine has.
 const FOREIGN: &str = "keyspaces";
 
@@ -72,13 +71,13 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
     /// Its reads finish what a write left half done, which a full disk refuses: then nothing could be read any more.
     const WRITERS: usize = 1;
 
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
         if path.join(FOREIGN).exists() {
             return Err(StoreError::Engine);
         }
         let db = sled::Config::new()
             .path(path)
-            .cache_capacity(CACHE)
+            .cache_capacity(cache)
             .segment_size(SEGMENT)
             // Only commits flush.
             .flush_every_ms(None)

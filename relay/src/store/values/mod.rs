@@ -41,6 +41,9 @@ pub(super) use self::{
 
 const MAGIC: [u8; 8] = *b"LWVALUE1";
 const SEGMENT_HEADER: u32 = 32;
+/// Records whose memory is kept for others, and the most bytes of each of their two parts.
+const SPARE: usize = 2;
+const LARGEST_SPARE: usize = 2 << 20;
 
 /// The file with the keys of the log's rows, in the store's folder.
 pub const LOG_KEYS: &str = "values/checkpoint";
@@ -54,6 +57,8 @@ pub(super) struct ValueLog {
     files: RwLock<Arc<Files>>,
     tail: Mutex<Tail>,
     checkpoints: Mutex<Checkpoints>,
+    /// Memory of records that nobody needs any more.
+    spare: Mutex<Vec<[Vec<u8>; 2]>>,
     /// Bytes after which another segment is begun.
     segment: u32,
 }
@@ -130,6 +135,7 @@ impl ValueLog {
             files: RwLock::new(Arc::new(files)),
             tail: Mutex::new(tail),
             checkpoints: Mutex::new(checkpoints),
+            spare: Mutex::default(),
             segment,
         }
     }
@@ -228,15 +234,26 @@ impl ValueLog {
     /// A record for where the log ends; begins another segment if this one is full.
     pub(super) fn draft(&self) -> Result<Draft, StoreError> {
         let Point { place, serial } = self.end();
+        let memory = self.spare().pop().unwrap_or_default();
         if place.offset < self.segment {
-            return Ok(Draft::new(place));
+            return Ok(Draft::new(place, memory));
         }
         let number = place.segment.checked_add(1).ok_or(StoreError::Disk)?;
         let file = create_segment(&self.folder, number, serial + 1)?;
         self.change_files(|files| drop(files.insert(number, Arc::new(file))));
         let place = Place { segment: number, offset: SEGMENT_HEADER };
         self.tail().end.place = place;
-        Ok(Draft::new(place))
+        Ok(Draft::new(place, memory))
+    }
+
+    /// Nobody needs a record any more: its memory is for another. The allocator gives large pieces back to the system, and tidies up
+    /// whenever it gets one.
+    pub(super) fn give_back(&self, record: Record) {
+        let memory = record.into_memory();
+        let mut spare = self.spare();
+        if spare.len() < SPARE && memory.iter().all(|bytes| bytes.capacity() <= LARGEST_SPARE) {
+            spare.push(memory);
+        }
     }
 
     pub(super) fn finish(&self, draft: Draft) -> Result<Record, StoreError> {
@@ -326,6 +343,10 @@ impl ValueLog {
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<[Vec<u8>; 2]>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {

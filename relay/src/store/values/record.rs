@@ -124,8 +124,12 @@ pub(in super::super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, bytes: vec![0; HEADER], rows: Rows::default() }
+    /// In memory that is there already, or none.
+    pub(super) fn new(place: Place, [mut bytes, mut rows]: [Vec<u8>; 2]) -> Self {
+        bytes.clear();
+        bytes.resize(HEADER, 0);
+        rows.clear();
+        Self { place, bytes, rows: Rows(rows) }
     }
 
     /// Adds a body, and says where it will lie.
@@ -167,6 +171,11 @@ impl Record {
     /// Bytes of all of it.
     pub(in super::super) fn length(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Its memory, for another.
+    pub(super) fn into_memory(self) -> [Vec<u8>; 2] {
+        [self.bytes, self.rows.0]
     }
 
     /// Where the next one begins.
@@ -286,7 +295,7 @@ mod tests {
     }
 
     fn record(serial: u64) -> (Record, Body) {
-        let mut draft = Draft::new(PLACE);
+        let mut draft = Draft::new(PLACE, Default::default());
         draft.body(b"one").unwrap();
         let body = draft.body(&[9; 2000]).unwrap();
         draft.row(Row { space: Space::Bulk, key: b"key", value: Some(b"value") }).unwrap();

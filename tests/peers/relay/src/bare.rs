@@ -1,4 +1,5 @@
-//! Servers that keep nothing, sync nothing and check nothing: what the way to a server costs, whatever the server is.
+//! Servers that keep nothing and check nothing: what the way to a server costs, whatever the server is. On request, the first
+//! writes what it takes to a file and flushes it: what the way and a disk cost together.
 //!
 //! [`serve`] takes our clients' own frames over the same QUIC as the relay (`relay/src/server`), and answers each with as
 //! many bytes as the relay does. Nothing is made up for that: an answer is the relay's own encoding, with the number copied
@@ -6,9 +7,11 @@
 //! as soon as numbers have three bytes.
 
 use std::{
+    fs::File,
     io::Write,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use lapwing_relay::{key::RelaySecret, server::ServerOptions};
@@ -23,7 +26,7 @@ use quinn::{
     congestion::CubicConfig, crypto::rustls::QuicServerConfig,
 };
 use serde_bytes::ByteBuf;
-use tokio::{net::UdpSocket, sync::Mutex};
+use tokio::net::UdpSocket;
 
 use crate::{
     appends::LENGTH,
@@ -35,6 +38,8 @@ use crate::{
 pub const NAME: &str = "bare QUIC";
 /// What it does not do.
 pub const NOTE: &str = "the relay's QUIC and frames; keeps, checks, syncs nothing";
+/// What it is called where it flushes, and what it does not do.
+pub const FLUSHED: [&str; 2] = ["bare QUIC that flushes", "a file and a flush more; nothing is deleted"];
 /// Bytes of a datagram that asks: as many as the packet of an append has, some more or less.
 pub const ASKED: usize = 1100;
 /// Bytes of a datagram that answers.
@@ -56,6 +61,11 @@ impl BareServer {
     /// Starts [`serve`].
     pub fn quic(disk: &Disk) -> Self {
         Self::start("bare", &[], disk)
+    }
+
+    /// Starts [`serve`], so that it flushes.
+    pub fn that_flushes(disk: &Disk) -> Self {
+        Self::start("bare", &["--file-in", disk.folder.to_str().unwrap()], disk)
     }
 
     /// Starts a hidden command that says its key when it listens.
@@ -110,7 +120,7 @@ fn transport(options: &ServerOptions) -> TransportConfig {
 }
 
 /// Serves until it is killed. Every stream is one task, as in the relay. Says its key when it listens.
-pub async fn serve(port: u16) {
+pub async fn serve(port: u16, file_in: Option<PathBuf>) {
     let (secret, options) = (RelaySecret::generate(&mut rand::rng()), ServerOptions::default());
     let crypto = QuicServerConfig::try_from(secret.tls(ALPN).unwrap()).unwrap();
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -122,7 +132,8 @@ pub async fn serve(port: u16) {
     let endpoint =
         Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime)).unwrap();
     announce(&secret);
-    let frames = Arc::new(Outgoing::new());
+    let file = file_in.map(|folder| tempfile::tempfile_in(folder).unwrap());
+    let frames = Arc::new(Outgoing::new(file));
     // On the runtime's threads, where the relay's is.
     let accepting = tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {
@@ -152,11 +163,13 @@ struct Outgoing {
     /// A notice but for its envelope, which is its end.
     notice: Vec<u8>,
     /// The stream of notices of the first who sent anything but an append.
-    subscriber: OnceLock<Mutex<SendStream>>,
+    subscriber: OnceLock<tokio::sync::Mutex<SendStream>>,
+    /// What is taken, flushed before it is answered or handed over.
+    file: Option<Mutex<File>>,
 }
 
 impl Outgoing {
-    fn new() -> Self {
+    fn new(file: Option<File>) -> Self {
         let place = Stored { seq: TYPICAL, hash: RunningHash::from_bytes([0; 32]) };
         let item = Item { place, envelope: ByteBuf::from(vec![0; LENGTH]) };
         let window = Window { mailbox: MailboxId::from_bytes([0; 32]), newest: TYPICAL, items: vec![item] };
@@ -167,6 +180,7 @@ impl Outgoing {
             done: Answer::new(ResponseBody::Done),
             notice,
             subscriber: OnceLock::new(),
+            file: file.map(Mutex::new),
         }
     }
 }
@@ -211,6 +225,12 @@ async fn exchange(connection: Connection, mut answers: SendStream, mut requests:
     loop {
         while let Some(request) = requests.ready_bytes() {
             if let Some(end) = request.len().checked_sub(LENGTH) {
+                if let Some(file) = &to.file {
+                    // On the thread that received it: no other way is shorter.
+                    let mut file = file.lock().unwrap();
+                    file.write_all(&request[end..]).unwrap();
+                    file.sync_data().unwrap();
+                }
                 if let Some(subscriber) = to.subscriber.get() {
                     // An append ends with its envelope, too.
                     let notice = [to.notice.as_slice(), &request[end..]].concat();
@@ -221,7 +241,7 @@ async fn exchange(connection: Connection, mut answers: SendStream, mut requests:
                 if to.subscriber.get().is_none() {
                     let Ok(notices) = connection.open_uni().await else { return };
                     // Only one subscribes.
-                    to.subscriber.set(Mutex::new(notices)).ok();
+                    to.subscriber.set(tokio::sync::Mutex::new(notices)).ok();
                 }
                 to.done.to(request, &mut out);
             }
@@ -270,7 +290,7 @@ mod tests {
     #[test]
     fn an_answer_is_the_relays_own() {
         let place = Stored { seq: TYPICAL, hash: RunningHash::from_bytes([0; 32]) };
-        let frames = Outgoing::new();
+        let frames = Outgoing::new(None);
         for id in [1, 0x17, 0x18, 0xff, 0x100, 0xffff, 0x1_0000, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             for (answer, body) in
                 [(&frames.stored, ResponseBody::Stored(place)), (&frames.done, ResponseBody::Done)]
@@ -287,7 +307,7 @@ mod tests {
         let request = append(1000);
         let body = &request[FRAME_PREFIX..];
         assert!(decode_request(body).is_ok_and(|taken| taken.is_ok()));
-        let (frames, mut answer) = (Outgoing::new(), Vec::new());
+        let (frames, mut answer) = (Outgoing::new(None), Vec::new());
         frames.stored.to(body, &mut answer);
         let notice = [frames.notice.as_slice(), &body[body.len() - LENGTH..]].concat();
         let Notice::Window(window) =

@@ -52,7 +52,12 @@ pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usiz
         let relay = programs.relay(disk);
         comparison.add("lapwing-relay", "", None, over_relay(&relay, rate).await);
         drop(relay);
-        comparison.add(bare::NAME, bare::NOTE, of_bare, over_bare(rate, disk).await);
+        comparison.add(bare::NAME, bare::NOTE, of_bare, over_bare(rate, &BareServer::quic(disk)).await);
+        if !is_free {
+            let [name, note] = bare::FLUSHED;
+            let run = over_bare(rate, &BareServer::that_flushes(disk)).await;
+            comparison.add(name, note, Some(1.4), run);
+        }
         let server = programs.redis(disk);
         let note = "as durable; not encrypted, nothing proved; taken messages are deleted, too";
         comparison.add("redis streams, always", note, of_redis, over_redis_streams(&server, rate).await);
@@ -89,7 +94,7 @@ pub async fn bare(rate: &Rate, disk: &Disk, rounds: usize) {
     let mut comparison =
         Comparison::new(format!("append to subscriber, {}", disk.name()), "µs", Better::Less);
     for _ in 0..rounds {
-        comparison.add(bare::NAME, "", None, over_bare(rate, disk).await);
+        comparison.add(bare::NAME, "", None, over_bare(rate, &BareServer::quic(disk)).await);
     }
     comparison.print_values();
 }
@@ -164,8 +169,7 @@ async fn over_relay(relay: &Relay, rate: &Rate) -> Run {
 }
 
 /// The same clients, but that they have no mailbox and prove nothing.
-async fn over_bare(rate: &Rate, disk: &Disk) -> Run {
-    let server = BareServer::quic(disk);
+async fn over_bare(rate: &Rate, server: &BareServer) -> Run {
     let connect = || Link::connect(endpoint(), client_config(&server.key, HYBRID), server.address);
     let mut reader = connect().await;
     assert_eq!(reader.ask(RequestBody::Lineage).await, ResponseBody::Done, "it subscribes");

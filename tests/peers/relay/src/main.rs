@@ -94,12 +94,15 @@ enum Bench {
     Drain,
     /// What an envelope costs where much is stored, or for many
     Stored {
-        /// Marks in GiB at which it is measured; the disk needs twice the last
-        #[arg(long, default_values = ["1", "10"])]
+        /// Marks in GiB at which it is measured; the disk needs half more than the last
+        #[arg(long, default_values = ["1", "10", "30"])]
         gib: Vec<u64>,
         /// Numbers of mailboxes
         #[arg(long, default_values = ["100", "10000", "1000000"])]
         mailboxes: Vec<u64>,
+        /// `storage.memory` in MiB, for each number of mailboxes
+        #[arg(long, default_values = ["128", "1024"])]
+        memory_mib: Vec<u64>,
     },
     /// A QUIC server that only answers, for `handshakes`
     #[command(hide = true)]
@@ -115,6 +118,9 @@ enum Bench {
     Bare {
         #[arg(long)]
         port: u16,
+        /// Writes what it takes to a file there, and flushes it
+        #[arg(long)]
+        file_in: Option<PathBuf>,
     },
     /// A server that answers datagrams, for `appends`
     #[command(hide = true)]
@@ -168,12 +174,14 @@ async fn main() -> ExitCode {
             missed.extend(handshakes::compare(&programs, length, &in_memory, rounds).await);
         }
         Bench::Drain => missed.extend(drain::measure(&programs, &in_memory, rounds).await),
-        Bench::Stored { gib, mailboxes } => {
-            stored::by_mailboxes(&memory, &mailboxes).await;
+        Bench::Stored { gib, mailboxes, memory_mib } => {
+            for mib in memory_mib {
+                stored::by_mailboxes(&memory, &mailboxes, mib).await;
+            }
             stored::by_size(&disk, &gib).await;
         }
         Bench::Echo { port, classical } => handshakes::echo(port, classical).await,
-        Bench::Bare { port } => bare::serve(port).await,
+        Bench::Bare { port, file_in } => bare::serve(port, file_in).await,
         Bench::Datagrams { port } => bare::serve_datagrams(port).await,
     }
     for missed in &missed {

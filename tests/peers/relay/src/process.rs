@@ -100,9 +100,7 @@ impl Process {
 
     /// Bytes of its memory that are resident.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+        resident(self.child.id())
     }
 }
 
@@ -126,6 +124,23 @@ pub fn command(program: &Path, disk: &Disk) -> Command {
 /// Time of the processors that this process took so far.
 pub fn own_spent() -> Duration {
     clock_time(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Of that, what the system took.
+pub fn own_system_time() -> Duration {
+    // SAFETY: all zeros are a value of this structure of numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the call fills the one structure that it is given.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) }, 0);
+    let libc::timeval { tv_sec, tv_usec } = usage.ru_stime;
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_usec).unwrap() * 1000)
+}
+
+/// Bytes of a process's memory that are resident.
+pub fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
 }
 
 fn clock_time(clock: libc::clockid_t) -> Duration {

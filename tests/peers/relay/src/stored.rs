@@ -1,6 +1,7 @@
 //! What an envelope costs where much is stored, or for many: the store alone, in this process.
 
 use std::{
+    io::Write,
     path::Path,
     sync::{
         Arc,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use lapwing_relay::store::{
-    Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions, WindowQuery,
-    fjall::FjallStore,
+    Born, Change, Charge, Day, MEMORY, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions,
+    WindowQuery, fjall::FjallStore,
 };
 use lapwing_wire::{
     capability::PublicKey,
@@ -21,14 +22,18 @@ use lapwing_wire::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::process::{load, own_spent};
+use crate::process::{load, own_spent, own_system_time, resident};
 
 /// Who append at a time, as many as the other benches have.
 const PRODUCERS: u64 = 64;
 /// Who fill at a time: larger groups, fewer flushes.
 const FILLERS: u64 = 768;
-/// Appends that are measured.
-const APPENDS: u64 = 50_000;
+/// Appends that are measured for many mailboxes.
+const APPENDS: u64 = 200_000;
+/// Envelopes in the plain file.
+const PLAIN: u64 = 1 << 20;
+/// Bytes of the plain file that are written and flushed at once: as many as a group of the producers has.
+const GROUP: usize = 64 << 10;
 /// Readings that are measured, of this many envelopes each.
 const READINGS: u64 = 4_000;
 const READ: usize = 10;
@@ -45,37 +50,43 @@ struct Stored {
     next: AtomicU64,
 }
 
-/// As the bytes grow: marks in GiB, in order.
+/// As the bytes grow: marks in GiB, in order. What an envelope cost from each mark to the next, all that the engine does once for
+/// some hundred thousand of them included.
+///
+/// What the system takes is told apart, and beside it what it takes for the same bytes in a plain file: it is much where it has to
+/// find memory for them first.
 pub async fn by_size(disk: &Path, marks: &[u64]) {
     println!("\nthe store alone, {MAILBOXES} mailboxes, on this disk; load {}", load());
     let folder = tempfile::tempdir_in(disk).unwrap();
-    let stored = Arc::new(Stored::open(folder.path(), MAILBOXES).await);
-    stored.report("nothing").await;
+    let stored = Arc::new(Stored::open(folder.path(), MAILBOXES, MEMORY).await);
+    let mut from = 0;
     for mark in marks {
-        let target = mark * (1 << 30) / LENGTH;
-        let left = target.saturating_sub(stored.next.load(Ordering::Relaxed));
-        let filling = async {
-            stored.append(FILLERS, left).await;
-            settle().await;
-        };
-        let (wall, work, ()) = timed(filling).await;
-        println!(
-            "    filled to {mark} GiB in {:.0} s, {:.1} µs of processors each, with all that is done later",
-            wall.as_secs_f64(),
-            work.as_secs_f64() * 1e6 / left as f64
+        let count = mark * (1 << 30) / LENGTH - stored.next.load(Ordering::Relaxed);
+        let (before, spent) = (own_system_time(), own_spent());
+        let (wall, _, ()) = timed(stored.append(PRODUCERS, count)).await;
+        settle().await;
+        let (system, work) = (own_system_time() - before, own_spent() - spent);
+        print!(
+            "  {:<20} append {:>6.1} µs (processors {:>5.1}, of which the system {:>4.1}; a plain file {:>4.1})",
+            format!("{from} to {mark} GiB"),
+            each(wall, count),
+            each(work, count),
+            each(system, count),
+            each(plain_file(folder.path()), PLAIN)
         );
-        stored.report(&format!("{mark} GiB")).await;
+        stored.report_reading().await;
+        from = *mark;
     }
     stored.store.close().await;
 }
 
 /// With more and more mailboxes.
-pub async fn by_mailboxes(folder: &Path, counts: &[u64]) {
-    println!("\nthe store alone, no flush; load {}", load());
+pub async fn by_mailboxes(folder: &Path, counts: &[u64], memory_mib: u64) {
+    println!("\nthe store alone with {memory_mib} MiB of memory, no flush; load {}", load());
     for count in counts {
         let folder = tempfile::tempdir_in(folder).unwrap();
         let (begun, spent) = (Instant::now(), own_spent());
-        let stored = Arc::new(Stored::open(folder.path(), *count).await);
+        let stored = Arc::new(Stored::open(folder.path(), *count, memory_mib << 20).await);
         println!(
             "    {count} mailboxes made in {:.1} s, {:.1} µs of processors each",
             begun.elapsed().as_secs_f64(),
@@ -88,8 +99,8 @@ pub async fn by_mailboxes(folder: &Path, counts: &[u64]) {
 }
 
 impl Stored {
-    async fn open(folder: &Path, mailboxes: u64) -> Self {
-        let options = StoreOptions::at(folder.join("store"));
+    async fn open(folder: &Path, mailboxes: u64, memory: u64) -> Self {
+        let options = StoreOptions { memory, ..StoreOptions::at(folder.join("store")) };
         let store = tokio::task::spawn_blocking(move || FjallStore::open(&options).unwrap()).await.unwrap();
         let ids = (0..mailboxes).map(|number| MailboxId::of_admin(&keys(number).admin)).collect();
         let stored = Arc::new(Self { store, ids, next: AtomicU64::new(0) });
@@ -164,20 +175,41 @@ impl Stored {
 
     async fn report(self: &Arc<Self>, what: &str) {
         let (wall, work, ()) = timed(self.append(PRODUCERS, APPENDS)).await;
-        let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
         print!(
             "  {what:<20} append {:>6.1} µs (processors {:>5.1})",
             each(wall, APPENDS),
             each(work, APPENDS)
         );
+        self.report_reading().await;
+    }
+
+    async fn report_reading(self: &Arc<Self>) {
         let (wall, work, came) = timed(self.read(READINGS)).await;
         println!(
-            ", read {:>6.1} µs a window (processors {:>6.1}), {:.1} envelopes each",
+            ", read {:>6.1} µs a window (processors {:>6.1}), {:.1} envelopes each; {} MiB resident",
             each(wall, READINGS),
             each(work, READINGS),
-            came as f64 / READINGS as f64
+            came as f64 / READINGS as f64,
+            resident(std::process::id()) >> 20
         );
     }
+}
+
+/// The same bytes in a plain file, flushed as a group is. Processor time.
+fn plain_file(folder: &Path) -> Duration {
+    let spent = own_spent();
+    let mut file = tempfile::tempfile_in(folder).unwrap();
+    let group = vec![0x5a; GROUP];
+    for _ in 0..PLAIN * LENGTH / GROUP as u64 {
+        file.write_all(&group).unwrap();
+        file.sync_data().unwrap();
+    }
+    own_spent() - spent
+}
+
+/// Microseconds of each.
+fn each(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / count as f64
 }
 
 /// Waits until nothing is sorted in the background any more.

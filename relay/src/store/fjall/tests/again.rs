@@ -39,7 +39,7 @@ fn again_child() {
     let Ok(play) = std::env::var(PLAY) else { return };
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let store = folder.join("disk/store");
-    let engine = Fjall::open_with(&store, 1 << 20).unwrap();
+    let engine = Fjall::open_with(&store, 1 << 20, CACHE).unwrap();
     match play.as_str() {
         "record" | "checkpoint" => {
             one(&engine, 1);
@@ -124,7 +124,7 @@ fn killed_and_cut(act: &str) {
     for seed in 0..20 {
         let left = folder.join("left");
         model.cut(seed, &left);
-        let found = Fjall::open_with(&left.join("store"), 1 << 20).and_then(|engine| {
+        let found = Fjall::open_with(&left.join("store"), 1 << 20, CACHE).and_then(|engine| {
             [1, 2].map(|number| engine.direct().load(Space::Bulk, &envelope(number).0)).into_iter().collect()
         });
         let expected = [1, 2].map(|number| envelope(number).1).to_vec();

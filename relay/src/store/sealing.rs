@@ -38,8 +38,9 @@ impl Sealer {
         let chains: BTreeMap<Slot, Chain> =
             fresh.iter().map(|slot| (*slot, Chain::random(&mut rng))).collect();
         keys.add(&chains)?;
-        for slot in fresh {
-            self.ready.remove(slot);
+        // Whoever makes a mailbox means to use it.
+        for (slot, chain) in chains {
+            self.ready.insert(slot, chain);
         }
         Ok(())
     }

@@ -42,10 +42,9 @@ impl Rate {
 
 /// All arms in turns.
 pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usize) -> Vec<String> {
-    // Decision 14: without a flush, QUIC is most of it; with one, a server that answers from memory does not wait for it.
+    // Decisions 14 and 15: QUIC is most of it, and with a flush the flush; a server that answers from memory does not wait for it.
     let is_free = disk.is_quick() && disk.least().is_zero();
     let (of_bare, of_memory) = if is_free { (Some(1.6), Some(1.6)) } else { (None, None) };
-    let of_redis = (!is_free).then_some(1.3);
     let what = format!("append to subscriber, {} a second, {LENGTH} bytes, {}", rate.rate, disk.name());
     let mut comparison = Comparison::new(what, "µs, the middle one", Better::Less);
     for _ in 0..rounds {
@@ -60,7 +59,7 @@ pub async fn compare(programs: &Programs, rate: &Rate, disk: &Disk, rounds: usiz
         }
         let server = programs.redis(disk);
         let note = "as durable; not encrypted, nothing proved; taken messages are deleted, too";
-        comparison.add("redis streams, always", note, of_redis, over_redis_streams(&server, rate).await);
+        comparison.add("redis streams, always", note, None, over_redis_streams(&server, rate).await);
         drop(server);
         let server = programs.redis(disk);
         let note = "keeps nothing: who is away gets nothing";

@@ -176,9 +176,9 @@ async fn main() -> ExitCode {
         Bench::Drain => missed.extend(drain::measure(&programs, &in_memory, rounds).await),
         Bench::Stored { gib, mailboxes, memory_mib } => {
             for mib in memory_mib {
-                stored::by_mailboxes(&memory, &mailboxes, mib).await;
+                missed.extend(stored::by_mailboxes(&memory, &mailboxes, mib).await);
             }
-            stored::by_size(&disk, &gib).await;
+            missed.extend(stored::by_size(&disk, &gib).await);
         }
         Bench::Echo { port, classical } => handshakes::echo(port, classical).await,
         Bench::Bare { port, file_in } => bare::serve(port, file_in).await,

@@ -39,6 +39,11 @@ const READINGS: u64 = 4_000;
 const READ: usize = 10;
 /// Mailboxes while the bytes grow.
 const MAILBOXES: u64 = 1_000;
+/// Decision 15: times what it costs at the first mark.
+const BY_SIZE: f64 = 1.6;
+const BY_MAILBOXES: f64 = 3.0;
+/// Bytes of `storage.memory` for a mailbox.
+const MAILBOX: u64 = 1 << 10;
 /// Bytes of an envelope.
 const LENGTH: u64 = 1 << 10;
 
@@ -55,11 +60,13 @@ struct Stored {
 ///
 /// What the system takes is told apart, and beside it what it takes for the same bytes in a plain file: it is much where it has to
 /// find memory for them first.
-pub async fn by_size(disk: &Path, marks: &[u64]) {
+///
+/// Names what misses decision 15.
+pub async fn by_size(disk: &Path, marks: &[u64]) -> Vec<String> {
     println!("\nthe store alone, {MAILBOXES} mailboxes, on this disk; load {}", load());
     let folder = tempfile::tempdir_in(disk).unwrap();
     let stored = Arc::new(Stored::open(folder.path(), MAILBOXES, MEMORY).await);
-    let mut from = 0;
+    let (mut from, mut first, mut missed) = (0, None, Vec::new());
     for mark in marks {
         let count = mark * (1 << 30) / LENGTH - stored.next.load(Ordering::Relaxed);
         let (before, spent) = (own_system_time(), own_spent());
@@ -75,14 +82,25 @@ pub async fn by_size(disk: &Path, marks: &[u64]) {
             each(plain_file(folder.path()), PLAIN)
         );
         stored.report_reading().await;
+        let (cost, first) = (each(work, count), *first.get_or_insert(each(work, count)));
+        if cost > BY_SIZE * first {
+            missed.push(format!(
+                "{from} to {mark} GiB: {:.2} of the first mark, must be {BY_SIZE}",
+                cost / first
+            ));
+        }
         from = *mark;
     }
     stored.store.close().await;
+    missed
 }
 
 /// With more and more mailboxes.
-pub async fn by_mailboxes(folder: &Path, counts: &[u64], memory_mib: u64) {
+///
+/// Names what misses decision 15, for which there has to be memory for all of them.
+pub async fn by_mailboxes(folder: &Path, counts: &[u64], memory_mib: u64) -> Vec<String> {
     println!("\nthe store alone with {memory_mib} MiB of memory, no flush; load {}", load());
+    let (mut first, mut missed) = (None, Vec::new());
     for count in counts {
         let folder = tempfile::tempdir_in(folder).unwrap();
         let (begun, spent) = (Instant::now(), own_spent());
@@ -93,9 +111,15 @@ pub async fn by_mailboxes(folder: &Path, counts: &[u64], memory_mib: u64) {
             (own_spent() - spent).as_secs_f64() * 1e6 / *count as f64
         );
         settle().await;
-        stored.report(&format!("{count} mailboxes")).await;
+        let cost = stored.report(&format!("{count} mailboxes")).await;
+        let first = *first.get_or_insert(cost);
+        if cost > BY_MAILBOXES * first && count * MAILBOX <= memory_mib << 20 {
+            missed
+                .push(format!("{count} mailboxes: {:.2} of the first, must be {BY_MAILBOXES}", cost / first));
+        }
         stored.store.close().await;
     }
+    missed
 }
 
 impl Stored {
@@ -173,7 +197,8 @@ impl Stored {
         came.load(Ordering::Relaxed)
     }
 
-    async fn report(self: &Arc<Self>, what: &str) {
+    /// Processor time of an append, in microseconds.
+    async fn report(self: &Arc<Self>, what: &str) -> f64 {
         let (wall, work, ()) = timed(self.append(PRODUCERS, APPENDS)).await;
         print!(
             "  {what:<20} append {:>6.1} µs (processors {:>5.1})",
@@ -181,6 +206,7 @@ impl Stored {
             each(work, APPENDS)
         );
         self.report_reading().await;
+        each(work, APPENDS)
     }
 
     async fn report_reading(self: &Arc<Self>) {

@@ -128,6 +128,11 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
 
     fn direct(&self) -> Self::Direct<'_>;
 
+    /// Bytes of the disk that it may need for a time, beside what it is given to keep.
+    fn needs(&self) -> u64 {
+        0
+    }
+
     fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError>;
 
     fn commit(&self, group: &Self::Group) -> Result<(), StoreError>;

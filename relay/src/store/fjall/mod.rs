@@ -16,7 +16,10 @@ mod views;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use fjall::{
@@ -44,6 +47,8 @@ const ROW: u64 = 64;
 /// defaults: with 10 GiB stored every row is written half as often.
 const FRESH: u8 = 8;
 const TABLE: u64 = 128 << 20;
+/// What merging may write before what was merged is deleted: the new tables and the first level, or as much of the next.
+const LARGEST_MERGE: u64 = 1536 << 20;
 /// Journals on disk before memtables are flushed to make room. Below 64 MiB the engine panics.
 const JOURNALS: u64 = 256 << 20;
 /// Bytes of the log after which another segment of it is begun. Large, because every segment is an open file.
@@ -73,6 +78,8 @@ pub struct Fjall {
     log: Arc<ValueLog>,
     books: Arc<Mutex<Books>>,
     bounds: Bounds,
+    /// Bytes, as of the last checkpoint.
+    needed_for_merging: Arc<AtomicU64>,
 }
 
 /// What follows from the bytes of a segment.
@@ -162,6 +169,10 @@ impl Engine for Fjall {
         Ok(())
     }
 
+    fn needs(&self) -> u64 {
+        self.needed_for_merging.load(Ordering::Relaxed)
+    }
+
     fn rest(&self) -> Result<(), StoreError> {
         let mut books = self.books();
         if books.since == 0 && !books.has_keys {
@@ -208,7 +219,7 @@ impl Fjall {
         match state.get(key::VERSION).map_err(error)? {
             Some(found) if *found == *VERSION => {
                 let log = Arc::new(ValueLog::open(path, segment)?);
-                let opened = Self { db, bulk, state, log, books, bounds };
+                let opened = Self { db, bulk, state, log, books, bounds, needed_for_merging: Arc::default() };
                 opened.bring_up_to_date()?;
                 Ok(opened)
             }
@@ -220,7 +231,7 @@ impl Fjall {
                 let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
                 batch.insert(&state, key::VERSION, VERSION);
                 batch.commit().map_err(error)?;
-                Ok(Self { db, bulk, state, log, books, bounds })
+                Ok(Self { db, bulk, state, log, books, bounds, needed_for_merging: Arc::default() })
             }
         }
     }
@@ -269,6 +280,9 @@ impl Fjall {
         self.db.persist(PersistMode::SyncAll).map_err(error)?;
         self.log.checkpoint(settled)?;
         (books.since, books.has_keys) = (0, true);
+        // The one worker merges one space at a time, and no more than there is.
+        let tables = self.bulk.disk_space().max(self.state.disk_space());
+        self.needed_for_merging.store(tables.min(LARGEST_MERGE), Ordering::Relaxed);
         let Books { needed, .. } = books;
         self.log.drop_segments(&|segment| needed.get(&segment).is_some_and(|bytes| *bytes > 0))
     }

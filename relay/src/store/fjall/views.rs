@@ -95,7 +95,7 @@ impl Bodies {
 impl View {
     pub(super) fn of(engine: &Fjall) -> Self {
         let mut bodies = Bodies::of(engine);
-        let Fjall { db, bulk, state, log, books: _, bounds: _ } = engine;
+        let Fjall { db, bulk, state, log, books: _, bounds: _, needed_for_merging: _ } = engine;
         let snapshot = db.snapshot();
         let [_, after] = &mut bodies.files;
         *after = log.files();

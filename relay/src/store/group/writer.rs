@@ -213,9 +213,9 @@ impl<E: Engine> Writer<E> {
     ) -> Result<Ready<'_, E::Group>, Unready> {
         self.shared.overlaps.fetch_add(u64::from(over.is_some()), Ordering::Relaxed);
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
-        let pressure = self.pressure();
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(Unready::Alone { has_disk: false })?;
+        let pressure = self.pressure(engine);
         let tables = Opened::new(Layered::new(engine.direct(), over), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, cache);
         let mut outcomes = Vec::new();
@@ -447,9 +447,9 @@ impl<E: Engine> Writer<E> {
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<Vec<Outcome>, StoreError> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
-        let pressure = self.pressure();
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
+        let pressure = self.pressure(engine);
         let tables = Opened::new(engine.direct(), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, cache);
         let outcomes: Vec<Outcome> =
@@ -512,12 +512,13 @@ impl<E: Engine> Writer<E> {
         }
     }
 
-    fn pressure(&self) -> Pressure {
+    /// What the engine needs for a time is not there for others.
+    fn pressure(&self, engine: &E) -> Pressure {
         let reserve = self.shared.reserve.load(Ordering::Relaxed);
         if reserve == 0 {
             return Pressure::None;
         }
-        match free_bytes(&self.path) {
+        match free_bytes(&self.path).map(|free| free.saturating_sub(engine.needs())) {
             Ok(free) if free < reserve => Pressure::NothingNew,
             Ok(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
             _ => Pressure::None,

@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Size},
     operator::Status,
     place::Place,
-    store::free_bytes,
+    store::{fjall::kept_for_merging, free_bytes},
 };
 
 /// Flushes that are timed.
@@ -29,7 +29,7 @@ const NAME: &str = "doctor.probe";
 
 pub(super) fn examine(place: &Place, config: &Config, status: Option<&Status>) -> Vec<Finding> {
     let mut found =
-        vec![flushing(place.dir()), file_system(place.dir()), space(place.dir(), config.storage.reserve.0)];
+        vec![flushing(place.dir()), file_system(place.dir()), space(place, config.storage.reserve.0)];
     if let Some(status) = status {
         found.push(commits(status));
     }
@@ -143,15 +143,18 @@ fn judge(number: i64) -> Finding {
     }
 }
 
-fn space(folder: &Path, reserve: u64) -> Finding {
-    let Ok(free) = free_bytes(folder) else {
+fn space(place: &Place, reserve: u64) -> Finding {
+    let Ok(free) = free_bytes(place.dir()) else {
         return Finding::care("space", "free space could not be found out", "check the mount of the folder");
     };
-    judge_space(free, reserve)
+    judge_space(free, reserve, kept_for_merging(&place.store()))
 }
 
-fn judge_space(free: u64, reserve: u64) -> Finding {
-    let message = format!("{} free, {} are kept free", Size(free).rounded(), Size(reserve).rounded());
+/// As the store does: what its engine needs for a time is not there for others.
+fn judge_space(free: u64, reserve: u64, merging: u64) -> Finding {
+    let kept = Size(reserve.saturating_add(merging)).rounded();
+    let message = format!("{} free, {kept} are kept free", Size(free).rounded());
+    let free = free.saturating_sub(merging);
     let advice = "make room, or lower storage.reserve in relay.toml and send SIGHUP";
     if free < reserve {
         Finding::care("space", format!("{message}: nothing new is taken"), advice)
@@ -204,9 +207,11 @@ mod tests {
     #[test]
     fn room_and_file_systems_are_judged() {
         let gib = 1 << 30;
-        assert_eq!(judge_space(gib - 1, gib).level, Level::Care);
-        assert_eq!(judge_space(2 * gib - 1, gib).level, Level::Care);
-        assert_eq!(judge_space(2 * gib, gib).level, Level::Fine);
+        for merging in [0, gib / 2] {
+            assert_eq!(judge_space(gib + merging - 1, gib, merging).level, Level::Care);
+            assert_eq!(judge_space(2 * gib + merging - 1, gib, merging).level, Level::Care);
+            assert_eq!(judge_space(2 * gib + merging, gib, merging).level, Level::Fine);
+        }
         assert_eq!(judge(0x0102_1994).level, Level::Care);
         assert_eq!(judge(0x9123_683e).level, Level::Note);
         assert_eq!(judge(0xef53).level, Level::Fine);

@@ -352,6 +352,14 @@ impl Fjall {
     }
 }
 
+/// Bytes that a store in a folder keeps free beside its reserve: what merging its index may write for a time. 0 for other engines.
+/// Asks the file system, so that an operator learns of it whatever the store does.
+pub fn kept_for_merging(store: &Path) -> u64 {
+    let Ok(keyspaces) = std::fs::read_dir(store.join(KEYSPACES)) else { return 0 };
+    let tables = keyspaces.flatten().map(|keyspace| engine::folder_bytes(&keyspace.path()).unwrap_or(0));
+    tables.max().unwrap_or(0).min(LARGEST_MERGE)
+}
+
 /// Whether a store was ever whole in a folder: the engine and the log come before the keys, and the keys before the first
 /// change.
 fn was_made(path: &Path) -> bool {

@@ -193,6 +193,8 @@ fn what_leaves_the_memory_is_in_tables_and_found() {
     engine.rest().unwrap();
     let tables = engine.bulk.disk_space();
     assert!(engine.needs() >= tables && tables > 0, "what merging them may write is told");
+    assert!(kept_for_merging(dir.path()) >= tables, "also to who asks from outside");
+    assert_eq!(kept_for_merging(&dir.path().join("nothing")), 0);
     drop(engine);
     let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
     assert!(engine.bulk.table_count() > 0);

@@ -15,7 +15,12 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
-use crate::{config::Config, operator::Status, place::Place};
+use crate::{
+    config::Config,
+    operator::Status,
+    place::Place,
+    store::{ANCHOR_KEYS, LOG_KEYS},
+};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,6 +98,8 @@ fn permissions(place: &Place) -> Finding {
         place.config(),
         place.store(),
         place.store().join("store.keys"),
+        place.store().join(ANCHOR_KEYS),
+        place.store().join(LOG_KEYS),
     ];
     let mut wrong = Vec::new();
     for path in secret {

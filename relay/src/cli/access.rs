@@ -32,6 +32,9 @@ pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) 
             };
             match ask(place, output, ask_for).await? {
                 Reply::Issued { name, ticket } => {
+                    if !output.is_json() {
+                        output.talk(&format!("Its name, for `access list` and `access revoke`: {name}"));
+                    }
                     let json = json!({ "name": name, "access_ticket": ticket });
                     output.result("access_ticket", json, &ticket);
                     Ok(())

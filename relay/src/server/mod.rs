@@ -156,8 +156,12 @@ impl Server {
         let config = handshake(options, secret)?;
         let socket = bind(options).map_err(ServerError::Listen)?;
         let granted = socket2::SockRef::from(&socket);
-        let socket_buffers =
-            (granted.recv_buffer_size().unwrap_or_default(), granted.send_buffer_size().unwrap_or_default());
+        // Linux tells twice what it grants: half of it is for its own records (socket(7)).
+        let told = if cfg!(target_os = "linux") { 2 } else { 1 };
+        let socket_buffers = (
+            granted.recv_buffer_size().unwrap_or_default() / told,
+            granted.send_buffer_size().unwrap_or_default() / told,
+        );
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
             .map_err(ServerError::Listen)?;
         let address = endpoint.local_addr().map_err(ServerError::Listen)?;

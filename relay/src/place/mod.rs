@@ -22,7 +22,10 @@ use std::{
 use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
-use crate::key::{KeyError, RelaySecret};
+use crate::{
+    key::{KeyError, RelaySecret},
+    store,
+};
 
 /// Largest configuration file that is read.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -97,7 +100,7 @@ impl Place {
 
     /// Whether nothing of a relay is there.
     pub fn is_empty(&self) -> bool {
-        !self.key_file().exists() && !self.config().exists() && !self.store().exists()
+        !self.key_file().exists() && !self.config().exists() && !store::is_in(&self.store())
     }
 
     /// Creates the folder with key, configuration and the relay's earlier keys.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use lapwing_relay::{
+    clock::Clock,
+    key::RelaySecret,
     limits::Limits,
+    server::Server,
     service::{ConnectionState, Service},
     store::{
         Change, Mailbox, MailboxStore, Outcome, StoreError, StoreOptions, Ticket, Totals, WindowQuery,
@@ -108,6 +111,26 @@ impl Asker {
     }
 }
 
+/// The clock of a runtime whose time stands still until nothing is left to do.
+struct RuntimeClock(tokio::time::Instant);
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        NOW.plus(self.steady())
+    }
+
+    fn steady(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A relay that serves, with all that it does by itself.
+fn serve(service: &Arc<Service>) -> Server {
+    let secret = RelaySecret::generate(&mut rand::rng());
+    let clock = Arc::new(RuntimeClock(tokio::time::Instant::now()));
+    Server::start(&local(), &secret, Arc::clone(service), clock).unwrap()
+}
+
 /// Alerts after one hour, ends a mailbox after two.
 fn deadlines(plan: &Plan, serial: u64, alerts: &Keys, doomed: &Keys) -> Arm {
     let mut arm = plan.arm_with(None, serial, &[]);
@@ -157,6 +180,45 @@ async fn trp_10_a_missed_deadline_alerts_and_only_the_second_destroys_each_once(
     asker.ask(RequestBody::Disarm(Disarm { owner: plan.owner.public() })).await;
     asker.run(200).await;
     assert_eq!(asker.count(&alerts).await, 3, "what is disarmed never comes");
+}
+
+/// Nobody calls the service here: the server does.
+#[tokio::test(start_paused = true)]
+async fn trp_10_a_relay_that_serves_looks_at_its_deadlines_by_itself() {
+    let asker = Asker::start(Arc::new(MemoryStore::new())).await.unwrap();
+    let (plan, alerts, doomed) = armed(&asker).await;
+    let server = serve(&asker.service);
+    tokio::time::sleep(Duration::from_secs(HOUR) - MINUTE).await;
+    assert_eq!(asker.count(&alerts).await, 0, "not before the hour is over");
+    tokio::time::sleep(3 * MINUTE).await;
+    assert_eq!(asker.count(&alerts).await, 1, "within two minutes after it");
+    tokio::time::sleep(Duration::from_secs(HOUR) - 3 * MINUTE).await;
+    assert_eq!(asker.count(&alerts).await, 1);
+    assert!(asker.keeps(&doomed, 1).await);
+    tokio::time::sleep(3 * MINUTE).await;
+    assert_eq!(asker.count(&alerts).await, 2);
+    assert!(!asker.keeps(&doomed, 2).await);
+    assert!(asker.came(&plan).await.destroying);
+    server.shutdown(&asker.service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_serves_deletes_what_is_too_old_by_itself() {
+    let asker = Asker::start(Arc::new(MemoryStore::new())).await.unwrap();
+    asker.service.set_limits(Limits { retention: DAY, open_creation: true, ..Limits::default() });
+    let (taken, server) = (Keys::new(), serve(&asker.service));
+    asker.mailbox(&taken).await;
+    assert!(asker.keeps(&taken, 1).await);
+    tokio::time::sleep(DAY - MINUTE).await;
+    assert!(asker.keeps(&taken, 1).await, "not before a day is over");
+    // The day of its coming, a whole day after it, and an hour until somebody looks.
+    tokio::time::sleep(2 * DAY).await;
+    let read = Read { mailbox: taken.id(), after: Seq::START, count: 1 };
+    match asker.ask(RequestBody::Read(read)).await {
+        ResponseBody::Window(window) => assert!(window.items.is_empty(), "nothing is older than that"),
+        other => panic!("a window, not {other:?}"),
+    }
+    server.shutdown(&asker.service).await;
 }
 
 #[tokio::test]

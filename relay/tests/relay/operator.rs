@@ -248,6 +248,16 @@ async fn a_wipe_asks_stops_the_relay_and_leaves_nothing() {
     assert_eq!(typed(&dir, &["wipe", "--yes"], "").status.code(), Some(5), "there is no relay");
 }
 
+#[test]
+fn a_wipe_takes_no_folder_for_a_relay_that_happens_to_be_called_like_its_store() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("shop");
+    std::fs::create_dir_all(dir.join("store")).unwrap();
+    std::fs::write(dir.join("store/mine.txt"), "mine").unwrap();
+    assert_eq!(typed(&dir, &["wipe", "--yes"], "").status.code(), Some(5), "there is no relay");
+    assert_eq!(std::fs::read(dir.join("store/mine.txt")).unwrap(), b"mine");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wipe_reaches_a_damaged_relay_and_never_one_that_holds_its_store() {
     let base = tempfile::tempdir().unwrap();

@@ -145,6 +145,33 @@ async fn a_store_of_another_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_sled_of_another_version_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    EngineName::Sled.open(&options).unwrap().close().await;
+    let key = b"Sv";
+    {
+        let db =
+            sled::Config::new().path(&options.path).segment_size(crate::store::sled::SEGMENT).open().unwrap();
+        assert!(db.get(key).unwrap().is_some_and(|version| version.starts_with(b"lapwing-relay store ")));
+        db.insert(key, b"lapwing-relay store 5").unwrap();
+        db.flush().unwrap();
+    }
+    assert_eq!(EngineName::Sled.open(&options).err(), Some(StoreError::Version));
+    let db =
+        sled::Config::new().path(&options.path).segment_size(crate::store::sled::SEGMENT).open().unwrap();
+    assert_eq!(db.get(key).unwrap().unwrap(), b"lapwing-relay store 5");
+}
+
+/// The tests of forgetting use shorter times; this is the one that operators are promised.
+#[test]
+fn keys_are_forgotten_within_the_time_that_the_operators_page_promises() {
+    assert_eq!(StoreOptions::at("").forget_after, Duration::from_secs(10));
+    let page = include_str!("../../../../docs/relay-operation.md");
+    assert!(page.contains("ten seconds"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_growth_and_only_growth() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions::at(dir.path().join("store"));

@@ -28,7 +28,7 @@ use super::{
 };
 
 /// A page above this is written to a file of its own; the largest values, parts of blobs, stay below it.
-const SEGMENT: usize = 2 << 20;
+pub(super) const SEGMENT: usize = 2 << 20;
 /// Written at creation, compared at opening.
 const VERSION: &[u8] = b"lapwing-relay store 6";
 /// What the folder of the other engine has.

@@ -140,11 +140,11 @@ fn killed_and_cut(act: &str) {
 }
 
 #[test]
-fn a_record_that_was_written_and_not_flushed_when_the_process_was_killed() {
+fn a_power_cut_after_a_record_that_was_written_and_not_flushed_when_the_process_was_killed() {
     killed_and_cut("record");
 }
 
 #[test]
-fn a_checkpoint_that_was_written_and_not_flushed_when_the_process_was_killed() {
+fn a_power_cut_after_a_checkpoint_that_was_written_and_not_flushed_when_the_process_was_killed() {
     killed_and_cut("checkpoint");
 }

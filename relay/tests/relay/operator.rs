@@ -16,6 +16,7 @@ use lapwing_wire::{
 };
 use nix::sys::signal::Signal;
 
+use crate::anchor::{Anchored, REAL};
 use crate::support::{
     Client,
     client::{append, stored, within},
@@ -116,7 +117,7 @@ async fn arm(client: &mut Client, ticket: &AccessTicket) -> Token {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_without_tripwires() {
+async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_without_tripwires_and_anchors() {
     let base = tempfile::tempdir().unwrap();
     let (dir, file) = (base.path().join("relay"), base.path().join("backup"));
     let name = file.to_str().unwrap();
@@ -141,6 +142,14 @@ async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_withou
     assert_eq!(client.ask(RequestBody::BlobPut(put)).await, ResponseBody::BlobProgress(40_000));
     let used = run_json(&dir, &["access", "list"])["used_bytes"].clone();
     arm(&mut client, &ticket).await;
+    let anchored = Anchored::new();
+    assert_eq!(
+        client.prove(Subject::Anchor(anchored.owner.public()), &anchored.owner).await,
+        ResponseBody::Done
+    );
+    let create = anchored.create(Some(ticket.secret()), None);
+    assert_eq!(client.anchor(AnchorRequest::Create(create)).await, ResponseBody::Done);
+    assert!(client.evaluate(anchored.id(), REAL).await.is_ok());
     run_json(&dir, &["rotate-key"]);
 
     // Somebody goes on writing while it is made.
@@ -188,7 +197,7 @@ async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_withou
     let in_log = listed["used_bytes"].as_u64().unwrap() - used.as_u64().unwrap();
     assert!(
         in_log.is_multiple_of(1024) && in_log <= 200 * 1024,
-        "tripwires take nothing of the quota: {listed}"
+        "tripwires and anchors take nothing of the quota: {listed}"
     );
 
     let relay = Process::start(&other);
@@ -196,6 +205,8 @@ async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_withou
     client.prove_access(ticket.secret()).await;
     client.prove_all(&keys).await;
     client.prove_all(&log).await;
+    // ANC-12: who copies a relay has not copied what would answer a second guess.
+    assert_eq!(client.evaluate(anchored.id(), REAL).await.err(), Some(Refusal::NotAllowed));
     let mut found = Vec::new();
     let mut after = 0;
     while let Some(last) = client.window(keys.id(), after).await.items.last() {

@@ -20,11 +20,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, compaction::Leveled,
-    config::CompressionPolicy,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    compaction::Leveled, config::CompressionPolicy,
 };
 
 use self::views::{Direct, View};
@@ -49,6 +50,13 @@ const FRESH: u8 = 8;
 const TABLE: u64 = 128 << 20;
 /// What merging may write before what was merged is deleted: the new tables and the first level, or as much of the next.
 const LARGEST_MERGE: u64 = 1536 << 20;
+/// Memtables of a space that wait for the worker at which the writer waits too. The engine would itself, at four, and for ever if the
+/// worker ends meanwhile: then nobody takes them.
+const SEALED: usize = 3;
+/// New tables that are not merged at which it waits as well. The engine would at thirty runs of them.
+const UNMERGED: usize = 28;
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(5);
 /// Journals on disk before memtables are flushed to make room. Below 64 MiB the engine panics.
 const JOURNALS: u64 = 256 << 20;
 /// Bytes of the log after which another segment of it is begun. Large, because every segment is an open file.
@@ -328,6 +336,7 @@ impl Fjall {
             }
         }
         batch.insert(&self.state, SERIAL, serial.to_be_bytes());
+        self.await_worker()?;
         batch.commit().map_err(error)?;
         books.needed.extend(changed);
         self.leave_full_memtables(books)
@@ -339,6 +348,24 @@ impl Fjall {
             if *bytes >= self.bounds.memtable {
                 keyspace.rotate_memtable().map_err(error)?;
                 *bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the worker has not too much left to do, or has ended by a failure.
+    fn await_worker(&self) -> Result<(), StoreError> {
+        for keyspace in [&self.bulk, &self.state] {
+            while keyspace.tree.sealed_memtable_count() >= SEALED || keyspace.tree.l0_run_count() >= UNMERGED
+            {
+                // Fails if the worker did.
+                self.db.persist(PersistMode::Buffer).map_err(error)?;
+                // It is asked to merge once for each memtable, and that may have gone to lower levels.
+                if self.db.outstanding_flushes() == 0 && keyspace.tree.sealed_memtable_count() == 0 {
+                    let done = keyspace.tree.compact(merging(), 0);
+                    done.map_err(|failure| error(failure.into()))?;
+                }
+                std::thread::sleep(LOOK);
             }
         }
         Ok(())
@@ -412,10 +439,12 @@ fn database(path: &Path, cache: u64) -> fjall::Result<Database> {
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(u64::MAX)
-        .compaction_strategy(Arc::new(
-            Leveled::default().with_l0_threshold(FRESH).with_table_target_size(TABLE),
-        ))
+        .compaction_strategy(merging())
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+}
+
+fn merging() -> Arc<Leveled> {
+    Arc::new(Leveled::default().with_l0_threshold(FRESH).with_table_target_size(TABLE))
 }
 
 fn byte_count(bytes: &[u8]) -> u64 {

@@ -203,6 +203,41 @@ fn what_leaves_the_memory_is_in_tables_and_found() {
     assert_eq!(all(&engine.view()).len() as u64, written);
 }
 
+/// As when a disk gets full while tables are merged, which takes long, and everybody writes on.
+#[test]
+fn whoever_waits_for_a_worker_that_ends_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    // As long as this is held, the worker is about to write the first table.
+    let held = engine.bulk.tree.get_flush_lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    let writing = engine.clone();
+    std::thread::spawn(move || {
+        let mut numbers = 0..u64::MAX;
+        let failure = loop {
+            let rows: Writes = numbers.by_ref().take(20).map(envelope).collect();
+            if let Err(failure) = writing.write(&rows, &Writes::new()) {
+                break failure;
+            }
+        };
+        tell.send(failure).ok();
+    });
+    let begun = std::time::Instant::now();
+    while engine.bulk.tree.sealed_memtable_count() < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "memtables are not left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Enough for one more.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(told.try_recv().is_err(), "it waits");
+    for number in ["1", "2"] {
+        let tables = dir.path().join(KEYSPACES).join(number).join("tables");
+        std::fs::rename(&tables, tables.with_extension("away")).unwrap();
+    }
+    drop(held);
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(StoreError::Disk), "it waits for ever");
+}
+
 #[test]
 fn a_store_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -171,7 +171,8 @@ impl Known {
             return;
         }
         let (chance, bits) = place(born, id);
-        if self.layers.last().is_none_or(|layer| layer.count >= layer.limit) {
+        // Beyond the bound, until the group ends, the last takes more than it is made for: then more looks known.
+        if self.is_full() && self.may_grow() {
             self.layers.push(Layer::new(self.limit() + self.first));
         }
         if let Some(layer) = self.layers.last_mut() {
@@ -195,10 +196,17 @@ impl Known {
     }
 
     fn age(&mut self) {
-        let is_full = self.layers.last().is_some_and(|layer| layer.count >= layer.limit);
-        if (is_full && 2 * self.limit() + self.first > self.most) || self.complete.len() > COMPLETE {
+        if (self.is_full() && !self.may_grow()) || self.complete.len() > COMPLETE {
             self.forget();
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.layers.last().is_none_or(|layer| layer.count >= layer.limit)
+    }
+
+    fn may_grow(&self) -> bool {
+        self.layers.is_empty() || 2 * self.limit() + self.first <= self.most
     }
 
     fn forget(&mut self) {
@@ -287,7 +295,19 @@ mod tests {
         assert!(mistaken < 125, "{mistaken} of 5,000");
         known.end(mine);
         assert!(!known.lacks(mine, &id(stored)));
+        // A group may fill a layer before it ends: there is no age in it.
+        for n in 0..4 * MOST {
+            if n % 1000 == 0 {
+                known.age();
+                known.begin(other);
+            }
+            known.insert(other, &id(n as u64 % 64));
+            assert!(known.limit() <= MOST, "{} are remembered, after {n}", known.limit());
+            assert!(!known.lacks(other, &id(n as u64 % 64)));
+        }
         // At the bound all is forgotten, also what is complete.
+        known.forget();
+        known.begin(other);
         let mut held = 0;
         for n in 0..MOST {
             known.insert(other, &id(n as u64 % 64));

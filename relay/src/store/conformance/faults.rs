@@ -143,6 +143,25 @@ async fn what_is_durable_is_readable_although_the_engine_does_not_show_it() {
     store.close().await;
 }
 
+/// After two groups nobody is answered: whoever asks how the relay is is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_takes_long_to_show_what_is_durable_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let holds = options.path.with_extension("holds");
+    let store = GroupCommit::<Faulty>::open(&options).unwrap();
+    let owner = Owner::new(9);
+    done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    std::fs::create_dir(&holds).unwrap();
+    place(&store, owner.append(envelope(1, 1024))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let running = store.health().running_commit;
+    std::fs::remove_dir(&holds).unwrap();
+    assert!(running.is_some_and(|running| running >= Duration::from_millis(100)), "{running:?}");
+    store.close().await;
+    assert_eq!(store.health().running_commit, None);
+}
+
 /// Clauses 1 and 5: while one group is on its way to the disk the next is staged on it, and falls with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_staged_on_a_commit_that_failed_is_refused_and_nothing_answered_is_lost() {

@@ -64,6 +64,9 @@ struct Shared {
     slowest: AtomicU64,
     /// When the disk was given what it works on now, in milliseconds after `started` and one; 0 while it has nothing to do.
     begun: AtomicU64,
+    /// The same of an engine that is given what is durable, to show it. The disk may have something else to do meanwhile, but not for
+    /// long: the third group waits.
+    settling: AtomicU64,
     /// Those who read what is being deleted meanwhile.
     readings: AtomicUsize,
     /// Groups that were staged on one that was not durable.
@@ -81,6 +84,15 @@ struct OnDisk<'a> {
 impl Drop for OnDisk<'_> {
     fn drop(&mut self) {
         self.shared.begun.store(0, Ordering::Release);
+    }
+}
+
+/// As long as it lives, a group is being settled. There is one at a time.
+struct Settling<'a>(&'a AtomicU64);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
     }
 }
 
@@ -208,18 +220,20 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
             slow_commits,
             slowest,
             begun,
+            settling,
             readings: _,
             overlaps: _,
             redone: _,
         } = &*self.shared;
-        let begun = begun.load(Ordering::Acquire);
+        let begun = [begun, settling].map(|begun| begun.load(Ordering::Acquire));
+        let begun = begun.into_iter().filter(|begun| *begun > 0).min();
         Health {
             has_failed: has_failed.load(Ordering::Acquire),
             is_full: is_full.load(Ordering::Acquire),
             slow_commits: slow_commits.load(Ordering::Relaxed),
             slowest_commit: Duration::from_millis(slowest.load(Ordering::Relaxed)),
-            running_commit: (begun > 0)
-                .then(|| Duration::from_millis(self.shared.elapsed().saturating_sub(begun))),
+            running_commit: begun
+                .map(|begun| Duration::from_millis(self.shared.elapsed().saturating_sub(begun))),
         }
     }
 
@@ -304,6 +318,7 @@ impl Shared {
             slow_commits: AtomicU64::new(0),
             slowest: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            settling: AtomicU64::new(0),
             readings: AtomicUsize::new(0),
             overlaps: AtomicU64::new(0),
             redone: AtomicU64::new(0),
@@ -313,6 +328,11 @@ impl Shared {
     fn on_disk(&self) -> OnDisk<'_> {
         self.begun.store(self.elapsed(), Ordering::Release);
         OnDisk { shared: self, since: now() }
+    }
+
+    fn settle(&self) -> Settling<'_> {
+        self.settling.store(self.elapsed(), Ordering::Release);
+        Settling(&self.settling)
     }
 
     fn keep_keys(&self) -> Reading<'_> {

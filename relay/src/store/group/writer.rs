@@ -289,6 +289,7 @@ impl<E: Engine> Writer<E> {
     }
 
     fn settle(&self, group: E::Group) -> bool {
+        let _settling = self.shared.settle();
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let done = engine.as_ref().ok_or(StoreError::Full).and_then(|engine| engine.settle(group));
         // Whatever it was: what is durable is not shown any more.

@@ -83,6 +83,9 @@ pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Res
     if let Some(server) = Arc::into_inner(server) {
         server.shutdown(&service).await;
     }
+    // Everything is on the disk. The engine, when it is dropped, waits for its worker, which may merge tables for a minute; whoever
+    // destroys the relay waits for the end of this process, and not as long as that.
+    std::mem::forget(store);
     ended
 }
 

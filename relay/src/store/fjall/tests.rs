@@ -222,7 +222,7 @@ fn whoever_waits_for_a_worker_that_ends_is_told() {
         };
         tell.send(failure).ok();
     });
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     while engine.bulk.tree.sealed_memtable_count() < 3 {
         assert!(begun.elapsed() < Duration::from_secs(60), "memtables are not left");
         std::thread::sleep(Duration::from_millis(10));

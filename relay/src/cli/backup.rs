@@ -154,13 +154,14 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
         port => Some(RelayAddress::new(secret.public()?, &config.network.host, port)?.to_string()),
     };
     let dir = place.dir().display().to_string();
+    let next = super::init::next(place);
     let text = format!(
         "The relay is in {dir}, {count} records.\n{}\n\
          Tripwires are not in a backup: people's programs arm them anew when their owners next unlock. Until then no alert\n\
          leaves from this relay: tell your people. What was taken since the backup was made comes again, and is shown to\n\
          nobody twice.\n\n\
          If its place has moved, change network.host in relay.toml or the name's address. Never run two copies of it.\n\
-         Next: lapwing-relay serve",
+         Next: {next}",
         address.as_ref().map_or_else(String::new, |address| format!("\nIts address:\n{address}\n")),
     );
     output.result("restored", json!({ "dir": dir, "address": address, "records": count }), &text);

@@ -100,6 +100,9 @@ impl CliError {
                 ErrorKind::ReadOnlyFilesystem => {
                     "the disk is mounted read-only; see the system's own log for the reason"
                 }
+                ErrorKind::InvalidInput => {
+                    "choose a folder with a shorter path: that of its socket has at most 107 bytes"
+                }
                 _ => "check owner and mode of the folder",
             },
             Self::Config(_) => {

@@ -92,6 +92,14 @@ fn show(place: &Place, address: Option<&RelayAddress>, ticket: Option<&str>, out
         }
         _ => text.push_str("\nIts port is chosen at each start: `lapwing-relay serve` prints it.\n"),
     }
-    text.push_str("\nNext: lapwing-relay serve");
+    text.push_str(&format!("\nNext: {}", next(place)));
     output.result("relay", json!({ "dir": dir, "address": text_address, "access_ticket": ticket }), &text);
+}
+
+/// What an operator types next.
+pub(super) fn next(place: &Place) -> String {
+    if *place == Place::new(None) {
+        return "lapwing-relay serve".to_owned();
+    }
+    format!("lapwing-relay serve --dir {}", place.dir().display())
 }

@@ -116,6 +116,9 @@ impl Place {
         if self.key_file().exists() || self.config().exists() {
             return Err(PlaceError::Exists(self.dir.clone()));
         }
+        // Before anything is made: a relay whose socket cannot be bound could not be served.
+        std::os::unix::net::SocketAddr::from_pathname(self.control())
+            .map_err(|reason| PlaceError::Io { path: self.control(), reason })?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|reason| PlaceError::Io { path: self.dir.clone(), reason })?;
         write_new(&self.config(), config.as_bytes())?;

@@ -1,4 +1,6 @@
 //! SIGKILL of a real relay, again and again.
+//!
+//! Short here; `LAPWING_KILL_ROUNDS=1000 cargo nextest run --profile long -p lapwing-relay killed_under_load` is the long run.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,10 @@ const ROUNDS: u64 = 8;
 const MAILBOXES: u8 = 3;
 /// Answers that a round waits for before the relay is killed, with more requests under way.
 const ANSWERS: usize = 120;
+
+fn rounds() -> u64 {
+    std::env::var("LAPWING_KILL_ROUNDS").ok().map_or(ROUNDS, |text| text.parse().unwrap())
+}
 
 async fn connect(relay: &Process) -> Client {
     Client::connect(relay.socket(), relay.address.key()).await.unwrap()
@@ -69,7 +75,7 @@ async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
     let mut answered: BTreeMap<u64, (usize, Stored)> = BTreeMap::new();
     let mut taken = vec![0u64; all.len()];
     let mut next = 0u64;
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let mut client = connect(&relay).await;
         for keys in &all {
             client.prove_all(keys).await;

@@ -37,6 +37,74 @@ fn started(dir: &Path) -> (Process, AccessTicket) {
     (relay, AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap())
 }
 
+/// The answers to many requests, in their order.
+async fn ask_all(client: &mut Client, bodies: Vec<RequestBody>) -> Vec<ResponseBody> {
+    let mut answers = Vec::new();
+    for some in bodies.chunks(MAX_IN_FLIGHT / 4) {
+        let mut ids = Vec::new();
+        for body in some {
+            ids.push(client.send(body.clone()).await.unwrap());
+        }
+        let mut found = std::collections::BTreeMap::new();
+        for _ in &ids {
+            let Response { id, body } = client.receive().await.unwrap();
+            found.insert(id, body);
+        }
+        answers.extend(ids.iter().map(|id| found.remove(id).unwrap()));
+    }
+    answers
+}
+
+/// Everything that one connection may hold: no more is given, and it has its price.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_rights_and_subscriptions_that_a_connection_may_have_take_a_bounded_memory() {
+    const PROOFS: usize = 4096;
+    const SUBSCRIPTIONS: usize = 2048;
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    let issued = run_json(&dir, &["access", "issue", "--mailboxes", "3000"]);
+    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let mut client = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    client.prove_access(ticket.secret()).await;
+    let busy = ResponseBody::Refused(Refusal::Busy);
+    let before = settled(&relay).await;
+    let all: Vec<Keys> = (0..=SUBSCRIPTIONS).map(|_| Keys::new()).collect();
+    let binding = client.binding;
+    let each = |body: &dyn Fn(&Keys) -> RequestBody| all.iter().map(body).collect::<Vec<_>>();
+    let access = Some(ticket.secret().public());
+    let create = each(&|keys| RequestBody::Create(keys.create(MailboxKind::Queue, access, &binding)));
+    let read = each(&|keys| {
+        let subject = Subject::Mailbox(keys.id(), Right::Read);
+        let signature = subject.prove(&keys.read, &binding);
+        RequestBody::Prove(Prove { subject, signature })
+    });
+    for bodies in [create, read] {
+        assert!(ask_all(&mut client, bodies).await.iter().all(|answer| *answer == ResponseBody::Done));
+    }
+    let subscribe =
+        each(&|keys| RequestBody::Subscribe(Read { mailbox: keys.id(), after: Seq::START, count: 1 }));
+    let answers = ask_all(&mut client, subscribe).await;
+    let taken = answers.iter().filter(|answer| matches!(answer, ResponseBody::Window(_))).count();
+    assert_eq!(taken, SUBSCRIPTIONS);
+    assert_eq!(answers.iter().filter(|answer| **answer == busy).count(), 1, "one more than it may have");
+    let write = each(&|keys| {
+        let subject = Subject::Mailbox(keys.id(), Right::Write);
+        let signature = subject.prove(&keys.write, &binding);
+        RequestBody::Prove(Prove { subject, signature })
+    });
+    let answers = ask_all(&mut client, write).await;
+    let done = answers.iter().filter(|answer| **answer == ResponseBody::Done).count();
+    assert_eq!(answers.iter().filter(|answer| **answer == busy).count(), answers.len() - done);
+    let proofs = 1 + all.len() + done;
+    assert!((PROOFS..=PROOFS + 1).contains(&proofs), "{proofs} proofs were taken");
+    let grown = settled(&relay).await.saturating_sub(before);
+    println!("{proofs} rights and {SUBSCRIPTIONS} subscriptions of one connection: {} KiB", grown >> 10);
+    assert!(grown < 8 * MIB, "{} KiB for one connection, and the mailboxes that it made", grown >> 10);
+    relay.kill();
+}
+
 /// The greatest memory while the relay works off what was sent: until it has not grown for a second.
 pub async fn settled(relay: &Process) -> u64 {
     let (mut most, mut quiet) = (relay.memory(), 0);

@@ -172,6 +172,25 @@ fn keys_are_forgotten_within_the_time_that_the_operators_page_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_gets_full_refuses_who_begins_before_those_who_are_there() {
+    for engine in [EngineName::Fjall, EngineName::Sled] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = engine.open(&StoreOptions::at(dir.path().join("store"))).unwrap();
+        let (old, new) = (Owner::new(9), Owner::new(10));
+        let create = |owner: &Owner| owner.create(MailboxKind::Queue, Charge::Open);
+        done(&*store, create(&old), "created").await.unwrap();
+        let free = crate::store::free_bytes(dir.path()).unwrap();
+        // Enough for the reserve, and not for twice of it.
+        store.set_reserve(free / 3 * 2);
+        let refused = apply(&*store, create(&new), 1).await.unwrap();
+        assert!(matches!(refused, Outcome::Refused(Refusal::Busy)), "{engine:?}");
+        place(&*store, old.append(envelope(1, 1024))).await.unwrap();
+        store.set_reserve(free / 3);
+        done(&*store, create(&new), "created").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_growth_and_only_growth() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions::at(dir.path().join("store"));

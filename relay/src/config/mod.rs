@@ -178,7 +178,8 @@ impl Default for Network {
 
 impl Default for Storage {
     fn default() -> Self {
-        // A memtable flush and a compaction write some hundred MiB before they free any.
+        // A memtable flush and a rotated journal write some hundred MiB before they free any; what merging the index writes is
+        // counted apart (`store::fjall::kept_for_merging`).
         Self { engine: EngineName::default(), reserve: Size(512 << 20), memory: Size(MEMORY) }
     }
 }

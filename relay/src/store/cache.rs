@@ -13,8 +13,7 @@ use lapwing_wire::ids::{EnvelopeId, MailboxId};
 use super::{Born, Mailbox, Ticket};
 
 /// Bytes of memory that a mailbox in use takes: some 300 for its record here, 200 for its keys (`sealing`).
-const MAILBOX: u64 = 512;
-const MAILBOX_BITS: usize = 8 * 512;
+const MAILBOX: usize = 512;
 /// Mailboxes in use that are remembered in any case.
 const LEAST: usize = 1024;
 /// Access tickets that are remembered; at it all are forgotten.
@@ -29,14 +28,14 @@ pub(crate) struct Cache {
 
 /// Mailboxes of one generation, of which there are two, for a store that may use so many bytes of memory, half of them for these.
 pub(super) fn generation(memory: u64) -> usize {
-    usize::try_from(memory / 2 / MAILBOX / 2).unwrap_or(usize::MAX).max(LEAST)
+    (usize::try_from(memory).unwrap_or(usize::MAX) / 2 / MAILBOX / 2).max(LEAST)
 }
 
 impl Cache {
     /// With so many mailboxes in a generation.
     pub(crate) fn new(generation: usize) -> Self {
         // As much memory as mailboxes have.
-        let most = generation.saturating_mul(2 * MAILBOX_BITS / BITS);
+        let most = generation.saturating_mul(2 * 8 * MAILBOX / BITS);
         Self {
             mailboxes: Generations::new(generation),
             tickets: HashMap::new(),
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn half_of_the_memory_is_for_mailboxes() {
-        let bytes = |memory: u64| 2 * generation(memory) as u64 * MAILBOX;
+        let bytes = |memory: u64| (2 * generation(memory) * MAILBOX) as u64;
         for memory in [16 << 20, crate::store::MEMORY, 1 << 30] {
             assert_eq!(bytes(memory), memory / 2);
         }

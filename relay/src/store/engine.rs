@@ -9,9 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    KeptStore, StoreError,
+    ANCHOR_KEYS, KeptStore, LOG_KEYS, StoreError,
     export::{self, NextRow},
-    fjall::{Fjall, FjallStore},
+    fjall::{Fjall, FjallStore, KEYSPACES},
+    keys::KEYS,
     tables::{Tables, Writes},
 };
 
@@ -69,6 +70,8 @@ impl std::fmt::Display for EngineName {
 
 /// See [`StoreOptions::forget_after`].
 const FORGET_AFTER: Duration = Duration::from_secs(10);
+/// What only the folder of a store of `sled` has; each engine refuses the other's.
+pub(super) const SLED_HAS: &str = "conf";
 /// See [`StoreOptions::memory`].
 pub const MEMORY: u64 = 128 << 20;
 
@@ -80,7 +83,8 @@ pub struct StoreOptions {
     /// Bytes that stay free on the file system: below, everything new is refused with `busy`. 0 switches it off.
     pub reserve: u64,
     /// Bytes of memory for what was used lately: half of it for records and keys of mailboxes (`cache`), half for what the engine
-    /// has read. As much as a half at most is added for what says which envelopes are new. What the engine has not written to its tables yet, and what the system keeps of files, is not in it.
+    /// has read. As much as a half at most is added for what says which envelopes are new. What the engine has not written to its
+    /// tables yet, and what the system keeps of files, is not in it.
     pub memory: u64,
     /// How long keys of what was deleted may stay before they are overwritten: every time costs some flushes.
     pub forget_after: Duration,
@@ -99,6 +103,11 @@ impl StoreOptions {
             extra_flush: Duration::ZERO,
         }
     }
+}
+
+/// Whether a folder holds a store, or what an interrupted removal left of one: only a store has such files.
+pub fn is_in(folder: &Path) -> bool {
+    [KEYS, ANCHOR_KEYS, LOG_KEYS, KEYSPACES, SLED_HAS].iter().any(|name| folder.join(name).exists())
 }
 
 /// An embedded database with two ordered spaces.

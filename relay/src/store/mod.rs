@@ -53,11 +53,10 @@ use lapwing_wire::{
 };
 
 pub use anchor::{AnchorChange, AnchorOutcome};
-pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes};
+pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes, is_in};
 pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
 pub use keys::ANCHOR_KEYS;
-pub use keys::is_in;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 pub use rules::Pressure;
 pub use values::LOG_KEYS;

@@ -64,11 +64,9 @@ const SEGMENT: u32 = 256 << 20;
 /// So many times in a segment the index is flushed: bounds what is read again when the store is opened.
 const CHECKPOINTS: u64 = 32;
 /// Where the engine keeps what is no journal.
-const KEYSPACES: &str = "keyspaces";
+pub(super) const KEYSPACES: &str = "keyspaces";
 /// Its other files, but for journals.
 const BEGUN: [&str; 2] = ["version", "lock"];
-/// What the folder of the other engine has.
-const FOREIGN: &str = "conf";
 /// Written at creation, compared at opening: 6 came with the log, 7 with another sum in the file of keys.
 pub(super) const VERSION: &[u8] = b"lapwing-relay store 7";
 /// Serial of the last group that the index has.
@@ -197,7 +195,7 @@ impl Engine for Fjall {
 impl Fjall {
     /// With segments of so many bytes.
     fn open_with(path: &Path, segment: u32, cache: u64) -> Result<Self, StoreError> {
-        if path.join(FOREIGN).exists() {
+        if path.join(engine::SLED_HAS).exists() {
             return Err(StoreError::Engine);
         }
         let db = match database(path, cache) {

@@ -44,11 +44,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub use file::ANCHOR_KEYS;
 pub(super) use file::{KeyFile, NAME as KEYS};
 
-/// Whether a folder holds a store, or what an interrupted removal left of one: only a store has such files.
-pub fn is_in(folder: &std::path::Path) -> bool {
-    [KEYS, ANCHOR_KEYS, super::LOG_KEYS, "keyspaces", "conf"].iter().any(|name| folder.join(name).exists())
-}
-
 /// Numbers of a page.
 const PAGE: u64 = 256;
 const KEY: usize = 32;

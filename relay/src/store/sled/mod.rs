@@ -22,6 +22,7 @@ use self::{
 use super::{
     StoreError,
     engine::{self, Engine},
+    fjall::KEYSPACES,
     group::GroupCommit,
     record::key,
     tables::{Space, Writes},
@@ -31,8 +32,6 @@ use super::{
 pub(super) const SEGMENT: usize = 2 << 20;
 /// Written at creation, compared at opening.
 const VERSION: &[u8] = b"lapwing-relay store 6";
-/// What the folder of the other engine has.
-const FOREIGN: &str = "keyspaces";
 
 /// The other store on disk.
 pub type SledStore = GroupCommit<Sled<true>>;
@@ -72,7 +71,7 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
     const WRITERS: usize = 1;
 
     fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
-        if path.join(FOREIGN).exists() {
+        if path.join(KEYSPACES).exists() {
             return Err(StoreError::Engine);
         }
         let db = sled::Config::new()

@@ -1,9 +1,7 @@
 //! The machine: clock, swap, open files.
 
-use std::path::Path;
-
 use super::Finding;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Kept, SystemClock, kept};
 
 /// 2026-01-01: no relay of this version ran before.
 const EARLIEST_MS: u64 = 1_767_225_600_000;
@@ -11,14 +9,13 @@ const EARLIEST_MS: u64 = 1_767_225_600_000;
 const FILES: u64 = 1024;
 
 pub(super) fn examine() -> Vec<Finding> {
-    let sync = Path::new("/run/systemd/timesync");
-    let synced = sync.exists().then(|| sync.join("synchronized").exists());
     let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-    vec![clock(SystemClock.now().as_millis(), synced), swap(&swaps), files()]
+    vec![clock(SystemClock.now().as_millis(), kept()), swap(&swaps), files()]
 }
 
-fn clock(now_ms: u64, synced: Option<bool>) -> Finding {
-    let advice = "set the clock, and let the system keep it: `timedatectl set-ntp true`";
+fn clock(now_ms: u64, kept: Option<Kept>) -> Finding {
+    let advice =
+        "set the clock, and let a program keep it: `timedatectl set-ntp true`, or chrony with `rtcsync`";
     if now_ms < EARLIEST_MS {
         return Finding::care(
             "clock",
@@ -26,10 +23,16 @@ fn clock(now_ms: u64, synced: Option<bool>) -> Finding {
             advice,
         );
     }
-    match synced {
-        Some(true) => Finding::fine("clock", "it is kept by the system"),
-        Some(false) => Finding::note("clock", "it is not kept by the system yet", advice),
-        None => Finding::note("clock", "its date is plausible; who keeps it could not be found out", advice),
+    match kept {
+        Some(Kept { is_synchronised: true, error_us }) => {
+            Finding::fine("clock", format!("it is kept, within {} ms", error_us.div_ceil(1000)))
+        }
+        Some(Kept { is_synchronised: false, error_us: _ }) => Finding::note(
+            "clock",
+            "its date is plausible; the kernel knows of no program that keeps it. A virtual machine's host may",
+            advice,
+        ),
+        None => Finding::note("clock", "its date is plausible; the system does not tell who keeps it", advice),
     }
 }
 
@@ -68,10 +71,14 @@ mod tests {
 
     #[test]
     fn a_clock_of_1970_and_one_that_nobody_keeps_are_told() {
-        assert_eq!(clock(0, Some(true)).level, Level::Care);
-        assert_eq!(clock(EARLIEST_MS, Some(true)).level, Level::Fine);
-        assert_eq!(clock(EARLIEST_MS, Some(false)).level, Level::Note);
-        assert_eq!(clock(EARLIEST_MS, None).level, Level::Note);
+        let [yes, no] = [true, false].map(|is_synchronised| Some(Kept { is_synchronised, error_us: 1500 }));
+        assert_eq!(clock(0, yes).level, Level::Care);
+        let kept = clock(EARLIEST_MS, yes);
+        assert!(kept.level == Level::Fine && kept.message.contains("2 ms"), "{}", kept.message);
+        let alone = clock(EARLIEST_MS, no);
+        assert!(alone.level == Level::Note && alone.message.contains("no program"), "{}", alone.message);
+        let unknown = clock(EARLIEST_MS, None);
+        assert!(unknown.level == Level::Note && unknown.message.contains("does not tell"));
     }
 
     #[test]

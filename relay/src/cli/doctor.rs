@@ -3,18 +3,23 @@
 use super::{CliError, output::Output};
 use crate::{
     config::Config,
-    doctor::{self, Level},
+    doctor::{self, Answer, Level, Read},
     operator::{self, Ask, Reply},
-    place::Place,
+    place::{Place, PlaceError},
 };
 
 pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> {
-    let (config, unknown) = Config::parse(&place.config_text()?)?;
-    let status = match operator::ask(&place.control(), &Ask::Status).await {
-        Ok(Some((Reply::Status(status), _))) => Some(status),
-        _ => None,
+    if place.is_empty() {
+        return Err(PlaceError::Absent(place.dir().to_path_buf()).into());
+    }
+    let answer = match operator::ask(&place.control(), &Ask::Status).await {
+        Ok(None) => Answer::NotRunning,
+        Ok(Some((Reply::Status(status), _))) => Answer::Status(status),
+        Ok(Some((Reply::Failed(reason), _))) => Answer::None(reason),
+        Ok(Some(_)) => Answer::None("it answered something else".into()),
+        Err(error) => Answer::None(error.to_string()),
     };
-    let found = doctor::examine(place, &config, &unknown, status.as_ref()).await;
+    let found = doctor::examine(place, &read(place), &answer).await;
     for finding in &found {
         let mark = match finding.level {
             Level::Fine => "ok  ",
@@ -28,4 +33,15 @@ pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> 
         output.result("finding", serde_json::to_value(finding).unwrap_or_default(), &text);
     }
     if found.iter().any(|finding| finding.level == Level::Care) { Err(CliError::NeedsCare) } else { Ok(()) }
+}
+
+fn read(place: &Place) -> Read {
+    if !place.config().exists() {
+        return Read::Unusable("relay.toml is not there".into());
+    }
+    let text = place.config_text().map_err(|error| error.to_string());
+    match text.and_then(|text| Config::parse(&text).map_err(|error| error.to_string())) {
+        Ok((config, unknown)) => Read::Config(Box::new(config), unknown),
+        Err(error) => Read::Unusable(error),
+    }
 }

@@ -32,7 +32,9 @@ fn clock(now_ms: u64, kept: Option<Kept>) -> Finding {
             "its date is plausible; the kernel knows of no program that keeps it. A virtual machine's host may",
             advice,
         ),
-        None => Finding::note("clock", "its date is plausible; the system does not tell who keeps it", advice),
+        None => {
+            Finding::note("clock", "its date is plausible; the system does not tell who keeps it", advice)
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | here | what a finding is; the relay's folder |
+//! | `kept` | the store |
 //! | `disk` | how fast it flushes, what it is, what is free |
 //! | `host` | clock, swap, open files |
 //! | `network` | socket buffers, the port, the way in from outside |
 
 mod disk;
 mod host;
+mod kept;
 mod network;
 
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +23,26 @@ use crate::{
     place::Place,
     store::{ANCHOR_KEYS, LOG_KEYS},
 };
+
+/// What the relay says when it is asked how it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody answers on its folder.
+    NotRunning,
+    /// How it does.
+    Status(Status),
+    /// It runs, and did not say: why.
+    None(String),
+}
+
+/// What `relay.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// This, and keys that mean nothing.
+    Config(Box<Config>, Vec<String>),
+    /// It cannot be used: why.
+    Unusable(String),
+}
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,23 +83,39 @@ impl Finding {
     }
 }
 
-/// Looks at everything. `status` is what the running relay says, if one runs.
+/// Looks at everything. What needs a configuration that cannot be used is looked at with the defaults, but for what would mean
+/// nothing then.
 ///
 /// Writes a file of 4 KiB into the relay's folder for two seconds at most, and removes it.
-pub async fn examine(
-    place: &Place,
-    config: &Config,
-    unknown: &[String],
-    status: Option<&Status>,
-) -> Vec<Finding> {
-    let mut found = vec![configuration(unknown), permissions(place), key(place)];
+pub async fn examine(place: &Place, read: &Read, answer: &Answer) -> Vec<Finding> {
+    let defaults = Config::default();
+    let (config, known) = match read {
+        Read::Config(config, _) => (&**config, Some(&**config)),
+        Read::Unusable(_) => (&defaults, None),
+    };
+    let status = match answer {
+        Answer::Status(status) => Some(status),
+        Answer::NotRunning | Answer::None(_) => None,
+    };
+    let mut found = vec![configuration(read), permissions(place), key(place)];
+    found.push(kept::examine(place, known, answer));
     found.extend(disk::examine(place, config, status));
     found.extend(host::examine());
-    found.extend(network::examine(place, config, status).await);
+    found.extend(network::examine(place, config, known.is_some(), answer).await);
     found
 }
 
-fn configuration(unknown: &[String]) -> Finding {
+fn configuration(read: &Read) -> Finding {
+    let unknown = match read {
+        Read::Unusable(error) => {
+            return Finding::care(
+                "configuration",
+                format!("{error}. What follows is looked at with the defaults"),
+                "correct relay.toml, or restore it from your backup; `lapwing-relay init` in an empty folder writes a fresh example",
+            );
+        }
+        Read::Config(_, unknown) => unknown,
+    };
     if unknown.is_empty() {
         return Finding::fine("configuration", "relay.toml is in order");
     }
@@ -126,6 +164,13 @@ fn permissions(place: &Place) -> Finding {
 }
 
 fn key(place: &Place) -> Finding {
+    if !place.key_file().exists() {
+        return Finding::care(
+            "key",
+            "relay.key is not there",
+            "restore relay.key and relay.lineage from your backup",
+        );
+    }
     let shown = place.secret().map_err(|error| error.to_string());
     let shown = shown.and_then(|secret| secret.public().map_err(|error| error.to_string()));
     let lineage = place.lineage().map_err(|error| error.to_string());

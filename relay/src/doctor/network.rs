@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lapwing_wire::address::RelayKey;
 
-use super::Finding;
+use super::{Answer, Finding};
 use crate::{
     config::{Config, Size},
-    operator::Status,
     place::Place,
     probe, server,
 };
@@ -17,16 +16,21 @@ const ENOUGH: u64 = 2 << 20;
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-pub(super) async fn examine(place: &Place, config: &Config, status: Option<&Status>) -> Vec<Finding> {
+/// `is_known` says that the configuration is the relay's own: the default port says nothing about it.
+pub(super) async fn examine(place: &Place, config: &Config, is_known: bool, answer: &Answer) -> Vec<Finding> {
     let limit = |name: &str| {
         std::fs::read_to_string(format!("/proc/sys/net/core/{name}"))
             .ok()
             .and_then(|text| text.trim().parse().ok())
     };
     let mut found = vec![buffers(config.network.socket_buffer.0, limit("rmem_max"), limit("wmem_max"))];
-    let Some(status) = status else {
-        found.push(port(config));
-        return found;
+    let status = match answer {
+        Answer::Status(status) => status,
+        Answer::NotRunning if is_known => {
+            found.push(port(config));
+            return found;
+        }
+        Answer::NotRunning | Answer::None(_) => return found,
     };
     let address =
         status.address.as_ref().and_then(|text| text.parse::<lapwing_wire::address::RelayAddress>().ok());
@@ -34,7 +38,8 @@ pub(super) async fn examine(place: &Place, config: &Config, status: Option<&Stat
     let (Some(address), Some(own)) = (address, own) else { return found };
     let alpn = config.network.alpn.as_bytes();
     let local = SocketAddr::new(reachable(config.network.listen), address.port());
-    found.push(answer("local", &format!("on this machine ({local})"), probe::shown(local, alpn).await, &own));
+    let shown = probe::shown(local, alpn).await;
+    found.push(judge("local", &format!("on this machine ({local})"), shown, &own));
     found.push(outside(address.host(), address.port(), alpn, &own).await);
     found
 }
@@ -115,11 +120,11 @@ async fn outside(host: &str, port: u16, alpn: &[u8], own: &RelayKey) -> Finding 
             format!("{host} is an address of this network only"),
             "people elsewhere need a public name or address in network.host",
         ),
-        other => answer("address", &format!("at its address ({host}, port {port})"), other, own),
+        other => judge("address", &format!("at its address ({host}, port {port})"), other, own),
     }
 }
 
-fn answer(check: &'static str, at: &str, shown: Option<RelayKey>, own: &RelayKey) -> Finding {
+fn judge(check: &'static str, at: &str, shown: Option<RelayKey>, own: &RelayKey) -> Finding {
     match shown {
         Some(key) if key == *own => Finding::fine(check, format!("it answers {at}")),
         Some(_) => Finding::care(
@@ -159,8 +164,8 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         let [own, other] = [RelayKey::of_spki(b"own"), RelayKey::of_spki(b"other")];
-        assert_eq!(answer("local", "here", Some(own), &own).level, Level::Fine);
-        assert_eq!(answer("local", "here", Some(other), &own).level, Level::Care);
-        assert_eq!(answer("local", "here", None, &own).level, Level::Care);
+        assert_eq!(judge("local", "here", Some(own), &own).level, Level::Fine);
+        assert_eq!(judge("local", "here", Some(other), &own).level, Level::Care);
+        assert_eq!(judge("local", "here", None, &own).level, Level::Care);
     }
 }

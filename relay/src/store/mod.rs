@@ -13,6 +13,7 @@
 //! | `export` | what of it goes into a backup, and a store made from one |
 //! | `group` | a store on disk: group commit over any engine |
 //! | `layered` | tables with a group over them that is on its way to the disk |
+//! | `inspect` | what can be seen of a store without opening it |
 //! | `keys` | what values are sealed under at rest, and how that is forgotten |
 //! | `sealing` | values on their way to an engine and back |
 //! | `room` | whether a full disk has room again |
@@ -28,6 +29,7 @@ mod engine;
 mod export;
 pub mod fjall;
 mod group;
+mod inspect;
 mod keys;
 mod layered;
 pub mod memory;
@@ -56,6 +58,7 @@ pub use anchor::{AnchorChange, AnchorOutcome};
 pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes, is_in};
 pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
+pub use inspect::{Fault, inspect};
 pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 pub use rules::Pressure;

@@ -309,7 +309,7 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
         level
     };
     let (_, lines) = findings();
-    for check in ["configuration", "permissions", "key", "space", "commits", "local"] {
+    for check in ["configuration", "permissions", "key", "store", "space", "commits", "local"] {
         assert_eq!(level(&lines, check), "fine");
     }
     for check in ["disk", "file_system", "clock", "swap", "open_files", "buffers"] {
@@ -320,6 +320,7 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
 
     let (_, lines) = findings();
     assert_eq!(level(&lines, "port"), "note", "it does not run");
+    assert_eq!(level(&lines, "store"), "fine");
     std::fs::set_permissions(dir.join("relay.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
     let config = config.replace("reserve = \"512 MiB\"", "reserve = \"1000 TiB\"\nreserv = 1");
@@ -331,4 +332,78 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
         assert_eq!(level(&lines, check), "care");
     }
     assert_eq!(lines.last().unwrap()["code"], "needs_care");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_looks_at_a_relay_whose_configuration_or_store_is_broken() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let look = || {
+        let output = run(&dir, &["doctor", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "something needs care");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines: Vec<_> = lines.collect();
+        move |check: &str| {
+            let found = lines.iter().find(|line| line["check"] == check);
+            found.map(|found| (found["level"].clone(), found["message"].as_str().unwrap().to_owned()))
+        }
+    };
+    let config = dir.join("relay.toml");
+    let good = std::fs::read(&config).unwrap();
+    for (broken, said) in
+        [("[network]\nport = \"x\"", "line 2"), ("[limits]\nretention = \"1s\"", "limits.retention")]
+    {
+        std::fs::write(&config, broken).unwrap();
+        let found = look();
+        let (level, message) = found("configuration").unwrap();
+        assert!(level == "care" && message.contains(said), "{message}");
+        for check in [
+            "permissions",
+            "key",
+            "store",
+            "disk",
+            "file_system",
+            "space",
+            "clock",
+            "swap",
+            "open_files",
+            "buffers",
+        ] {
+            assert!(found(check).is_some(), "{check}");
+        }
+        assert!(found("port").is_none(), "which one is not known");
+    }
+    std::fs::remove_file(&config).unwrap();
+    let found = look();
+    assert!(found("configuration").unwrap().1.contains("relay.toml is not there"));
+    assert_eq!(found("store").unwrap().0, "fine");
+    std::fs::write(&config, good).unwrap();
+
+    std::fs::write(dir.join("store/version"), "garbage").unwrap();
+    let (level, message) = look()("store").unwrap();
+    assert!(level == "care" && message.contains("version"), "{message}");
+    std::fs::remove_file(dir.join("store/store.keys")).unwrap();
+    std::fs::write(dir.join("store/version"), b"FJL\x03").unwrap();
+    let (level, message) = look()("store").unwrap();
+    assert!(level == "care" && message.contains("store.keys"), "{message}");
+    assert!(!dir.join("store/store.keys").exists(), "it makes none");
+    std::fs::remove_file(dir.join("relay.key")).unwrap();
+    assert_eq!(look()("key").unwrap().1, "relay.key is not there");
+    let nothing = run(&base.path().join("absent"), &["doctor"]);
+    assert_eq!(nothing.status.code(), Some(5), "{}", said(&nothing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_that_a_relay_does_not_answer() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.signal(Signal::SIGSTOP);
+    let output = run(&dir, &["doctor"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let store = text.lines().find(|line| line.contains("  store  ")).unwrap();
+    assert!(store.starts_with("CARE") && store.contains("did not say"), "{text}");
+    relay.kill();
 }

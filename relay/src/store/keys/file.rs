@@ -26,6 +26,7 @@ use super::{
     super::{
         StoreError,
         engine::{io, sync_folder},
+        inspect::unread,
     },
     Chain, KEY, Keys, Slot,
 };
@@ -76,6 +77,22 @@ impl KeyFile {
         let anchors = open(ANCHOR_KEYS).map_err(|error| io(&error))?;
         sync_folder(folder)?;
         Ok(Self { file, anchors })
+    }
+
+    /// Whether every unit has a whole copy, of the file of mailboxes and of that of anchors. Opens them for reading only.
+    pub(in super::super) fn inspect(folder: &Path) -> [Result<(), StoreError>; 2] {
+        let open = |name: &str| File::open(folder.join(name)).map_err(|error| unread(&error));
+        let (file, anchors) = match (open(NAME), open(ANCHOR_KEYS)) {
+            (Ok(file), Ok(anchors)) => (file, anchors),
+            (file, anchors) => return [file.map(drop), anchors.map(drop)],
+        };
+        let files = Self { file, anchors };
+        [false, true].map(|is_of_anchors| {
+            let length =
+                files.of(Place { is_of_anchors, unit: 0 }).metadata().map_err(|error| io(&error))?.len();
+            let units = length.div_ceil(2 * UNIT as u64);
+            (0..units).try_for_each(|unit| files.read(Place { is_of_anchors, unit }).map(drop))
+        })
     }
 
     /// The keys of a slot; `None` if it has none.

@@ -23,6 +23,7 @@ use super::{
     super::{
         StoreError,
         engine::{io, sync_folder},
+        inspect::unread,
     },
     record::Place,
 };
@@ -88,7 +89,24 @@ impl Checkpoints {
         if !Self::is_in(folder) {
             return Ok(None);
         }
-        let file = open(folder, false)?;
+        let found = Self::read(open(folder, false)?)?;
+        // Whoever wrote it may have been killed before it was flushed, or the flush have failed: then it is in the memory of the
+        // system only, which a flush alone might take for written.
+        let bytes = encode(found.count, found.point, &found.epochs);
+        let done =
+            found.file.write_all_at(&bytes, found.copy * DISTANCE).and_then(|()| found.file.sync_all());
+        done.map_err(|error| io(&error))?;
+        Ok(Some(found))
+    }
+
+    /// The point that the file says, which is opened for reading only.
+    pub(super) fn inspect(folder: &Path) -> Result<Point, StoreError> {
+        let file = File::open(folder.join(NAME)).map_err(|error| unread(&error))?;
+        Self::read(file).map(|found| found.point)
+    }
+
+    /// The whole copy with the greater count.
+    fn read(file: File) -> Result<Self, StoreError> {
         let mut found: Option<Self> = None;
         for copy in [0, 1] {
             let mut bytes = Zeroizing::new([0; COPY]);
@@ -101,14 +119,7 @@ impl Checkpoints {
                 found = Some(Self { file, count, copy, point, epochs });
             }
         }
-        let found = found.ok_or(StoreError::Damaged)?;
-        // Whoever wrote it may have been killed before it was flushed, or the flush have failed: then it is in the memory of the
-        // system only, which a flush alone might take for written.
-        let bytes = encode(found.count, found.point, &found.epochs);
-        let done =
-            found.file.write_all_at(&bytes, found.copy * DISTANCE).and_then(|()| found.file.sync_all());
-        done.map_err(|error| io(&error))?;
-        Ok(Some(found))
+        found.ok_or(StoreError::Damaged)
     }
 
     pub(super) fn point(&self) -> Point {

@@ -32,6 +32,7 @@ use self::{checkpoint::Checkpoints, record::HEADER};
 use super::{
     StoreError,
     engine::{io, sync_folder},
+    inspect::unread,
 };
 
 pub(super) use self::{
@@ -88,6 +89,18 @@ impl ValueLog {
     /// Whether a folder of a store has a log that was ever whole.
     pub(super) fn is_in(store: &Path) -> bool {
         Checkpoints::is_in(&folder_in(store))
+    }
+
+    /// Whether a log can be opened, as far as that is seen by reading its checkpoint and the segment to which that leads.
+    pub(super) fn inspect(store: &Path) -> Result<(), StoreError> {
+        let folder = folder_in(store);
+        let Place { segment, offset } = Checkpoints::inspect(&folder)?.place;
+        let file = File::open(path_of(&folder, segment)).map_err(|error| unread(&error))?;
+        let length = file.metadata().map_err(|error| io(&error))?.len();
+        match first_serial(&file, segment)? {
+            Some(_) if length >= offset.into() => Ok(()),
+            _ => Err(StoreError::Damaged),
+        }
     }
 
     /// The serial that the checkpoint of a store says is durable in its index; 0 if it has none.

@@ -58,6 +58,11 @@ pub enum ArchiveError {
     Key(ArmorError),
 }
 
+/// Whether a file that begins like this is a backup, whole or cut short.
+pub fn is_begun(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 /// What opens a backup.
 pub struct ArchiveKey(Zeroizing<[u8; 32]>);
 

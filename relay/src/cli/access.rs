@@ -3,7 +3,9 @@
 use lapwing_wire::{address::RelayAddress, time::Timestamp};
 use serde_json::{Value, json};
 
-use super::{AccessCommand, CliError, IssueArgs, init::open, output::Output, serve::load};
+use super::{
+    AccessCommand, CliError, IssueArgs, error::OTHER_VERSION, init::open, output::Output, serve::load,
+};
 use crate::{
     clock::{Clock, SystemClock},
     config::Size,
@@ -80,13 +82,15 @@ pub(super) fn unexpected(reply: Reply) -> CliError {
     match reply {
         Reply::NoSuchTicket => CliError::NoSuchTicket,
         Reply::NoAddress => CliError::NoAddress,
-        Reply::Failed(reason) => CliError::Refused(reason),
+        Reply::Failed { message, hint } => CliError::Refused { message, hint },
         Reply::Status(_)
         | Reply::Issued { .. }
         | Reply::Tickets(_)
         | Reply::Rotated { .. }
         | Reply::Rows
-        | Reply::Done => CliError::Refused("it answered something else".into()),
+        | Reply::Done => {
+            CliError::Refused { message: "it answered something else".into(), hint: OTHER_VERSION.into() }
+        }
     }
 }
 

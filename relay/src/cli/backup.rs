@@ -1,8 +1,8 @@
 //! `backup` and `restore`.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufReader, BufWriter, Read},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufReader, BufWriter, Read, Seek},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,16 +17,19 @@ use super::{
     BackupArgs, CliError, RestoreArgs, access::unexpected, init::open_store, output::Output, serve::load,
 };
 use crate::{
-    archive::{ArchiveError, ArchiveKey, Head, Reader, Writer},
+    archive::{self, ArchiveError, ArchiveKey, Head, Reader, Writer},
     config::{Config, Size},
     key::RelaySecret,
     operator::{self, Ask, Reply, Rest},
-    place::Place,
+    place::{Place, PlaceError},
     store::{MailboxStore, Row, StoreError, StoreOptions},
 };
 
 /// Longest text of a recovery key.
 const MAX_KEY_TEXT: u64 = 4096;
+
+/// As much of a file tells whether it is a backup.
+const BEGIN: u64 = 64;
 
 pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let BackupArgs { file, key_file } = args;
@@ -110,7 +113,12 @@ async fn of_store(
 pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let RestoreArgs { file, key_file } = args;
     if !place.is_empty() {
-        return Err(crate::place::PlaceError::Exists(place.dir().to_path_buf()).into());
+        return Err(PlaceError::Exists(place.dir().to_path_buf()).into());
+    }
+    place.check_kinds()?;
+    // Whatever lies there is not this command's: it must not go if this fails.
+    if place.store().exists() {
+        return Err(StoreError::Exists.into());
     }
     let from = File::open(file).map_err(ArchiveError::Io)?;
     let key = match key_file {
@@ -131,7 +139,7 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
         .recursive(true)
         .mode(0o700)
         .create(place.dir())
-        .map_err(|reason| crate::place::PlaceError::Io { path: place.dir().to_path_buf(), reason })?;
+        .map_err(|reason| PlaceError::Io { path: place.dir().to_path_buf(), reason })?;
     let filled = fill(reader, head.engine, place.store()).await;
     let made = filled.and_then(|count| {
         place.create(&secret, &head.config, &head.lineage)?;
@@ -216,6 +224,7 @@ struct Unfinished {
 }
 
 impl Unfinished {
+    /// Takes over what a backup left that was cut off: a timer that makes one each night would be stopped by it for good.
     fn create(target: &Path) -> Result<Self, CliError> {
         if target.exists() {
             return Err(CliError::FileExists(target.to_path_buf()));
@@ -223,11 +232,30 @@ impl Unfinished {
         let mut name = target.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        match opened {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(CliError::FileExists(path)),
-            other => Ok(Self { file: other.map_err(ArchiveError::Io)?, path }),
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        match options.clone().create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                let file = made.map_err(ArchiveError::Io)?;
+                // Who looks at it between these two takes it for a left-over, and this fails. Some file systems have no locks.
+                return match file.try_lock() {
+                    Err(TryLockError::WouldBlock) => Err(CliError::BackupRuns(path)),
+                    _ => Ok(Self { path, file }),
+                };
+            }
         }
+        let foreign = || CliError::FileExists(path.clone());
+        let file = options.custom_flags(nix::libc::O_NOFOLLOW).open(&path).map_err(|_| foreign())?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(CliError::BackupRuns(path)),
+            locked => locked.map_err(|_| foreign())?,
+        }
+        if !is_left_over(&file).map_err(ArchiveError::Io)? {
+            return Err(foreign());
+        }
+        file.set_len(0).map_err(ArchiveError::Io)?;
+        Ok(Self { path, file })
     }
 
     fn complete(self, target: &Path) -> Result<(), CliError> {
@@ -249,4 +277,17 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         fs::remove_file(&self.path).ok();
     }
+}
+
+/// Whether a file is this user's beginning of a backup, or empty, and has no other name: a whole one may have both for a moment.
+fn is_left_over(file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    let is_own = found.uid() == nix::unistd::Uid::effective().as_raw() && found.mode() & 0o077 == 0;
+    if !found.is_file() || !is_own || found.nlink() != 1 {
+        return Ok(false);
+    }
+    let mut begin = Vec::new();
+    file.take(BEGIN).read_to_end(&mut begin)?;
+    (&mut &*file).rewind()?;
+    Ok(begin.is_empty() || archive::is_begun(&begin))
 }

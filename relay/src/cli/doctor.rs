@@ -15,7 +15,7 @@ pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> 
     let answer = match operator::ask(&place.control(), &Ask::Status).await {
         Ok(None) => Answer::NotRunning,
         Ok(Some((Reply::Status(status), _))) => Answer::Status(status),
-        Ok(Some((Reply::Failed(reason), _))) => Answer::None(reason),
+        Ok(Some((Reply::Failed { message, hint: _ }, _))) => Answer::None(message),
         Ok(Some(_)) => Answer::None("it answered something else".into()),
         Err(error) => Answer::None(error.to_string()),
     };

@@ -34,9 +34,14 @@ pub enum CliError {
     /// The control socket.
     #[error("cannot use the control socket: {0}")]
     Control(#[source] std::io::Error),
-    /// A running relay refused.
-    #[error("the relay could not answer: {0}")]
-    Refused(String),
+    /// A relay that was asked refused.
+    #[error("the relay could not answer: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// `access revoke` with a name that is not listed.
     #[error("there is no access ticket of that name")]
     NoSuchTicket,
@@ -55,6 +60,9 @@ pub enum CliError {
     /// A file that would be replaced.
     #[error("there is a file already: {0}")]
     FileExists(PathBuf),
+    /// Somebody writes to the file.
+    #[error("another backup is being written: {0}")]
+    BackupRuns(PathBuf),
     /// A recovery key that others can read.
     #[error("others can read the file of the recovery key: {0}")]
     OpenKey(PathBuf),
@@ -75,59 +83,22 @@ pub enum CliError {
     System(#[source] std::io::Error),
 }
 
+/// What to do about an answer that makes no sense.
+pub(super) const OTHER_VERSION: &str =
+    "is another version of lapwing-relay running? Start it again with this one";
+
 impl CliError {
     /// What to do.
-    pub(super) fn hint(&self) -> &'static str {
+    pub(super) fn hint(&self) -> &str {
         match self {
-            Self::Place(PlaceError::Exists(_)) => "choose another folder with --dir; nothing was changed",
-            Self::Place(PlaceError::Absent(_)) => {
-                "make one with `lapwing-relay init --host NAME`, or name its folder with --dir"
-            }
-            Self::Place(PlaceError::Key(_)) | Self::Key(_) => {
-                "restore relay.key from your backup; without it this is another relay"
-            }
-            Self::Place(PlaceError::Lineage(_)) => {
-                "restore relay.lineage from your backup; without it people's programs do not find the new key by themselves"
-            }
-            Self::Place(PlaceError::TooManyKeys) => {
-                "make a new relay with `lapwing-relay init` and hand out new access tickets"
-            }
-            Self::Place(PlaceError::Io { reason, .. }) => match reason.kind() {
-                ErrorKind::PermissionDenied => {
-                    "run it as the user of the relay: runuser -u lapwing-relay -- lapwing-relay ..."
-                }
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk, then try again",
-                ErrorKind::ReadOnlyFilesystem => {
-                    "the disk is mounted read-only; see the system's own log for the reason"
-                }
-                ErrorKind::InvalidInput => {
-                    "choose a folder with a shorter path: that of its socket has at most 107 bytes"
-                }
-                _ => "check owner and mode of the folder",
-            },
+            Self::Place(error) => error.hint(),
+            Self::Key(_) => "restore relay.key from your backup; without it this is another relay",
             Self::Config(_) => {
                 "correct relay.toml; `lapwing-relay init` in an empty folder writes a fresh example"
             }
             Self::Address(_) => "give --host a name or IP address and --port a number from 1 to 65535",
-            Self::Store(StoreError::Locked) => {
-                "another lapwing-relay uses this folder; stop it, or wait until it answers"
-            }
-            Self::Store(StoreError::Version) => {
-                "use the version of lapwing-relay that wrote it; nothing was changed. See \"Upgrades\" in docs/relay-operation.md"
-            }
-            Self::Store(StoreError::Engine) => {
-                "set storage.engine in relay.toml to the engine of this store; nothing was changed"
-            }
-            Self::Store(StoreError::Unbuilt) => {
-                "set storage.engine to \"fjall\", or build lapwing-relay with `--features sled`"
-            }
-            Self::Store(StoreError::Full) => "make room on the disk; what was acknowledged is kept",
-            Self::Store(StoreError::Damaged) => {
-                "restore the folder from a backup; see docs/relay-operation.md"
-            }
-            Self::Store(_) | Self::DiskFailed => {
-                "check free space and the disk's health, then start the relay again: what it acknowledged is kept"
-            }
+            Self::Store(error) => error.hint(),
+            Self::DiskFailed => StoreError::Disk.hint(),
             Self::Server(ServerError::Listen(reason)) => match reason.kind() {
                 ErrorKind::AddrInUse => {
                     "another program has this UDP port (`ss -ulpn` shows which): stop it, or choose another network.port"
@@ -149,10 +120,10 @@ impl CliError {
                     "the running relay does not answer: its disk may hang; see its own messages"
                 }
                 ErrorKind::InvalidInput => "the folder's path must be shorter than 90 letters",
-                _ => "is another version of lapwing-relay running? Start it again with this one",
+                _ => OTHER_VERSION,
             },
             Self::Metrics(_) => "choose a free port in metrics.listen of relay.toml, or leave it empty",
-            Self::Refused(_) => "see the relay's own messages",
+            Self::Refused { message: _, hint } => hint,
             Self::NoSuchTicket => "see `lapwing-relay access list`",
             Self::NoAddress => "start it with `lapwing-relay serve`, or set network.port in relay.toml",
             Self::Archive(ArchiveError::Io(_)) => {
@@ -166,6 +137,7 @@ impl CliError {
                 "it begins with lapwing-backup: and was shown when the backup was made"
             }
             Self::FileExists(_) => "choose another name, or remove that file; nothing was changed",
+            Self::BackupRuns(_) => "wait until it is made, or choose another name; nothing was changed",
             Self::OpenKey(_) => "chmod 600 it; whoever read it can open the backups made with it",
             Self::CutShort(_) => "see the relay's own messages: a full disk ends a backup; then try again",
             Self::StillRuns => {
@@ -189,11 +161,11 @@ impl CliError {
             Self::Store(_) | Self::DiskFailed => "store",
             Self::Server(_) | Self::Metrics(_) => "listen",
             Self::Key(_) => "key",
-            Self::Refused(_) => "refused",
+            Self::Refused { .. } => "refused",
             Self::NoSuchTicket => "no_such_ticket",
             Self::NoAddress => "no_address",
             Self::Archive(_) | Self::CutShort(_) => "backup",
-            Self::FileExists(_) => "exists",
+            Self::FileExists(_) | Self::BackupRuns(_) => "exists",
             Self::OpenKey(_) => "open_key",
             Self::StillRuns => "running",
             Self::NotConfirmed => "not_confirmed",
@@ -213,9 +185,10 @@ impl CliError {
             | Self::Server(_)
             | Self::Control(_)
             | Self::Metrics(_)
-            | Self::Refused(_)
+            | Self::Refused { .. }
             | Self::Archive(_)
             | Self::FileExists(_)
+            | Self::BackupRuns(_)
             | Self::OpenKey(_)
             | Self::CutShort(_)
             | Self::System(_) => 5,

@@ -6,13 +6,13 @@ use lapwing_wire::address::RelayAddress;
 use qrcode::{QrCode, render::unicode};
 use serde_json::json;
 
-use super::{CliError, InitArgs, output::Output};
+use super::{CliError, InitArgs, access::unexpected, output::Output};
 use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     key::RelaySecret,
     operator::{Ask, Desk, Reply},
-    place::Place,
+    place::{Place, quoted},
     service::Service,
     store::{KeptStore, StoreError, StoreOptions},
 };
@@ -33,7 +33,7 @@ pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Resu
         None => None,
     };
     desk.service().shutdown().await;
-    show(place, address.as_ref(), issued.as_deref(), output);
+    show(place, address.as_ref(), issued.as_ref(), output);
     Ok(())
 }
 
@@ -61,22 +61,26 @@ pub(super) async fn open_store(place: &Place, config: &Config) -> Result<Arc<dyn
     Ok(opened.map_err(|_| StoreError::Closed)??)
 }
 
-async fn issue(desk: &Desk, config: &Config) -> Result<String, CliError> {
+struct Issued {
+    name: String,
+    ticket: String,
+}
+
+async fn issue(desk: &Desk, config: &Config) -> Result<Issued, CliError> {
     let ask =
         Ask::AccessIssue { bytes: config.access.size.0, mailboxes: config.access.mailboxes, expires: None };
     match desk.answer(ask, SystemClock.now()).await {
-        Reply::Issued { name: _, ticket } => Ok(ticket),
-        Reply::Failed(reason) => Err(CliError::Refused(reason)),
-        _ => Err(CliError::NoAddress),
+        Reply::Issued { name, ticket } => Ok(Issued { name, ticket }),
+        other => Err(unexpected(other)),
     }
 }
 
-fn show(place: &Place, address: Option<&RelayAddress>, ticket: Option<&str>, output: &Output) {
+fn show(place: &Place, address: Option<&RelayAddress>, issued: Option<&Issued>, output: &Output) {
     let dir = place.dir().display().to_string();
     let text_address = address.map(RelayAddress::to_string);
     let mut text = format!("The relay is in {dir}.\n");
-    match (&text_address, ticket) {
-        (Some(address), Some(ticket)) => {
+    match (&text_address, issued) {
+        (Some(address), Some(Issued { name, ticket })) => {
             text.push_str(&format!("\nIts address:\n{address}\n"));
             if !output.is_json()
                 && let Ok(code) = QrCode::new(address.as_bytes())
@@ -87,13 +91,18 @@ fn show(place: &Place, address: Option<&RelayAddress>, ticket: Option<&str>, out
                 ));
             }
             text.push_str(&format!(
-                "\nIts first access ticket (who has it may create mailboxes here; it is not shown again):\n{ticket}\n"
+                "\nIts first access ticket (who has it may create mailboxes here; it is not shown again):\n{ticket}\n\
+                 \nThe ticket's name, for `access list` and `access revoke`: {name}\n"
             ));
         }
         _ => text.push_str("\nIts port is chosen at each start: `lapwing-relay serve` prints it.\n"),
     }
     text.push_str(&format!("\nNext: {}", next(place)));
-    output.result("relay", json!({ "dir": dir, "address": text_address, "access_ticket": ticket }), &text);
+    let json = json!({
+        "dir": dir, "address": text_address,
+        "access_ticket": issued.map(|issued| &issued.ticket), "name": issued.map(|issued| &issued.name),
+    });
+    output.result("relay", json, &text);
 }
 
 /// What an operator types next.
@@ -101,5 +110,5 @@ pub(super) fn next(place: &Place) -> String {
     if *place == Place::new(None) {
         return "lapwing-relay serve".to_owned();
     }
-    format!("lapwing-relay serve --dir {}", place.dir().display())
+    format!("lapwing-relay serve --dir {}", quoted(place.dir()))
 }

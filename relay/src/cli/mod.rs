@@ -11,12 +11,12 @@ mod rotate;
 mod serve;
 mod wipe;
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{Size, Span},
+    config::{LEAST_TICKET, Size, Span},
     place::Place,
     store::EngineName,
 };
@@ -138,15 +138,38 @@ enum AccessCommand {
 #[derive(Debug, Args)]
 struct IssueArgs {
     /// Bytes of everything at one time. Default: `access.size` of the configuration
-    #[arg(long)]
+    #[arg(long, value_parser = ticket_size)]
     size: Option<Size>,
     /// Mailboxes at one time. Default: `access.mailboxes` of the configuration
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     mailboxes: Option<u64>,
     /// How long the ticket may be used. Default: for ever
-    #[arg(long)]
+    #[arg(long, value_parser = ticket_span)]
     expires: Option<Span>,
 }
+
+/// A ticket that has no room for one envelope is a slip.
+fn ticket_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    if size < LEAST_TICKET {
+        Err(format!("at least {LEAST_TICKET}: an envelope has as much"))
+    } else {
+        Ok(size)
+    }
+}
+
+/// So is one that has ended before it is handed out.
+fn ticket_span(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span < LEAST_SPAN {
+        Err(format!("at least {LEAST_SPAN}: the ticket has to be handed out"))
+    } else {
+        Ok(span)
+    }
+}
+
+/// Shortest time for which a ticket may be used.
+const LEAST_SPAN: Span = Span(Duration::from_secs(60));
 
 /// Threads that read from the disk at most, 2 MiB of address space each; further reads wait. More make no disk faster, and
 /// strangers could have hundreds run.

@@ -31,6 +31,9 @@ pub enum ConfigError {
     Range(&'static str, &'static str),
 }
 
+/// Least quota of an access ticket: one envelope of the smallest size.
+pub(crate) const LEAST_TICKET: Size = Size(1 << 10);
+
 /// All that an operator may set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -454,6 +457,12 @@ listen = "{metrics}"
         if self.limits.proofs_per_connection == 0 || self.limits.subscriptions_per_connection == 0 {
             return bad("limits.*_per_connection", "at least 1");
         }
+        if self.access.size < LEAST_TICKET {
+            return bad("access.size", "at least one envelope of 1 KiB");
+        }
+        if self.access.mailboxes == 0 {
+            return bad("access.mailboxes", "at least 1");
+        }
         self.metrics.address().map(|_| ())
     }
 }
@@ -554,6 +563,8 @@ mod tests {
             ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
             ("[limits]\nretention = \"1h\"", "limits.retention"),
             ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),
+            ("[access]\nsize = \"0 B\"", "access.size"),
+            ("[access]\nmailboxes = 0", "access.mailboxes"),
             ("[metrics]\nlisten = \"0.0.0.0:9464\"", "metrics.listen"),
             ("[metrics]\nlisten = \"localhost\"", "metrics.listen"),
         ] {

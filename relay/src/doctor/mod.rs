@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::{
     config::Config,
     operator::Status,
-    place::Place,
+    place::{Place, quoted},
     store::{ANCHOR_KEYS, LOG_KEYS},
 };
 
@@ -142,12 +142,12 @@ fn permissions(place: &Place) -> Finding {
     let mut wrong = Vec::new();
     for path in secret {
         let Ok(found) = std::fs::metadata(&path) else { continue };
-        let name = path.display();
+        let name = quoted(&path);
         if found.mode() & 0o077 != 0 {
-            wrong.push(format!("chmod go= '{name}'"));
+            wrong.push(format!("chmod go= {name}"));
         }
         if found.uid() != own && own != 0 {
-            wrong.push(format!("chown {own} '{name}'"));
+            wrong.push(format!("chown {own} {name}"));
         }
     }
     if wrong.is_empty() {

@@ -78,7 +78,10 @@ async fn reply(stream: UnixStream, desk: Arc<Desk>, now: Timestamp) -> std::io::
         BufReader::new(from.take(MAX_LINE)).read_line(&mut line).await?;
         let reply = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => desk.answer(ask, now).await,
-            Err(_) => Reply::Failed("the question was not understood".into()),
+            Err(_) => Reply::Failed {
+                message: "the question was not understood".into(),
+                hint: "type the command with the version of lapwing-relay that runs".into(),
+            },
         };
         write_line(&mut to, &reply).await?;
         Ok(reply)

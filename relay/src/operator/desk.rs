@@ -71,7 +71,7 @@ impl Desk {
             }
             Ask::AccessList => self.list(now).await,
             Ask::AccessRevoke { name } => self.revoke(&name, now).await,
-            Ask::RotateKey => Ok(self.rotate().unwrap_or_else(Reply::Failed)),
+            Ask::RotateKey => Ok(self.rotate()),
             Ask::Rows => Ok(Reply::Rows),
             Ask::Stop => {
                 if let Some(running) = &self.running {
@@ -80,7 +80,7 @@ impl Desk {
                 Ok(Reply::Done)
             }
         };
-        answer.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+        answer.unwrap_or_else(|error| failed(&error, error.hint()))
     }
 
     async fn status(&self, now: Timestamp) -> Result<Reply, crate::store::StoreError> {
@@ -147,18 +147,25 @@ impl Desk {
     }
 
     /// A file that cannot be written leaves the old key, or a change that the next start finishes.
-    fn rotate(&self) -> Result<Reply, String> {
-        let next = self.place.rotate(&mut rand::rng()).map_err(|error| error.to_string())?;
-        let lineage = self.place.lineage().map_err(|error| error.to_string())?;
-        let key = next.public().map_err(|error| error.to_string())?;
+    fn rotate(&self) -> Reply {
+        let changed = self.place.rotate(&mut rand::rng()).and_then(|next| {
+            let (lineage, key) = (self.place.lineage()?, next.public()?);
+            Ok((next, lineage, key))
+        });
+        let (next, lineage, key) = match changed {
+            Ok(changed) => changed,
+            Err(error) => return failed(&error, error.hint()),
+        };
         // First what leads to the new key, then the key itself.
         self.service.set_lineage(lineage);
-        if let Some(server) = self.running.as_ref().and_then(|running| running.server.upgrade()) {
-            server.set_key(&next).map_err(|error| error.to_string())?;
+        if let Some(server) = self.running.as_ref().and_then(|running| running.server.upgrade())
+            && let Err(error) = server.set_key(&next)
+        {
+            return failed(&error, "start the relay again: the new key is in its folder");
         }
         let mut address = self.locked_address();
         *address = address.take().and_then(|old| RelayAddress::new(key, old.host(), old.port()).ok());
-        Ok(Reply::Rotated { address: address.as_ref().map(RelayAddress::to_string) })
+        Reply::Rotated { address: address.as_ref().map(RelayAddress::to_string) }
     }
 
     fn address(&self) -> Option<RelayAddress> {
@@ -168,4 +175,8 @@ impl Desk {
     fn locked_address(&self) -> MutexGuard<'_, Option<RelayAddress>> {
         self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failed(error: &impl std::error::Error, hint: &str) -> Reply {
+    Reply::Failed { message: error.to_string(), hint: hint.to_owned() }
 }

@@ -81,8 +81,13 @@ pub enum Reply {
     },
     /// The records follow.
     Rows,
-    /// The store refused.
-    Failed(String),
+    /// It could not be done.
+    Failed {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
 }
 
 /// How a relay does. Sums only.

@@ -9,6 +9,7 @@
 //! DIR/store/       0700
 //! ```
 
+mod error;
 mod rotation;
 mod wipe;
 
@@ -22,42 +23,11 @@ use std::{
 use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
-use crate::{
-    key::{KeyError, RelaySecret},
-    store,
-};
+pub use self::error::PlaceError;
+use crate::{key::RelaySecret, store};
 
 /// Largest configuration file that is read.
 const MAX_CONFIG: u64 = 1 << 20;
-
-/// A folder that is not what it should be.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlaceError {
-    /// `init` found a relay there.
-    #[error("there is a relay in {0} already")]
-    Exists(PathBuf),
-    /// No relay was made there.
-    #[error("there is no relay in {0}")]
-    Absent(PathBuf),
-    /// The system refused to read or write.
-    #[error("cannot use {path}: {reason}")]
-    Io {
-        /// Which file or folder.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// The key file.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The file of earlier keys is not what was written.
-    #[error("the file of the relay's earlier keys is damaged: {0}")]
-    Lineage(PathBuf),
-    /// Clients follow no further.
-    #[error("this relay has changed its key as often as people's programs follow")]
-    TooManyKeys,
-}
 
 /// A relay's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +86,7 @@ impl Place {
         if self.key_file().exists() || self.config().exists() {
             return Err(PlaceError::Exists(self.dir.clone()));
         }
+        self.check_kinds()?;
         // Before anything is made: a relay whose socket cannot be bound could not be served.
         std::os::unix::net::SocketAddr::from_pathname(self.control())
             .map_err(|reason| PlaceError::Io { path: self.control(), reason })?;
@@ -128,6 +99,18 @@ impl Place {
         // Last: a folder with a key is a whole relay.
         write_new(&self.key_file(), secret.expose())?;
         sync_folder(&self.dir)
+    }
+
+    /// Whether the relay's folders can be made or used.
+    ///
+    /// # Errors
+    /// [`PlaceError::NoFolder`] if something else lies there.
+    pub fn check_kinds(&self) -> Result<(), PlaceError> {
+        let folders = [self.dir.clone(), self.store()];
+        match folders.into_iter().find(|path| path.symlink_metadata().is_ok() && !path.is_dir()) {
+            Some(path) => Err(PlaceError::NoFolder(path)),
+            None => Ok(()),
+        }
     }
 
     /// The relay's key.
@@ -168,6 +151,16 @@ impl Place {
     }
 }
 
+/// A path as a shell takes it for one word.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), PlaceError> {
     let written =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
@@ -201,5 +194,15 @@ mod tests {
         assert_eq!(mode(&place.key_file()), 0o600);
         assert_eq!(mode(&place.config()), 0o600);
         assert!(matches!(place.create(&secret, "", &[]), Err(PlaceError::Exists(_))));
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for path in ["/var/lib/lapwing-relay", "/my relay", "it's", "$HOME/`id`;x", "", "ä"] {
+            let echo = format!("printf %s {}", quoted(Path::new(path)));
+            let output = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), path, "{echo}");
+        }
+        assert_eq!(quoted(Path::new("/var/lib/lapwing-relay")), "/var/lib/lapwing-relay");
     }
 }

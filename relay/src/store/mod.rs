@@ -10,6 +10,7 @@
 //! | `reads` | the queries, over any tables |
 //! | [`memory`] | the reference |
 //! | `engine` | what a store on disk needs from an embedded database |
+//! | `error` | what can go wrong, and what to do |
 //! | `export` | what of it goes into a backup, and a store made from one |
 //! | `group` | a store on disk: group commit over any engine |
 //! | `layered` | tables with a group over them that is on its way to the disk |
@@ -26,6 +27,7 @@ mod anchor;
 mod cache;
 pub mod conformance;
 mod engine;
+mod error;
 mod export;
 pub mod fjall;
 mod group;
@@ -56,6 +58,7 @@ use lapwing_wire::{
 
 pub use anchor::{AnchorChange, AnchorOutcome};
 pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes, is_in};
+pub use error::StoreError;
 pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
 pub use inspect::{Fault, inspect};
@@ -63,39 +66,6 @@ pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 pub use rules::Pressure;
 pub use values::LOG_KEYS;
-
-/// A store that could not do what it was asked; nothing of the change was made, or it cannot be known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Another process has the store open. Stop it, or talk to it.
-    #[error("the store is open in another process")]
-    Locked,
-    /// The store was written by another version of this program.
-    #[error("the store was written by another version of this program")]
-    Version,
-    /// The store was written by another engine. Choose that one in the configuration.
-    #[error("the store was written by another engine")]
-    Engine,
-    /// There is a store already. Choose another folder; nothing was changed.
-    #[error("there is a store in that folder already")]
-    Exists,
-    /// This program was built without the engine that the configuration names.
-    #[error("this program was built without that store engine")]
-    Unbuilt,
-    /// The disk is full. Nothing new is taken; the store goes on by itself when there is room.
-    #[error("the disk is full")]
-    Full,
-    /// The disk refused a read or a write. The store takes no more changes until it is opened again.
-    #[error("the disk refused to read or write")]
-    Disk,
-    /// A record does not have the shape that was written. The disk or another program changed it.
-    #[error("the store is damaged")]
-    Damaged,
-    /// The store is shutting down.
-    #[error("the store is closed")]
-    Closed,
-}
 
 /// One change and the circumstances in which its rules judge it.
 #[derive(Clone, Debug)]

@@ -51,6 +51,11 @@ fn init_makes_a_whole_relay_and_shows_what_to_hand_out() {
     assert_eq!((address.host(), address.port()), ("relay.example.org", 443));
     assert!(shown.contains('█'), "a QR code");
     let ticket = shown.lines().find(|line| line.starts_with("lapwing-access:")).unwrap();
+    let name = run_json(&dir, &["access", "list"])["name"].as_str().unwrap().to_owned();
+    assert!(
+        shown.contains(&format!("`access revoke`: {name}\n")),
+        "the first ticket is told from others: {shown}"
+    );
     assert_eq!(AccessTicket::from_text(ticket).unwrap().relay(), &address);
     let mode = |name: &str| dir.join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(
@@ -62,6 +67,55 @@ fn init_makes_a_whole_relay_and_shows_what_to_hand_out() {
     assert_eq!(status["address"], address.to_string());
     assert_eq!((&status["connections"], &status["tickets"]), (&Value::Null, &1.into()));
     fails(&dir, &["init", "--host", "h"], 5, "there is a relay in", "--dir");
+}
+
+#[test]
+fn what_to_type_next_can_be_pasted_wherever_the_relay_is() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("it's my relay");
+    let shown = text(&run(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]).stdout);
+    let next = shown.lines().last().unwrap().strip_prefix("Next: lapwing-relay ").unwrap();
+    let words =
+        std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {next}")]).output().unwrap();
+    assert_eq!(text(&words.stdout).lines().collect::<Vec<_>>(), ["serve", "--dir", dir.to_str().unwrap()]);
+}
+
+#[test]
+fn tickets_that_are_of_no_use_are_refused_by_the_name_of_the_option() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "relay.example.org"]);
+    for (option, value) in [
+        ("--size", "0 B"),
+        ("--size", "1023 B"),
+        ("--mailboxes", "0"),
+        ("--expires", "0s"),
+        ("--expires", "59s"),
+    ] {
+        let output = run(&dir, &["access", "issue", option, value]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{option} {value}: {said}");
+        assert!(said.contains(option) && said.contains(value), "{said}");
+    }
+    let listed = text(&run(&dir, &["access", "list"]).stdout);
+    assert_eq!(listed.lines().count(), 1, "none was made: {listed}");
+    run_json(&dir, &["access", "issue", "--size", "1 KiB", "--mailboxes", "1", "--expires", "1m"]);
+    let config = dir.join("relay.toml");
+    let changed = std::fs::read_to_string(&config).unwrap().replace("mailboxes = 1000", "mailboxes = 0");
+    std::fs::write(&config, changed).unwrap();
+    fails(&dir, &["access", "issue"], 2, "access.mailboxes", "relay.toml");
+}
+
+#[test]
+fn what_is_no_folder_is_told_before_anything_is_made() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("store"), "mine").unwrap();
+    fails(&dir, &["init", "--host", "h"], 5, "this is no folder: ", "--dir");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing is left of it");
+    assert_eq!(std::fs::read(dir.join("store")).unwrap(), b"mine");
+    fails(&dir.join("store"), &["init", "--host", "h"], 5, "this is no folder: ", "--dir");
 }
 
 #[test]

@@ -99,6 +99,33 @@ async fn suc_01_a_new_key_is_shown_at_once_and_the_old_one_vouches_for_it() {
     again.kill();
 }
 
+/// Clients follow a bounded number of keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_has_changed_its_key_too_often_says_what_to_do_whether_it_runs_or_not() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "relay.example.org", "--port", "4433"]);
+    let place = lapwing_relay::place::Place::new(Some(dir.clone()));
+    for _ in 0..lapwing_wire::limits::MAX_LINEAGE {
+        place.rotate(&mut rand::rng()).unwrap();
+    }
+    let secret = std::fs::read(dir.join("relay.key")).unwrap();
+    let refused = || {
+        let output = run(&dir, &["rotate-key"]);
+        assert_eq!(output.status.code(), Some(5));
+        let said = said(&output);
+        assert!(said.contains("as often as people's programs follow"), "{said}");
+        assert!(said.contains("hint: make a new relay with `lapwing-relay init`"), "{said}");
+        assert_eq!(std::fs::read(dir.join("relay.key")).unwrap(), secret);
+    };
+    refused();
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    std::fs::write(dir.join("relay.toml"), config.replace("port = 4433", "port = 0")).unwrap();
+    let relay = Process::start(&dir);
+    refused();
+    relay.kill();
+}
+
 async fn arm(client: &mut Client, ticket: &AccessTicket) -> Token {
     let mut rng = rand::rng();
     let owner = SecretKey::<TripwireOwner>::generate(&mut rng);
@@ -237,6 +264,83 @@ async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_withou
     let stranger = client.prove(Subject::Mailbox(keys.id(), Right::Read), &keys.read).await;
     assert_eq!(stranger, ResponseBody::Refused(Refusal::NotAllowed));
     relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_takes_over_what_one_that_was_cut_off_left_and_nothing_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let base = tempfile::tempdir().unwrap();
+    let (dir, file) = (base.path().join("relay"), base.path().join("backup"));
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let part = base.path().join("backup.part");
+    let private = std::fs::Permissions::from_mode(0o600);
+    let backup = || run(&dir, &["backup", file.to_str().unwrap()]);
+    let refused = |hint: &str| {
+        let output = backup();
+        let said = said(&output);
+        assert!(
+            output.status.code() == Some(5) && said.contains("backup.part") && said.contains(hint),
+            "{said}"
+        );
+        assert!(!file.exists());
+    };
+    let whole = base.path().join("whole");
+    run_json(&dir, &["backup", whole.to_str().unwrap()]);
+    let bytes = std::fs::read(&whole).unwrap();
+
+    std::fs::write(&part, "my own notes").unwrap();
+    std::fs::set_permissions(&part, private.clone()).unwrap();
+    refused("remove that file");
+    assert_eq!(std::fs::read(&part).unwrap(), b"my own notes");
+    std::fs::remove_file(&part).unwrap();
+    // Killed between the two names of a whole one, which was moved away then.
+    std::fs::hard_link(&whole, &part).unwrap();
+    refused("remove that file");
+    assert!(std::fs::read(&whole).unwrap() == bytes, "a whole one is left");
+    std::fs::remove_file(&part).unwrap();
+    std::os::unix::fs::symlink(&whole, &part).unwrap();
+    refused("remove that file");
+    std::fs::remove_file(&part).unwrap();
+
+    for left in [&bytes[..100], &[]] {
+        std::fs::write(&part, left).unwrap();
+        std::fs::set_permissions(&part, private.clone()).unwrap();
+        let writer = std::fs::File::open(&part).unwrap();
+        writer.lock().unwrap();
+        refused("wait until it is made");
+        assert!(std::fs::read(&part).unwrap() == left);
+        drop(writer);
+        let made = backup();
+        assert!(made.status.success() && !part.exists(), "{}", said(&made));
+        assert!(std::fs::read(&file).unwrap().starts_with(&bytes[..23]), "from its beginning");
+        let key = String::from_utf8(made.stdout).unwrap();
+        let key = key.lines().find(|line| line.starts_with("lapwing-backup:")).unwrap();
+        let other = base.path().join("other");
+        let restored = typed(&other, &["restore", file.to_str().unwrap()], key);
+        assert!(restored.status.success(), "{}", said(&restored));
+        std::fs::remove_dir_all(&other).unwrap();
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_restore_leaves_what_lies_in_the_place_of_its_store() {
+    let base = tempfile::tempdir().unwrap();
+    let (dir, file) = (base.path().join("relay"), base.path().join("backup"));
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let key =
+        run_json(&dir, &["backup", file.to_str().unwrap()])["recovery_key"].as_str().unwrap().to_owned();
+    let other = base.path().join("other");
+    std::fs::create_dir_all(other.join("store")).unwrap();
+    std::fs::write(other.join("store/mine.txt"), "mine").unwrap();
+    let refused = typed(&other, &["restore", file.to_str().unwrap()], &key);
+    assert!(refused.status.code() == Some(5) && said(&refused).contains("--dir"), "{}", said(&refused));
+    assert_eq!(std::fs::read(other.join("store/mine.txt")).unwrap(), b"mine");
+    std::fs::remove_dir_all(other.join("store")).unwrap();
+    std::fs::write(other.join("store"), "mine").unwrap();
+    let refused = typed(&other, &["restore", file.to_str().unwrap()], &key);
+    assert!(refused.status.code() == Some(5) && said(&refused).contains("no folder"), "{}", said(&refused));
+    assert_eq!(std::fs::read(other.join("store")).unwrap(), b"mine");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,73 @@
+//! What can be wrong with a relay's folder, and what to do about it.
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+};
+
+use crate::key::KeyError;
+
+/// A folder that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// `init` found a relay there.
+    #[error("there is a relay in {0} already")]
+    Exists(PathBuf),
+    /// No relay was made there.
+    #[error("there is no relay in {0}")]
+    Absent(PathBuf),
+    /// Something else lies where a folder belongs.
+    #[error("this is no folder: {0}")]
+    NoFolder(PathBuf),
+    /// The system refused to read or write.
+    #[error("cannot use {path}: {reason}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The key file.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The file of earlier keys is not what was written.
+    #[error("the file of the relay's earlier keys is damaged: {0}")]
+    Lineage(PathBuf),
+    /// Clients follow no further.
+    #[error("this relay has changed its key as often as people's programs follow")]
+    TooManyKeys,
+}
+
+impl PlaceError {
+    /// What an operator does about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Exists(_) => "choose another folder with --dir; nothing was changed",
+            Self::Absent(_) => {
+                "make one with `lapwing-relay init --host NAME`, or name its folder with --dir"
+            }
+            Self::NoFolder(_) => {
+                "choose another folder with --dir, or move that file away; nothing was changed"
+            }
+            Self::Key(_) => "restore relay.key from your backup; without it this is another relay",
+            Self::Lineage(_) => {
+                "restore relay.lineage from your backup; without it people's programs do not find the new key by themselves"
+            }
+            Self::TooManyKeys => "make a new relay with `lapwing-relay init` and hand out new access tickets",
+            Self::Io { reason, path: _ } => match reason.kind() {
+                ErrorKind::PermissionDenied => {
+                    "run it as the user of the relay: runuser -u lapwing-relay -- lapwing-relay ..."
+                }
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk, then try again",
+                ErrorKind::ReadOnlyFilesystem => {
+                    "the disk is mounted read-only; see the system's own log for the reason"
+                }
+                ErrorKind::InvalidInput => {
+                    "choose a folder with a shorter path: that of its socket has at most 107 bytes"
+                }
+                _ => "check owner and mode of the folder",
+            },
+        }
+    }
+}

@@ -52,6 +52,7 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         count += u64::try_from(rows.len()).unwrap_or(u64::MAX);
         writer.rows(rows)
     };
+    let acting = place.act_as_owner()?;
     match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
         Some((Reply::Rows, rest)) => of_running(rest, &mut add).await?,
         Some((other, _)) => return Err(unexpected(other)),
@@ -60,6 +61,7 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
     let written = writer.finish()?.into_inner().map_err(|error| ArchiveError::Io(error.into_error()))?;
     written.sync_all().map_err(ArchiveError::Io)?;
     let bytes = written.metadata().map_err(ArchiveError::Io)?.len();
+    drop(acting);
     unfinished.complete(file)?;
     let key_text = is_new.then(|| key.to_text());
     let mut text = format!("{} in {}, {count} records", Size(bytes).rounded(), file.display());
@@ -131,6 +133,7 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
             ArchiveKey::from_text(&text)?
         }
     };
+    let _acting = place.act_as_owner()?;
     let (reader, head) = Reader::new(BufReader::new(from), &key)?;
     let secret = RelaySecret::from_bytes(&head.seed)?;
     let (config, _) = Config::parse(&head.config)?;

@@ -70,7 +70,7 @@ pub enum CliError {
     #[error("the running relay ended the backup before it was whole: {0}")]
     CutShort(#[source] std::io::Error),
     /// The relay that runs on the folder did not stop.
-    #[error("the relay that runs on this folder does not stop")]
+    #[error("a process that uses this folder does not end")]
     StillRuns,
     /// The person who was asked did not agree.
     #[error("nothing was done")]
@@ -141,7 +141,7 @@ impl CliError {
             Self::OpenKey(_) => "chmod 600 it; whoever read it can open the backups made with it",
             Self::CutShort(_) => "see the relay's own messages: a full disk ends a backup; then try again",
             Self::StillRuns => {
-                "stop it with `systemctl stop lapwing-relay` or SIGKILL, then wipe again; nothing was destroyed yet"
+                "end the process that uses it (`fuser DIR/store/lock`), or wait for the disk if it was ended, then wipe again; nothing was destroyed yet"
             }
             Self::NotConfirmed => "type the word `wipe`, or give --yes",
             Self::NeedsCare => "do what stands behind each finding, then look again",

@@ -68,7 +68,7 @@ enum Command {
     Restore(RestoreArgs),
     /// Look for what is wrong or risky, and say what to do
     Doctor,
-    /// Destroy the relay: keys first, then everything else. Stops it if it runs. Asks first
+    /// Destroy the relay: keys first, then everything else. Stops it if it runs, ends it if it does not stop. Asks first
     Wipe(WipeArgs),
 }
 
@@ -190,6 +190,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Common { dir, json } = cli.common;
     let output = Output::new(json);
     let place = Place::new(dir);
+    // `wipe` has to reach what root made there, and makes nothing; the other two open files elsewhere first.
+    let acting = match cli.command {
+        Command::Wipe(_) | Command::Backup(_) | Command::Restore(_) => Ok(None),
+        _ => place.act_as_owner(),
+    };
+    let _acting = match acting {
+        Ok(acting) => acting,
+        Err(error) => return output.fail(&error.into()),
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(READERS).build();
     let runtime = match runtime {

@@ -6,12 +6,17 @@ use serde_json::json;
 
 use super::{CliError, WipeArgs, output::Output};
 use crate::{
-    operator::{self, Ask},
+    operator,
     place::{Place, PlaceError},
 };
 
-/// How long a running relay may take to stop: it drains for five seconds at most.
-const STOPPING: Duration = Duration::from_secs(15);
+/// How long a running relay may take to say that it stops. One that does not is stopped itself, or busy with its disk, and whoever
+/// wipes has no time.
+const ASKING: Duration = Duration::from_secs(5);
+/// How long it may take then, or whoever else has the store open: it drains for five seconds at most, but may wait for its disk.
+const STOPPING: Duration = Duration::from_secs(7);
+/// How long the system may take to end a process at once: it waits for a write that is on its way.
+const KILLING: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 /// What a person has to type.
@@ -24,21 +29,37 @@ pub(super) async fn run(args: &WipeArgs, place: &Place, output: &Output) -> Resu
     if !args.yes && !is_confirmed(place, output) {
         return Err(CliError::NotConfirmed);
     }
-    // What it holds open it would write again; whoever cannot be asked is still seen by its lock.
-    operator::ask(&place.control(), &Ask::Stop).await.ok();
-    let stopped = async {
-        while place.is_in_use() {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    if tokio::time::timeout(STOPPING, stopped).await.is_err() {
-        return Err(CliError::StillRuns);
-    }
+    end_relay(place, output).await?;
     place.wipe(&mut rand::rng())?;
     let text = "The relay is destroyed: keys overwritten, files removed.\n\
                 What a disk keeps of overwritten sectors, snapshots and backups are not reached: destroy those too";
     output.result("wiped", json!({ "dir": place.dir().display().to_string() }), text);
     Ok(())
+}
+
+/// What it holds open it would write again; whoever cannot be asked is still seen by its lock.
+async fn end_relay(place: &Place, output: &Output) -> Result<(), CliError> {
+    let wished = operator::wish_end(&place.control(), ASKING).await.ok().flatten();
+    let is_waited_for = wished.is_none_or(|wished| wished.is_granted);
+    if is_free_within(place, if is_waited_for { STOPPING } else { Duration::ZERO }).await {
+        return Ok(());
+    }
+    let process = wished.and_then(|wished| wished.process).ok_or(CliError::StillRuns)?;
+    // Only who both listens for the operator and has the store: a number alone may be somebody else's.
+    if !place.kill_holder(process).is_ok_and(|is_ended| is_ended) {
+        return Err(CliError::StillRuns);
+    }
+    output.talk("the relay did not stop: its process was ended");
+    if is_free_within(place, KILLING).await { Ok(()) } else { Err(CliError::StillRuns) }
+}
+
+async fn is_free_within(place: &Place, patience: Duration) -> bool {
+    let free = async {
+        while place.is_in_use() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(patience, free).await.is_ok()
 }
 
 fn is_confirmed(place: &Place, output: &Output) -> bool {

@@ -169,23 +169,47 @@ impl Rest {
     }
 }
 
+/// What became of the wish that a relay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wished {
+    /// The process that listens on the socket, as the kernel says; it does where the process does nothing any more.
+    pub process: Option<i32>,
+    /// Whether it said that it will.
+    pub is_granted: bool,
+}
+
+/// Asks a running relay to end, and waits for its word no longer than `patience`. `None` if none runs there.
+///
+/// # Errors
+/// What the system says about the socket.
+pub async fn wish_end(path: &Path, patience: Duration) -> std::io::Result<Option<Wished>> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    let process = stream.peer_cred()?.pid();
+    let answer = tokio::time::timeout(patience, answer_of(stream, &Ask::Stop)).await;
+    let is_granted = matches!(answer, Ok(Ok((Reply::Done, _))));
+    Ok(Some(Wished { process, is_granted }))
+}
+
 /// Asks a running relay. `None` if none runs there. What follows the answer is for [`Ask::Rows`] only.
 ///
 /// # Errors
 /// What the system says; a relay that does not answer in ten seconds is an error.
 pub async fn ask(path: &Path, question: &Ask) -> std::io::Result<Option<(Reply, Rest)>> {
-    let stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
+    match connect(path).await? {
+        Some(stream) => answer_of(stream, question).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn connect(path: &Path) -> std::io::Result<Option<UnixStream>> {
+    use std::io::ErrorKind;
+    match UnixStream::connect(path).await {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+async fn answer_of(stream: UnixStream, question: &Ask) -> std::io::Result<(Reply, Rest)> {
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
     let reply = within(async {
@@ -194,5 +218,5 @@ pub async fn ask(path: &Path, question: &Ask) -> std::io::Result<Option<(Reply, 
         (&mut from).take(MAX_LINE).read_line(&mut line).await?;
         Ok(serde_json::from_str(&line)?)
     });
-    Ok(Some((reply.await?, Rest(from))))
+    Ok((reply.await?, Rest(from)))
 }

@@ -28,6 +28,9 @@ pub enum PlaceError {
         /// What the system said.
         reason: io::Error,
     },
+    /// Root, and may not act as the owner of the folder: files of root's would lock the relay out.
+    #[error("the folder belongs to another user: {0}")]
+    Owner(PathBuf),
     /// The key file.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -50,6 +53,7 @@ impl PlaceError {
             Self::NoFolder(_) => {
                 "choose another folder with --dir, or move that file away; nothing was changed"
             }
+            Self::Owner(_) => "run it as that user: runuser -u lapwing-relay -- lapwing-relay ...",
             Self::Key(_) => "restore relay.key from your backup; without it this is another relay",
             Self::Lineage(_) => {
                 "restore relay.lineage from your backup; without it people's programs do not find the new key by themselves"
@@ -57,7 +61,7 @@ impl PlaceError {
             Self::TooManyKeys => "make a new relay with `lapwing-relay init` and hand out new access tickets",
             Self::Io { reason, path: _ } => match reason.kind() {
                 ErrorKind::PermissionDenied => {
-                    "run it as the user of the relay: runuser -u lapwing-relay -- lapwing-relay ..."
+                    "run it as root or as the user of the relay, to whom all of its folder must belong: chown -R lapwing-relay: DIR"
                 }
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk, then try again",
                 ErrorKind::ReadOnlyFilesystem => {

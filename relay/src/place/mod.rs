@@ -10,6 +10,7 @@
 //! ```
 
 mod error;
+mod owner;
 mod rotation;
 mod wipe;
 
@@ -23,7 +24,7 @@ use std::{
 use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
-pub use self::error::PlaceError;
+pub use self::{error::PlaceError, owner::AsOwner};
 use crate::{key::RelaySecret, store};
 
 /// Largest configuration file that is read.

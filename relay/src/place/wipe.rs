@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,23 @@ impl Place {
         })
     }
 
+    /// Ends a process at once, if the kernel names it as the one that has the store open; `false` if it does not.
+    ///
+    /// # Errors
+    /// The system's, where it may not be ended.
+    pub fn kill_holder(&self, process: i32) -> io::Result<bool> {
+        use nix::{sys::signal, unistd::Pid};
+        let locks = fs::read_to_string("/proc/locks")?;
+        let is_holder = LOCKED.iter().any(|name| {
+            let file = fs::metadata(self.store().join(name));
+            file.is_ok_and(|file| holds(&locks, process, file.ino()))
+        });
+        if is_holder {
+            signal::kill(Pid::from_raw(process), signal::Signal::SIGKILL)?;
+        }
+        Ok(is_holder)
+    }
+
     /// Destroys the relay. When it returns, its keys are overwritten and everything that it had made is removed; a crash in
     /// between leaves no key that was reached. Other files in the folder stay, and then the folder.
     ///
@@ -33,15 +50,18 @@ impl Place {
         if self.is_empty() && !self.next_key_file().exists() {
             return Err(PlaceError::Absent(self.dir.clone()));
         }
-        let keys = [
-            self.key_file(),
-            self.next_key_file(),
-            self.store().join(ANCHOR_KEYS),
-            self.store().join("store.keys"),
-            self.store().join(LOG_KEYS),
-        ];
-        for path in &keys {
-            overwrite(path, rng).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
+        let of_store = [ANCHOR_KEYS, "store.keys", LOG_KEYS].map(|name| self.store().join(name));
+        let mut spoil = |path: &Path| {
+            overwrite(path, rng).map_err(|reason| PlaceError::Io { path: path.to_path_buf(), reason })
+        };
+        for path in [self.key_file(), self.next_key_file()] {
+            spoil(&path)?;
+        }
+        // Whoever starts a relay that was ended, as systemd does, finds none from here on and begins no store among what goes.
+        let config = self.config();
+        remove(&config).map_err(|reason| PlaceError::Io { path: config, reason })?;
+        for path in of_store {
+            spoil(&path)?;
         }
         let store = self.store();
         match fs::remove_dir_all(&store) {
@@ -51,8 +71,7 @@ impl Place {
             _ => {}
         }
         // The key last: as long as it has a name, this can be done again.
-        let files =
-            [self.lineage_file(), self.control(), self.config(), self.next_key_file(), self.key_file()];
+        let files = [self.lineage_file(), self.control(), self.next_key_file(), self.key_file()];
         for path in files {
             remove(&path).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
         }
@@ -61,6 +80,17 @@ impl Place {
         fs::remove_dir(&self.dir).ok();
         Ok(())
     }
+}
+
+/// Whether a process has locked a file, by the kernel's list: number, kind, "ADVISORY", "WRITE", process, device and inode, range.
+/// The device is not compared: some file systems (btrfs, overlay) show another one there. Who waits for a lock has an arrow.
+fn holds(locks: &str, process: i32, inode: u64) -> bool {
+    locks.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, _, _, "WRITE", holder, file, ..] = words.as_slice() else { return false };
+        let found = file.rsplit(':').next().and_then(|inode| inode.parse().ok());
+        holder.parse() == Ok(process) && found == Some(inode)
+    })
 }
 
 fn remove(path: &PathBuf) -> io::Result<()> {
@@ -93,6 +123,18 @@ fn overwrite(path: &Path, rng: &mut impl CryptoRng) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::key::RelaySecret;
+
+    #[test]
+    fn the_kernels_list_names_who_has_locked_a_file() {
+        let locks = "1: POSIX  ADVISORY  WRITE 700 fe:00:41 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 701 fe:00:42 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 702 fe:00:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 703 fe:00:42 0 EOF\n4: garbage";
+        assert!(holds(locks, 701, 42) && holds(locks, 700, 41));
+        for (process, inode) in [(700, 42), (701, 41), (702, 42), (703, 42), (70, 42), (701, 4)] {
+            assert!(!holds(locks, process, inode), "{process} {inode}");
+        }
+    }
 
     #[test]
     fn a_wipe_overwrites_keys_where_they_lie_and_leaves_what_is_not_the_relays() {

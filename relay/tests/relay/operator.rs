@@ -1,4 +1,4 @@
-//! What keeps a relay alive beyond its machine, and what ends it: keys, backups, the wipe, the doctor.
+//! What keeps a relay alive beyond its machine: keys, backups, the doctor.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use crate::support::{
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lapwing-relay");
 
-fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
+pub(crate) fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
     use std::io::Write;
     let mut child = Command::new(PROGRAM)
         .arg("--dir")
@@ -42,11 +42,11 @@ fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn relay(base: &Path) -> (Process, AccessTicket) {
+pub(crate) fn relay(base: &Path) -> (Process, AccessTicket) {
     let dir = base.join("relay");
     run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
     let relay = Process::start(&dir);
@@ -55,7 +55,7 @@ fn relay(base: &Path) -> (Process, AccessTicket) {
     (relay, ticket)
 }
 
-async fn connect(relay: &Process, address: &RelayAddress) -> Client {
+pub(crate) async fn connect(relay: &Process, address: &RelayAddress) -> Client {
     Client::connect(relay.socket(), address.key()).await.unwrap()
 }
 
@@ -341,55 +341,6 @@ fn a_restore_leaves_what_lies_in_the_place_of_its_store() {
     let refused = typed(&other, &["restore", file.to_str().unwrap()], &key);
     assert!(refused.status.code() == Some(5) && said(&refused).contains("no folder"), "{}", said(&refused));
     assert_eq!(std::fs::read(other.join("store")).unwrap(), b"mine");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wipe_asks_stops_the_relay_and_leaves_nothing() {
-    let base = tempfile::tempdir().unwrap();
-    let dir = base.path().join("relay");
-    let (relay, ticket) = relay(base.path());
-    let mut client = connect(&relay, &relay.address).await;
-    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
-    stored(&client.append(keys.id(), envelope(1)).await);
-    for answer in ["", "no\n", "y\n"] {
-        let kept = typed(&dir, &["wipe"], answer);
-        assert_eq!(kept.status.code(), Some(1), "{}", said(&kept));
-    }
-    stored(&client.append(keys.id(), envelope(2)).await);
-    let wiped = typed(&dir, &["wipe"], "wipe\n");
-    assert!(wiped.status.success(), "{}", said(&wiped));
-    assert!(relay.wait().success(), "it stopped in order");
-    assert!(!dir.exists());
-    assert_eq!(typed(&dir, &["wipe", "--yes"], "").status.code(), Some(5), "there is no relay");
-}
-
-#[test]
-fn a_wipe_takes_no_folder_for_a_relay_that_happens_to_be_called_like_its_store() {
-    let base = tempfile::tempdir().unwrap();
-    let dir = base.path().join("shop");
-    std::fs::create_dir_all(dir.join("store")).unwrap();
-    std::fs::write(dir.join("store/mine.txt"), "mine").unwrap();
-    assert_eq!(typed(&dir, &["wipe", "--yes"], "").status.code(), Some(5), "there is no relay");
-    assert_eq!(std::fs::read(dir.join("store/mine.txt")).unwrap(), b"mine");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wipe_reaches_a_damaged_relay_and_never_one_that_holds_its_store() {
-    let base = tempfile::tempdir().unwrap();
-    let dir = base.path().join("relay");
-    let (relay, _) = relay(base.path());
-    relay.signal(Signal::SIGTERM);
-    assert!(relay.wait().success());
-    let lock = std::fs::File::open(dir.join("store/lock")).unwrap();
-    lock.lock().unwrap();
-    let held = typed(&dir, &["wipe", "--yes"], "");
-    assert_eq!(held.status.code(), Some(4), "{}", said(&held));
-    assert_eq!(std::fs::read(dir.join("relay.key")).unwrap().len(), 32);
-    drop(lock);
-    std::fs::write(dir.join("relay.toml"), "garbage = ").unwrap();
-    std::fs::write(dir.join("store/version"), "garbage").unwrap();
-    assert!(typed(&dir, &["wipe", "--yes"], "").status.success());
-    assert!(!dir.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ struct Common {
     /// Folder of the relay. Default: $XDG_STATE_HOME/lapwing-relay, else ~/.local/state/lapwing-relay
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Print JSON Lines on standard output
+    /// Print JSON Lines on standard output; `serve` logs in JSON Lines on standard error too
     #[arg(long, global = true)]
     json: bool,
 }

@@ -25,7 +25,8 @@ const WATCH: Duration = Duration::from_secs(1);
 const STALL: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
-    log::start();
+    let output = &output.logging();
+    log::start(output.form());
     // Before anything else: a signal during start-up ends it in order too.
     let mut signals = Signals::new().map_err(CliError::System)?;
     place.finish_rotation()?;
@@ -154,7 +155,7 @@ fn reload(place: &Place, started: &Config, service: &Service, store: &dyn KeptSt
             store.set_reserve(config.storage.reserve.0);
             output.talk("limits read again");
         }
-        Err(error) => output.talk(&format!("limits not changed: {error}")),
+        Err(error) => output.warn(&format!("limits not changed: {error}")),
     }
 }
 
@@ -162,7 +163,7 @@ fn reload(place: &Place, started: &Config, service: &Service, store: &dyn KeptSt
 pub(super) fn load(place: &Place, output: &Output) -> Result<Config, CliError> {
     let (config, unknown) = Config::parse(&place.config_text()?)?;
     for key in unknown {
-        output.talk(&format!("warning: relay.toml has an unknown key: {}", key.escape_debug()));
+        output.warn(&format!("relay.toml has an unknown key: {}", key.escape_debug()));
     }
     Ok(config)
 }

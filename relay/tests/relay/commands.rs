@@ -279,10 +279,59 @@ async fn the_log_names_nobody() {
     relay.signal(Signal::SIGTERM);
     assert!(relay.wait().success());
     let said = std::fs::read_to_string(log.path()).unwrap();
-    let lines: Vec<_> = said.lines().collect();
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{said}");
-    assert_eq!(lines[0], "warning: relay.toml has an unknown key: limits.nonsense");
-    assert!(lines[1].starts_with("listening on "));
+    let told = |line: &Value| (line["level"].to_string(), line["message"].as_str().unwrap().to_owned());
+    let unknown = "relay.toml has an unknown key: limits.nonsense";
+    assert_eq!(told(&lines[0]), ("\"warn\"".into(), unknown.into()));
+    assert!(lines[1]["level"] == "info" && told(&lines[1]).1.starts_with("listening on "));
+    for line in &lines {
+        assert_eq!((&line["v"], &line["type"]), (&1.into(), &"log".into()));
+        assert_eq!(line.as_object().unwrap().len(), 5, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_the_log_has_one_form() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path();
+    run_json(dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    std::fs::write(dir.join("relay.toml"), format!("nonsense = 1\n{config}")).unwrap();
+    let lines_of = |arguments: &[&str]| {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_lapwing-relay"))
+            .args(["serve", "--dir"])
+            .arg(dir)
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut said = Vec::new();
+        for line in std::io::BufRead::lines(log) {
+            said.push(line.unwrap());
+            if said.last().unwrap().contains("listening on") {
+                let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+                nix::sys::signal::kill(id, Signal::SIGTERM).unwrap();
+            }
+        }
+        assert!(child.wait().unwrap().success());
+        said
+    };
+    let lines = lines_of(&[]);
+    assert!(lines.len() >= 2, "{lines:?}");
+    for line in lines {
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert!(words[0].len() == 20 && words[0].ends_with('Z'), "a time in whole seconds: {line}");
+        assert!(["info", "warn", "error"].contains(&words[1]), "{line}");
+    }
+    for line in lines_of(&["--json"]) {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["v"], &line["type"]), (&1.into(), &"log".into()));
+        assert!(line["at"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn small(base: &Path) -> (Process, AccessTicket, u16) {
     let relay = Process::start_logging(&dir, std::fs::File::create(&log).unwrap());
     let said = std::fs::read_to_string(&log).unwrap();
     let port = said.lines().find_map(|line| {
-        line.strip_prefix("metrics on http://127.0.0.1:")?.strip_suffix("/metrics")?.parse().ok()
+        line.split_once("metrics on http://127.0.0.1:")?.1.split_once("/metrics")?.0.parse().ok()
     });
     let issued = run_json(&dir, &["access", "issue", "--size", "16 MiB"]);
     let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();

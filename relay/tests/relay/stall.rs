@@ -124,6 +124,11 @@ async fn a_disk_that_hangs_is_reported_while_it_hangs_and_nothing_undurable_is_s
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     relay.kill();
+    for line in log().lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("one form, whoever says it: {line}"));
+        assert_eq!(line["type"], "log", "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn numbers_and_log_have_no_label_no_id_no_address() {
     let relay = Process::start_logging(&dir, std::fs::File::create(&log).unwrap());
     let read_log = || std::fs::read_to_string(&log).unwrap();
     let port = read_log().lines().find_map(|line| {
-        line.strip_prefix("metrics on http://127.0.0.1:")?.strip_suffix("/metrics")?.parse().ok()
+        line.split_once("metrics on http://127.0.0.1:")?.1.split_once("/metrics")?.0.parse().ok()
     });
     let port: u16 = port.expect("where it listens");
 

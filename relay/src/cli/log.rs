@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 2026-11-23T07:00:00Z warn   the disk answers again
-//! {"v":1,"type":"log","at":"2026-11-23T07:00:00Z","level":"warn","message":"the disk answers again"}      with --json
+//! {"at":"2026-11-23T07:00:00Z","level":"warn","message":"the disk answers again","type":"log","v":1}      with --json
 //! ```
 //! Invariants: only events of this crate are printed, and of them the message only. Libraries know addresses, and some write
 //! them into their warnings: the QUIC implementation does when a packet cannot be sent. Times are whole seconds.

@@ -4,7 +4,7 @@ use super::{Answer, Finding};
 use crate::{
     config::Config,
     place::Place,
-    store::{EngineName, Fault, StoreError, inspect},
+    store::{Fault, StoreError, inspect},
 };
 
 const NAME: &str = "store";
@@ -21,8 +21,7 @@ pub(super) fn examine(place: &Place, config: Option<&Config>, answer: &Answer) -
         }
         Answer::NotRunning => {}
     }
-    let engine = config.map_or_else(EngineName::default, |config| config.storage.engine);
-    let found = inspect(&place.store(), engine);
+    let found = inspect(&place.store(), config.map(|config| config.storage.engine));
     // Looked at afterwards: what a relay changes meanwhile may have looked like damage.
     judge(found, place.is_in_use())
 }

@@ -38,15 +38,16 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Looks at the store in a folder; `false` if there is none.
+/// Looks at the store in a folder, of this engine or, where none is named, of the one whose marks it has; `false` if there is none.
 ///
 /// # Errors
 /// The first file that cannot be used.
-pub fn inspect(folder: &Path, engine: EngineName) -> Result<bool, Fault> {
+pub fn inspect(folder: &Path, engine: Option<EngineName>) -> Result<bool, Fault> {
     if !is_in(folder) {
         return Ok(false);
     }
     let has = |name: &str| folder.join(name).exists();
+    let engine = engine.unwrap_or(if has(SLED_HAS) { EngineName::Sled } else { EngineName::Fjall });
     let (other, foreign) = match engine {
         EngineName::Fjall => (SLED_HAS, has(SLED_HAS)),
         EngineName::Sled => (KEYSPACES, has(KEYSPACES)),
@@ -93,7 +94,7 @@ mod tests {
     fn made(engine: EngineName) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store");
-        assert_eq!(inspect(&path, engine), Ok(false));
+        assert_eq!(inspect(&path, Some(engine)), Ok(false));
         drop(engine.open(&StoreOptions::at(&path)).unwrap());
         let keys = KeyFile::open(&path).unwrap();
         let mut rng = rand::rng();
@@ -124,7 +125,8 @@ mod tests {
         for engine in [EngineName::Fjall, EngineName::Sled] {
             let (_dir, path) = made(engine);
             let before = image(&path);
-            assert_eq!(inspect(&path, engine), Ok(true), "{engine}");
+            assert_eq!(inspect(&path, Some(engine)), Ok(true), "{engine}");
+            assert_eq!(inspect(&path, None), Ok(true), "{engine}");
             assert!(image(&path) == before, "{engine}");
             engine.open(&StoreOptions::at(&path)).unwrap();
         }
@@ -156,13 +158,13 @@ mod tests {
             let (_dir, path) = made(EngineName::Fjall);
             harm(&path.join(name));
             let before = image(&path);
-            assert_eq!(inspect(&path, EngineName::Fjall), Err(Fault { file, error }), "{name}");
+            assert_eq!(inspect(&path, Some(EngineName::Fjall)), Err(Fault { file, error }), "{name}");
             assert!(image(&path) == before, "{name}");
         }
         let (_dir, path) = made(EngineName::Sled);
-        let found = inspect(&path, EngineName::Fjall).unwrap_err();
+        let found = inspect(&path, Some(EngineName::Fjall)).unwrap_err();
         assert_eq!(found.error, StoreError::Engine);
         remove(&path.join(KEYS));
-        assert_eq!(inspect(&path, EngineName::Sled).unwrap_err().file, KEYS);
+        assert_eq!(inspect(&path, Some(EngineName::Sled)).unwrap_err().file, KEYS);
     }
 }

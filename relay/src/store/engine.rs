@@ -68,8 +68,8 @@ impl std::fmt::Display for EngineName {
     }
 }
 
-/// See [`StoreOptions::forget_after`].
-const FORGET_AFTER: Duration = Duration::from_secs(10);
+/// See [`StoreOptions::forget_after`]. Operators are promised ten seconds: one of them is for the writing.
+const FORGET_AFTER: Duration = Duration::from_secs(9);
 /// What only the folder of a store of `sled` has; each engine refuses the other's.
 pub(super) const SLED_HAS: &str = "conf";
 /// See [`StoreOptions::memory`].

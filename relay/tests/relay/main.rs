@@ -10,6 +10,7 @@ mod causes;
 mod commands;
 mod crash;
 mod crowd;
+mod erasure;
 mod flood;
 mod hostile;
 mod memory;

@@ -4,6 +4,7 @@
 //! proofs or readers. Whoever records them sees when the relay is busy, so they are off unless the operator asks.
 
 use std::{
+    collections::VecDeque,
     fmt::Write,
     net::SocketAddr,
     sync::{
@@ -17,7 +18,7 @@ use lapwing_wire::frame::{Refusal, ResponseBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +28,11 @@ use crate::store::KeptStore;
 const MAX_HEAD: usize = 8 << 10;
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests at a time; others wait.
-const AT_ONCE: usize = 4;
+/// Requests at a time. When one more comes, the oldest ends: whoever asks is answered in milliseconds, and whoever holds a place
+/// and does not ask keeps nobody else waiting.
+const AT_ONCE: usize = 16;
+/// After a connection that the system could not hand over, because too many files are open: it would say so again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a server counts, without any label.
 #[derive(Debug, Default)]
@@ -167,13 +171,21 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Answers until stopped.
 pub async fn serve(listener: TcpListener, source: Source, stop: CancellationToken) {
     let mut calls = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
-            call = listener.accept(), if calls.len() < AT_ONCE => {
-                let Ok((stream, _)) = call else { continue };
-                calls.spawn(tokio::time::timeout(PATIENCE, answer(stream, source.clone())));
+            call = listener.accept() => {
+                let Ok((stream, _)) = call else {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                };
+                by_age.retain(|call| !call.is_finished());
+                if by_age.len() >= AT_ONCE && let Some(oldest) = by_age.pop_front() {
+                    oldest.abort();
+                }
+                by_age.push_back(calls.spawn(tokio::time::timeout(PATIENCE, answer(stream, source.clone()))));
             }
         }
     }

@@ -20,10 +20,14 @@ use crate::{
     store::{KeptStore, Row, StoreError},
 };
 
-/// Longest line either way.
+/// Longest question; the longest that a command asks has some hundred bytes. Above, it was not understood.
+const MAX_QUESTION: u64 = 4 << 10;
+/// Longest answer: a list of some thousand tickets.
 const MAX_LINE: u64 = 1 << 20;
 /// How long either side may take for one line, or for a piece of a backup.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After a connection that the system could not hand over, because too many files are open: it would say so again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long those who have asked are answered when the relay stops.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Bytes of records in one piece, about.
@@ -58,7 +62,10 @@ pub async fn serve(listener: UnixListener, desk: Arc<Desk>, clock: Arc<dyn Clock
             () = stop.cancelled() => break,
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             call = listener.accept() => {
-                let Ok((stream, _)) = call else { continue };
+                let Ok((stream, _)) = call else {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                };
                 if stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
                     let (desk, now) = (Arc::clone(&desk), clock.now());
                     calls.spawn(reply(stream, desk, now));
@@ -75,7 +82,7 @@ async fn reply(stream: UnixStream, desk: Arc<Desk>, now: Timestamp) -> std::io::
     let (from, mut to) = stream.into_split();
     let answered = within(async {
         let mut line = String::new();
-        BufReader::new(from.take(MAX_LINE)).read_line(&mut line).await?;
+        BufReader::new(from.take(MAX_QUESTION)).read_line(&mut line).await?;
         let reply = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => desk.answer(ask, now).await,
             Err(_) => Reply::Failed {

@@ -22,6 +22,7 @@ use tokio::{net::UdpSocket, task::JoinSet};
 
 use crate::{
     memory::settled,
+    quota::names_nobody,
     support::{
         Client, PATIENCE,
         client::{append, stored, within},
@@ -37,7 +38,7 @@ const SEATS: usize = 64;
 const RETRY_ABOVE: usize = 16;
 
 /// A relay with few seats and numbers for monitoring; where those are.
-fn small(base: &Path) -> (Process, AccessTicket, u16) {
+pub fn small(base: &Path) -> (Process, AccessTicket, u16) {
     let dir = base.join("relay");
     run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
     let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
@@ -59,12 +60,18 @@ fn small(base: &Path) -> (Process, AccessTicket, u16) {
     (relay, ticket, port.expect("where it tells its numbers"))
 }
 
-/// One of the relay's numbers.
-fn number(port: u16, name: &str) -> u64 {
+/// All of the relay's numbers, as they are told.
+pub fn numbers(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// One of the relay's numbers.
+fn number(port: u16, name: &str) -> u64 {
+    let text = numbers(port);
     let prefix = format!("lapwing_relay_{name} ");
     let found = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
     found.unwrap_or_else(|| panic!("{name}: {text}"))
@@ -126,6 +133,7 @@ async fn handshakes_that_nobody_ends_are_asked_for_an_address_and_hold_no_memory
     assert!(grown < 3 * MIB, "{} KiB after {FLOOD} handshakes that nobody ended", grown >> 10);
     flood.shutdown().await;
     drop(passing);
+    names_nobody(&base.path().join("log"), &numbers(port));
     relay.kill();
 }
 
@@ -167,6 +175,7 @@ async fn connections_without_end_take_the_seats_of_their_network_at_a_bounded_pr
     // An idle connection has some 40 KiB; while it is made, more. Three crowds that nobody forgot would be 120.
     let bound = (u64::try_from(SEATS).unwrap() * 96) << 10;
     assert!(peak.iter().all(|&peak| peak < bound), "{peak:?} bytes for {SEATS} connections");
+    names_nobody(&base.path().join("log"), &numbers(port));
     relay.kill();
 }
 
@@ -175,7 +184,7 @@ async fn connections_without_end_take_the_seats_of_their_network_at_a_bounded_pr
 async fn who_subscribes_and_takes_no_notice_holds_a_bounded_memory_and_is_sent_away() {
     const DEAF: usize = 12;
     let base = tempfile::tempdir().unwrap();
-    let (relay, ticket, _) = small(base.path());
+    let (relay, ticket, port) = small(base.path());
     let mut owner = connect(&relay).await.unwrap();
     let keys = owner.mailbox(ticket.secret(), MailboxKind::Log).await;
     let mut crowd = Vec::new();
@@ -210,6 +219,7 @@ async fn who_subscribes_and_takes_no_notice_holds_a_bounded_memory_and_is_sent_a
         }
     }
     assert!(!owner.window(keys.id(), 0).await.items.is_empty(), "others are served");
+    names_nobody(&base.path().join("log"), &numbers(port));
     relay.kill();
 }
 
@@ -219,7 +229,7 @@ async fn who_subscribes_and_takes_no_notice_holds_a_bounded_memory_and_is_sent_a
 async fn uploads_that_are_begun_and_left_use_up_their_own_ticket_and_no_memory() {
     const PART: usize = 64 << 10;
     let base = tempfile::tempdir().unwrap();
-    let (relay, ticket, _) = small(base.path());
+    let (relay, ticket, port) = small(base.path());
     let issued = run_json(&base.path().join("relay"), &["access", "issue"]);
     let other = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
     let begin = |number: u8, ticket: &AccessTicket| {
@@ -254,5 +264,6 @@ async fn uploads_that_are_begun_and_left_use_up_their_own_ticket_and_no_memory()
     assert_eq!(answer, ResponseBody::BlobProgress(PART.try_into().unwrap()), "another ticket is another's");
     let keys = client.mailbox(other.secret(), MailboxKind::Queue).await;
     assert!(matches!(client.ask(append(keys.id(), envelope(1))).await, ResponseBody::Stored(_)));
+    names_nobody(&base.path().join("log"), &numbers(port));
     relay.kill();
 }

@@ -38,7 +38,7 @@ fn started(dir: &Path) -> (Process, AccessTicket) {
 }
 
 /// The answers to many requests, in their order.
-async fn ask_all(client: &mut Client, bodies: Vec<RequestBody>) -> Vec<ResponseBody> {
+pub async fn ask_all(client: &mut Client, bodies: Vec<RequestBody>) -> Vec<ResponseBody> {
     let mut answers = Vec::new();
     for some in bodies.chunks(MAX_IN_FLIGHT / 4) {
         let mut ids = Vec::new();

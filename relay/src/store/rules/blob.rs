@@ -12,6 +12,10 @@ use super::{
     access::{self, Cost},
 };
 
+/// Bytes that a blob is charged at least: its record, its slot in the key file, twice, and a place in the log are some 500, and a
+/// ticket must not pay for millions of them with one byte each.
+const LEAST_CHARGE: u64 = 4096;
+
 /// One part as it came.
 pub(super) struct Part<'a> {
     pub(super) hash: &'a BlobHash,
@@ -52,7 +56,7 @@ pub(super) fn put<T: Tables>(
             Outcome::Blob { stored: blob.stored, complete: false }
         });
     }
-    let cost = Cost { bytes: *total, mailboxes: 0 };
+    let cost = cost(*total);
     if is_first && !access::allows(batch, charge, cost, 0, now)? {
         return Ok(Outcome::Refused(Refusal::NoAccess));
     }
@@ -114,5 +118,10 @@ pub(super) fn drop_blob<T: Tables>(
     }
     batch.delete(Space::State, key::blob(hash));
     batch.forget_keys(blob.slot, u64::MAX);
-    access::give(batch, blob.access.as_ref(), Cost { bytes: blob.total, mailboxes: 0 })
+    access::give(batch, blob.access.as_ref(), cost(blob.total))
+}
+
+/// What a blob of this length is charged, from its first part until it goes.
+fn cost(total: u64) -> Cost {
+    Cost { bytes: total.max(LEAST_CHARGE), mailboxes: 0 }
 }

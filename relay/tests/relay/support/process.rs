@@ -32,21 +32,26 @@ pub fn run_json(dir: &Path, arguments: &[&str]) -> serde_json::Value {
 impl Process {
     /// Starts a relay and waits until it listens.
     pub fn start(dir: &Path) -> Self {
-        Self::spawn(dir, Stdio::null(), &[])
+        Self::start_program(Path::new(PROGRAM), dir)
+    }
+
+    /// As `start`, of a program that was built in another way.
+    pub fn start_program(program: &Path, dir: &Path) -> Self {
+        Self::spawn(program, dir, Stdio::null(), &[])
     }
 
     /// As `start`, with its standard error in a file.
     pub fn start_logging(dir: &Path, log: std::fs::File) -> Self {
-        Self::spawn(dir, log.into(), &[])
+        Self::spawn(Path::new(PROGRAM), dir, log.into(), &[])
     }
 
     /// As `start_logging`, with variables of its environment set.
     pub fn start_with(dir: &Path, log: std::fs::File, with: &[(&str, &Path)]) -> Self {
-        Self::spawn(dir, log.into(), with)
+        Self::spawn(Path::new(PROGRAM), dir, log.into(), with)
     }
 
-    fn spawn(dir: &Path, log: Stdio, with: &[(&str, &Path)]) -> Self {
-        let mut child = Command::new(PROGRAM)
+    fn spawn(program: &Path, dir: &Path, log: Stdio, with: &[(&str, &Path)]) -> Self {
+        let mut child = Command::new(program)
             .args(["serve", "--json", "--dir"])
             .arg(dir)
             .envs(with.iter().copied())

@@ -136,6 +136,34 @@ async fn a_blob_is_charged_to_its_ticket_and_given_back_when_it_goes() {
     relay.stop().await;
 }
 
+/// A tiny one is charged what it costs the relay, and all of that is given back: when it was a lie, and when its time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_blob_is_charged_a_least_amount_and_all_of_it_is_given_back() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let access: SecretKey<Access> = SecretKey::from_seed([9; 32]);
+    relay.service.issue_access(Ticket::new(access.public(), 8192, 10, None), NOW).await.unwrap();
+    let mut client = relay.client().await;
+    client.prove_access(&access).await;
+    let used = async || {
+        let tickets = relay.service.access_tickets().await.unwrap();
+        tickets.iter().find(|ticket| ticket.key == access.public()).unwrap().used_bytes
+    };
+    let put = |hash, byte: u8| {
+        let bytes = ByteBuf::from(vec![byte]);
+        RequestBody::BlobPut(BlobPut { hash, total: 1, offset: 0, bytes, access: Some(access.public()) })
+    };
+    let lie = client.ask(put(BlobHash::of(b"another"), 1)).await;
+    assert_eq!((lie, used().await), (ResponseBody::Refused(Refusal::Conflict), 0));
+    for byte in 1..=2 {
+        assert_eq!(client.ask(put(BlobHash::of(&[byte]), byte)).await, ResponseBody::BlobProgress(1));
+        assert_eq!(used().await, 4096 * u64::from(byte));
+    }
+    assert_eq!(client.ask(put(BlobHash::of(&[3]), 3)).await, ResponseBody::Refused(Refusal::NoAccess));
+    pass(&relay, 0..=32).await;
+    assert_eq!(used().await, 0);
+    relay.stop().await;
+}
+
 /// These days since the beginning, each with its sweep: a relay believes no clock that jumps over many.
 async fn pass(relay: &Relay, days: std::ops::RangeInclusive<u32>) {
     for day in days {

@@ -412,6 +412,46 @@ async fn anc_07_what_a_session_adds_does_what_its_own_entry_does() {
     relay.stop().await;
 }
 
+/// Who knows one passphrase has no more guesses at another, whatever it adds: neither by letting an entry that it adds pay for a
+/// guess, nor by making the guess right with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn anc_09_who_adds_entries_has_no_more_guesses_than_others() {
+    for adds_first in [false, true] {
+        let relay = Relay::in_memory(Limits::default(), local()).await;
+        let anchored = Anchored::new();
+        anchored.make(&relay, None).await;
+        let id = anchored.id();
+        let mut thief = relay.client().await;
+        let (own, _) = thief.unlock(id, REAL).await.unwrap();
+        let add = |keys: &EntryKeys, blinded| {
+            let mut rng = rand::rng();
+            AnchorRequest::Add(AddEntry {
+                anchor: id,
+                blinded,
+                index: 1,
+                proof: keys.proof().clone(),
+                share: keys.seal_share(&VaultShare::from_bytes([9; 32]), &mut rng),
+                mark: keys.seal_mark(1, &mut rng),
+            })
+        };
+        let mut guesses = 0;
+        for n in 0..3 * MAX_FAILURES {
+            let Ok((guess, blinded)) = thief.evaluate(id, &[n]).await else { break };
+            if adds_first {
+                thief.anchor(add(&guess, blinded)).await;
+            }
+            // A share of somebody else's would tell that the guess was right.
+            let answer = thief.prove_entry(id, &guess, blinded).await;
+            if !adds_first {
+                thief.anchor(add(&own, blinded)).await;
+            }
+            guesses += u8::from(answer.is_ok() == adds_first);
+        }
+        assert!(guesses <= MAX_FAILURES, "{guesses} guesses, and none of them counts");
+        relay.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn anc_14_only_the_owner_makes_changes_and_removes_and_bounds_hold() {
     let relay = Relay::in_memory(Limits::default(), local()).await;

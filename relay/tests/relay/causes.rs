@@ -221,6 +221,32 @@ async fn a_relay_that_serves_deletes_what_is_too_old_by_itself() {
     server.shutdown(&asker.service).await;
 }
 
+/// A board without a battery starts in 1970 and learns the time later, each time that its power fails.
+#[tokio::test]
+async fn a_clock_that_starts_in_1970_each_time_expires_nothing() {
+    let store = Arc::new(MemoryStore::new());
+    let asker = Asker::start(store.clone()).await.unwrap();
+    let keys = Keys::new();
+    asker.mailbox(&keys).await;
+    assert!(asker.keeps(&keys, 1).await);
+    drop(asker);
+    for start in 1..=20 {
+        let limits = Limits { open_creation: true, ..Limits::default() };
+        let unset = Timestamp::from_millis(1_000);
+        let service = Service::start(store.clone(), limits, &mut rand::rng(), unset).await.unwrap();
+        service.sweep(unset).await.unwrap();
+        service.sweep(NOW).await.unwrap();
+        drop(service);
+        let asker = Asker::start(store.clone()).await.unwrap();
+        asker.prove_all(&keys).await;
+        let read = Read { mailbox: keys.id(), after: Seq::START, count: 128 };
+        let ResponseBody::Window(window) = asker.ask(RequestBody::Read(read)).await else {
+            panic!("a window")
+        };
+        assert_eq!(window.items.len(), 1, "it was taken by nobody, and is gone at start {start} of one day");
+    }
+}
+
 #[tokio::test]
 async fn trp_10_no_clock_makes_a_deadline_come_early_or_keeps_it_from_coming() {
     let asker = Asker::start(Arc::new(MemoryStore::new())).await.unwrap();

@@ -162,3 +162,46 @@ async fn voices(store: &dyn MailboxStore) -> Result<(), Violation> {
     ensure(raise(0, 0, 9).await? == 0, "once")?;
     ensure(numbers(store, &watched.alerts, 0).await? == [1], "what it did is there")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        EngineName, StoreOptions,
+        engine::Engine,
+        fjall::Fjall,
+        record::{Cause, list_key},
+        tables::{Space, Tables, Writes},
+    };
+
+    /// One list that the disk has spoilt keeps nobody else's deadline from coming.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_list_keeps_no_other_deadline_from_coming() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions::at(dir.path().join("store"));
+        let (spoilt, whole) = (Watched::new(40), Watched::new(41));
+        let store = EngineName::Fjall.open(&options).unwrap();
+        for (watched, after_s) in [(&spoilt, 600), (&whole, 660)] {
+            done(&*store, watched.alerts.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            let alerting = Some(Deadline { after_s, actions: vec![watched.alert(1)] });
+            let causes = Causes { alerting, ..Causes::default() };
+            done(&*store, watched.arm(1, causes).unwrap(), "armed").await.unwrap();
+        }
+        store.close().await;
+        drop(store);
+        let engine = Fjall::open(&options.path, options.memory).unwrap();
+        let name = list_key(&spoilt.id(), Cause::Alerting);
+        let mut value = engine.direct().load(Space::Bulk, &name).unwrap().unwrap();
+        value[100] ^= 1;
+        value.truncate(200);
+        engine.write(&Writes::from([(name, Some(value))]), &Writes::new()).unwrap();
+        drop(engine);
+        let store = EngineName::Fjall.open(&options).unwrap();
+        for _ in 0..2 * SHORTEST {
+            pass(&*store, 1).await.ok();
+        }
+        let came = numbers(&*store, &whole.alerts, 0).await.unwrap();
+        store.close().await;
+        assert_eq!(came, [1], "nobody was alerted, since somebody else's list is damaged");
+    }
+}

@@ -247,8 +247,14 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// Deletes such a value, and forgets what opens it.
     pub(crate) fn forget_alone(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
-        if let Some(value) = self.load(Space::Bulk, &key)? {
-            self.forget_keys(record::slot_in(&value)?, u64::MAX);
+        // Its head is enough: what the disk has spoilt can be deleted.
+        let mut slot = None;
+        self.scan(Space::Bulk, &key, &key, &mut |_, value| {
+            slot = Some(record::slot_in(value.head())?);
+            Ok(Scan::Stop)
+        })?;
+        if let Some(slot) = slot {
+            self.forget_keys(slot, u64::MAX);
             self.delete(Space::Bulk, key);
         }
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use lapwing_wire::{ids::TripwireId, tripwire::Action};
+use lapwing_wire::ids::TripwireId;
 
 use super::{
     super::{
@@ -24,6 +24,8 @@ use super::{
 
 /// Longest piece of running time that is believed at once: a computer that slept, or was moved, counts this.
 const MAX_STEP: Duration = Duration::from_secs(60);
+/// When a deadline is tried again whose list cannot be read.
+const AGAIN: Duration = Duration::from_secs(3600);
 /// Deadlines that come in one change, at most; the others come in the next.
 const MAX_DUE: usize = 64;
 
@@ -122,17 +124,36 @@ fn fire<T: Tables>(
     let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
         return Ok(());
     };
+    let sealed = batch.load_sealed(&list_key(id, cause));
+    let actions = match sealed.and_then(|all| all.map(|all| record::decode_list(&all)).transpose()) {
+        Ok(actions) => actions.unwrap_or_default(),
+        Err(_) => return come_again(batch, id, tripwire, cause),
+    };
     tripwire.dues.retain(|due| due.cause != cause);
     match cause {
         Cause::Alerting => tripwire.came.alerting = true,
         Cause::Destroying => tripwire.came.destroying = true,
         Cause::Token | Cause::Quorum | Cause::Frozen => return Err(StoreError::Damaged),
     }
-    if let Some(actions) = batch.load_sealed(&list_key(id, cause))? {
-        let actions: Vec<Action> = record::decode_list(&actions)?;
-        list::run(batch, &actions, scene)?;
-    }
+    list::run(batch, &actions, scene)?;
     list::spend(batch, id, &mut tripwire, cause)?;
+    save(batch, id, &tripwire);
+    Ok(())
+}
+
+/// What a deadline sets off cannot be read now. It is tried again, and keeps nobody else's from coming meanwhile.
+fn come_again<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &TripwireId,
+    mut tripwire: Tripwire,
+    cause: Cause,
+) -> Result<(), StoreError> {
+    tracing::error!("what a deadline is to set off cannot be read; it is tried again");
+    let at = running(batch)?.now.saturating_add(millis(AGAIN));
+    let Some(due) = tripwire.dues.iter_mut().find(|due| due.cause == cause) else { return Ok(()) };
+    due.at = at;
+    let due = *due;
+    wait(batch, id, &[due])?;
     save(batch, id, &tripwire);
     Ok(())
 }

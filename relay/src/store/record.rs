@@ -73,6 +73,9 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 /// By how many days one tick moves the retention clock at most: a clock that jumps, as it does on a board without
 /// a battery, must not expire everything at once. A relay that was off for longer keeps things for longer.
 const MAX_TICK_DAYS: u32 = 2;
+/// Looks, of which there is one an hour and two at each start, at which a wall clock that went back is believed: until then its
+/// coming right again is no time that has passed. Such a board starts in the past whenever its power fails.
+const MAX_BEHIND: u8 = 100;
 
 /// A day of the relay's own retention clock. Nothing finer is kept about when something came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -374,11 +377,14 @@ pub(crate) fn decode_due(bytes: &[u8]) -> Result<u64, StoreError> {
 pub(crate) struct RetentionClock {
     wall_day: u64,
     day: Day,
+    /// Looks at a wall clock that stood before `wall_day`.
+    #[serde(default)]
+    behind: u8,
 }
 
 impl RetentionClock {
     pub(crate) const fn start(now: Timestamp) -> Self {
-        Self { wall_day: now.as_millis() / DAY_MS, day: Day(1) }
+        Self { wall_day: now.as_millis() / DAY_MS, day: Day(1), behind: 0 }
     }
 
     pub(crate) const fn day(&self) -> Day {
@@ -388,8 +394,12 @@ impl RetentionClock {
     /// The clock after a look at the wall: it never goes back, and forward by a bounded step.
     pub(crate) fn tick(self, now: Timestamp) -> Self {
         let wall_day = now.as_millis() / DAY_MS;
+        if wall_day < self.wall_day && self.behind < MAX_BEHIND {
+            return Self { wall_day: self.wall_day, day: self.day, behind: self.behind + 1 };
+        }
         let passed = u32::try_from(wall_day.saturating_sub(self.wall_day)).unwrap_or(u32::MAX);
-        Self { wall_day, day: Day(self.day.0.saturating_add(passed.min(MAX_TICK_DAYS))) }
+        let day = Day(self.day.0.saturating_add(passed.min(MAX_TICK_DAYS)));
+        Self { wall_day, day, behind: 0 }
     }
 }
 

@@ -38,7 +38,8 @@ impl Sealer {
         let chains: BTreeMap<Slot, Chain> =
             fresh.iter().map(|slot| (*slot, Chain::random(&mut rng))).collect();
         keys.add(&chains)?;
-        // Whoever makes a mailbox means to use it.
+        // Whoever makes a mailbox means to use it; whoever fills a store from a backup makes all of them first.
+        self.ready.age();
         for (slot, chain) in chains {
             self.ready.insert(slot, chain);
         }
@@ -163,6 +164,19 @@ mod tests {
         super::record::{self, Born, Day},
         *,
     };
+
+    /// A store that is filled from a backup makes the keys of all its mailboxes before it seals anything.
+    #[test]
+    fn keys_that_are_made_ready_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyFile::open(dir.path()).unwrap();
+        let mut sealer = Sealer::new(16);
+        for n in 0..200 {
+            sealer.begin(&keys, &[Slot(n)]).unwrap();
+        }
+        let ready = (0..200).filter(|n| sealer.ready.get(&Slot(*n)).is_some()).count();
+        assert!(ready <= 2 * 17, "{ready} are held");
+    }
 
     /// After a commit that failed, and after a crash, the engine's files may hold a number's first value beside its second.
     /// Under one key stream the two would tell what they differ in, and who knows one (its sender) would have the other,

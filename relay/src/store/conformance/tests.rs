@@ -329,3 +329,46 @@ async fn the_suite_notices_a_store_that_breaks_a_promise() {
     assert_eq!(promise.to_string(), "what was taken is gone, the rest is there");
     assert!(check_alike(&Forgetful(Arc::new(MemoryStore::new())), 1, 40).await.is_err());
 }
+
+/// What was taken before a mailbox became a sink was given back then, and is not again when it would have expired: else a ticket
+/// could be used for more than its quota.
+#[tokio::test]
+async fn a_sink_gives_nothing_back_twice() {
+    let store = MemoryStore::new();
+    let (doomed, other) = (Owner::new(70), Owner::new(71));
+    let ticket = PublicKey::from_bytes([0xa1; 32]);
+    let charge = Charge::Ticket(ticket);
+    done(&store, Mutation::IssueTicket(Ticket::new(ticket, 20_000, 9, None)), "issued").await.unwrap();
+    for owner in [&doomed, &other] {
+        done(&store, owner.create(MailboxKind::Queue, charge), "created").await.unwrap();
+    }
+    for number in 0..10 {
+        place(&store, doomed.append(envelope(number, 1000))).await.unwrap();
+    }
+    done(&store, doomed.ack(10, &[]), "taken").await.unwrap();
+    let mut rng = StdRng::seed_from_u64(5);
+    let owner = SecretKey::generate(&mut rng).public();
+    let tripwire = lapwing_wire::ids::TripwireId::of_owner(&owner);
+    let (token, list_key) = (Token::generate(&mut rng), ListKey::generate(&mut rng));
+    let status_key = StatusKey::generate(&mut rng);
+    let record = OpenRecord { tripwire, meaning: Meaning::Fire, list_key: list_key.clone(), status_key };
+    let sink = [Action::sink(doomed.id(), &doomed.admin)];
+    let arm = Mutation::Arm {
+        owner,
+        serial: 1,
+        records: vec![TokenRecord::seal(&token, &record, &mut rng)],
+        list: SealedList::seal(&sink, &tripwire, &list_key, &mut rng).unwrap(),
+        causes: Box::default(),
+        charge: Charge::Open,
+    };
+    done(&store, arm, "armed").await.unwrap();
+    apply(&store, Mutation::Token { token, filler: [2; 32] }, 1).await.unwrap();
+    assert!(store.mailbox(doomed.id()).await.unwrap().unwrap().sink);
+    for number in 0..10 {
+        apply(&store, other.append(envelope(number, 1000)), 20).await.unwrap();
+    }
+    sweep(&store, 10).await.unwrap();
+    let kept = store.mailbox(other.id()).await.unwrap().unwrap().bytes;
+    let used = store.ticket(ticket).await.unwrap().unwrap().used_bytes;
+    assert_eq!((kept, used), (10_000, 10_000), "what is there, and what is charged for it");
+}

@@ -182,6 +182,8 @@ pub(super) fn release<T: Tables>(
     head: Seq,
 ) -> Result<(), StoreError> {
     let Some(mailbox) = batch.change_mailbox(id)? else { return Ok(()) };
+    // A sink does not know which of what would expire now was taken before it became one.
+    let freed = freed.min(mailbox.bytes);
     mailbox.bytes = mailbox.bytes.saturating_sub(freed);
     mailbox.reserved = mailbox.reserved.saturating_sub(freed);
     let has_moved = mailbox.head != head;

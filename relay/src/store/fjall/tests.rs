@@ -203,6 +203,29 @@ fn what_leaves_the_memory_is_in_tables_and_found() {
     assert_eq!(all(&engine.view()).len() as u64, written);
 }
 
+/// A block of a table that the disk has spoilt is damage of what lies in it. Told as a disk that refuses, it would end the
+/// process, and again after each restart as soon as somebody asks for it.
+#[test]
+fn a_damaged_table_is_damage_and_not_a_disk_that_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    write(&engine, (0..10_000).map(envelope));
+    engine.rest().unwrap();
+    assert!(engine.bulk.table_count() > 0);
+    drop(engine);
+    let keyspaces = std::fs::read_dir(dir.path().join(KEYSPACES)).unwrap();
+    let tables = keyspaces.flat_map(|space| std::fs::read_dir(space.unwrap().path().join("tables")).unwrap());
+    let largest = tables.map(|table| table.unwrap()).max_by_key(|table| table.metadata().unwrap().len());
+    let largest = std::fs::OpenOptions::new().write(true).open(largest.unwrap().path()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&largest, &[0x5a; 8], 3000).unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    let told: BTreeSet<_> = (0..10_000)
+        .filter_map(|number| engine.direct().load(Space::Bulk, &envelope(number).0).err())
+        .map(|failure| failure.to_string())
+        .collect();
+    assert_eq!(told, BTreeSet::from([StoreError::Damaged.to_string()]));
+}
+
 /// As when a disk gets full while tables are merged, which takes long, and everybody writes on.
 #[test]
 fn whoever_waits_for_a_worker_that_ends_is_told() {

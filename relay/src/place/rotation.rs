@@ -9,7 +9,7 @@
 //! gone when it is done: its word is all that clients need.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
@@ -46,7 +46,8 @@ impl Place {
     /// [`PlaceError::Lineage`] if the relay has changed its key as often as clients follow. After an error the key is the
     /// old one or the next one, and clients that know the old one find it.
     pub fn rotate(&self, rng: &mut impl CryptoRng) -> Result<RelaySecret, PlaceError> {
-        if let Some(next) = self.finish_rotation()? {
+        let _alone = self.alone()?;
+        if let Some(next) = self.finish()? {
             return Ok(next);
         }
         let (old, next) = (self.secret()?, RelaySecret::generate(rng));
@@ -70,6 +71,24 @@ impl Place {
     /// # Errors
     /// [`PlaceError`].
     pub fn finish_rotation(&self) -> Result<Option<RelaySecret>, PlaceError> {
+        let _alone = self.alone()?;
+        self.finish()
+    }
+
+    /// One change at a time, whoever asks: of two at once the one's key could be named and the other's stay.
+    fn alone(&self) -> Result<File, PlaceError> {
+        let failed = |reason| match reason {
+            reason if std::io::Error::kind(&reason) == std::io::ErrorKind::NotFound => {
+                PlaceError::Absent(self.dir.clone())
+            }
+            reason => PlaceError::Io { path: self.dir.clone(), reason },
+        };
+        let folder = File::open(&self.dir).map_err(failed)?;
+        folder.lock().map_err(failed)?;
+        Ok(folder)
+    }
+
+    fn finish(&self) -> Result<Option<RelaySecret>, PlaceError> {
         let path = self.next_key_file();
         let bytes = match fs::read(&path) {
             Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -171,6 +190,22 @@ mod tests {
         assert_eq!(place.rotate(&mut rand::rng()).unwrap().expose(), next.expose(), "that was it");
         assert_eq!(place.secret().unwrap().expose(), next.expose());
         assert!(place.finish_rotation().unwrap().is_none());
+    }
+
+    /// Two operators, or one who is impatient.
+    #[test]
+    fn of_two_changes_at_once_clients_find_the_key_that_stays() {
+        for round in 0..20 {
+            let (_dir, place, first) = made();
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| place.rotate(&mut rand::rng()).is_ok());
+                }
+            });
+            place.finish_rotation().unwrap();
+            let (lineage, last) = (place.lineage().unwrap(), place.secret().unwrap());
+            assert!(leads(&lineage, &first.public().unwrap(), &last.public().unwrap()), "round {round}");
+        }
     }
 
     #[test]

@@ -338,3 +338,43 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
         engine.write(&whole.0, &whole.1).unwrap();
     }
 }
+
+/// What the disk has spoilt keeps nothing else from expiring.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mailbox_keeps_no_other_from_being_swept() {
+    use crate::store::{record::key, tables::Space};
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let mut owners = [Owner::new(9), Owner::new(10)];
+    owners.sort_by_key(Owner::id);
+    let [spoilt, whole] = owners;
+    let store = EngineName::Fjall.open(&options).unwrap();
+    for owner in [&spoilt, &whole] {
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let engine = Fjall::open(&options.path, options.memory).unwrap();
+    let moving = key::all(b'n');
+    let mut names = Vec::new();
+    crate::store::tables::Tables::scan(
+        &engine.direct(),
+        Space::State,
+        &moving.0,
+        &moving.1,
+        &mut |name, _| {
+            names.push(name.to_vec());
+            Ok(crate::store::tables::Scan::More)
+        },
+    )
+    .unwrap();
+    let name = names.into_iter().find(|name| name.ends_with(&spoilt.life.to_be_bytes())).unwrap();
+    engine.write(&Writes::new(), &Writes::from([(name, Some(vec![1]))])).unwrap();
+    drop(engine);
+    let store = EngineName::Fjall.open(&options).unwrap();
+    sweep(&*store, 9).await.ok();
+    let left = numbers(&*store, &whole, 0).await.unwrap();
+    store.close().await;
+    assert!(left.is_empty(), "what is too old stays for ever, since another mailbox is damaged");
+}

@@ -191,10 +191,13 @@ async fn what_was_staged_on_a_commit_that_failed_is_refused_and_nothing_answered
             unreachable!("the disk fails in the end")
         });
     }
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let begun = tokio::time::Instant::now();
+    while store.overlaps() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no group is staged while another is on its way");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     std::fs::create_dir(&refuses).unwrap();
     let answered = appending.join_all().await;
-    assert!(store.overlaps() > 0, "groups were staged while others were on their way");
     store.close().await;
     drop(store);
     std::fs::remove_dir(&refuses).unwrap();

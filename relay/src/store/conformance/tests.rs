@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::{EngineName, KeptStore, StoreOptions, fjall::FjallStore};
+use crate::store::{AnchorChange, EngineName, KeptStore, StoreOptions, fjall::FjallStore};
 
 #[tokio::test]
 async fn memory_conforms() {
@@ -371,4 +371,60 @@ async fn a_sink_gives_nothing_back_twice() {
     let kept = store.mailbox(other.id()).await.unwrap().unwrap().bytes;
     let used = store.ticket(ticket).await.unwrap().unwrap().used_bytes;
     assert_eq!((kept, used), (10_000, 10_000), "what is there, and what is charged for it");
+}
+
+/// What a ticket's holder leaves on the disk is bounded by the quota, also if all of it is taken at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_is_used_again_and_again_leaves_no_more_than_its_quota() {
+    const QUOTA: u64 = 256 << 10;
+    const GROUP: u64 = 128;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        forget_after: Duration::from_millis(50),
+        ..StoreOptions::at(dir.path().join("store"))
+    };
+    let store = FjallStore::open(&options).unwrap();
+    let (owner, ticket) = (Owner::new(70), PublicKey::from_bytes([0xa1; 32]));
+    done(&store, Mutation::IssueTicket(Ticket::new(ticket, QUOTA, 9, None)), "issued").await.unwrap();
+    done(&store, owner.create(MailboxKind::Queue, Charge::Ticket(ticket)), "created").await.unwrap();
+    for group in 0..80 {
+        let numbers = group * GROUP..(group + 1) * GROUP;
+        let appends = numbers.map(|number| apply(&store, owner.append(envelope(number, 1024)), 1));
+        for outcome in together(appends).await {
+            assert!(matches!(outcome.unwrap(), Outcome::Stored { is_new: true, .. }));
+        }
+        done(&store, owner.ack((group + 1) * GROUP, &[]), "taken").await.unwrap();
+    }
+    assert_eq!(store.ticket(ticket).await.unwrap().unwrap().used_bytes, 0);
+    let (mut rows, mut bytes) = (0, 0);
+    store
+        .rows(&mut |row| {
+            (rows, bytes) = (rows + 1, bytes + row.length() as u64);
+            Ok(())
+        })
+        .unwrap();
+    store.close().await;
+    assert!(bytes <= 2 * QUOTA, "{rows} records of {bytes} bytes for a ticket that uses nothing");
+}
+
+/// Anchors that come and go leave nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_is_made_and_removed_again_and_again_leaves_no_more_than_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        StoreOptions { forget_after: Duration::from_millis(1), ..StoreOptions::at(dir.path().join("store")) };
+    let store = FjallStore::open(&options).unwrap();
+    let anchored = anchors::Anchored::new(1);
+    for _ in 0..400 {
+        let make = Box::new(anchored.create().unwrap());
+        for change in [
+            AnchorChange::Create { make, charge: Charge::Open },
+            AnchorChange::Remove(anchored.create().unwrap().owner),
+        ] {
+            apply(&store, Mutation::Anchor { change, filler: [8; 32] }, 1).await.unwrap();
+        }
+    }
+    store.close().await;
+    let bytes = std::fs::metadata(options.path.join(crate::store::ANCHOR_KEYS)).unwrap().len();
+    assert!(bytes <= 4 * 8192, "{bytes} bytes of keys of no anchor, for ever");
 }

@@ -381,3 +381,34 @@ async fn a_damaged_mailbox_keeps_no_other_from_being_swept() {
     store.close().await;
     assert!(left.is_empty(), "what is too old stays for ever, since another mailbox is damaged");
 }
+
+/// One envelope that the disk has spoilt keeps none behind it from being read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_envelope_keeps_no_other_of_its_mailbox_from_being_read() {
+    use crate::store::{record::key, tables::Space, tables::Tables};
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let owner = Owner::new(9);
+    let store = EngineName::Fjall.open(&options).unwrap();
+    done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    for count in 1..=3 {
+        place(&*store, owner.append(envelope(count, 1024))).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let engine = Fjall::open(&options.path, options.memory).unwrap();
+    let name = key::envelope(owner.born(), Seq::new(1));
+    let indexed = engine.direct().load(Space::Bulk, &name).unwrap().unwrap();
+    drop(engine);
+    // The body lies in the log as it was sealed.
+    let segment = options.path.join("values/0000000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = memchr::memmem::find(&bytes, &indexed[indexed.len() - 900..]).unwrap();
+    bytes[at] ^= 1;
+    #[expect(clippy::disallowed_methods, reason = "damages a file")]
+    std::fs::write(&segment, bytes).unwrap();
+    let store = EngineName::Fjall.open(&options).unwrap();
+    let read = numbers(&*store, &owner, 0).await.map_err(|violation| violation.to_string());
+    store.close().await;
+    assert_eq!(read, Ok(vec![2, 3]), "nothing behind it is read until all of it has expired");
+}

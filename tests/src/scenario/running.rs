@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, PipeWriter, Read, Write},
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -70,6 +71,23 @@ impl Running {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         feed(&mut child, input);
         let (_, lines) = sync_channel(0);
+        Self { command: name, child, lines, seen: String::new(), errors: None }
+    }
+
+    /// Starts a prepared command whose standard error is this terminal.
+    #[must_use]
+    pub fn at_terminal(command: &mut Command, name: String, input: Vec<u8>, terminal: OwnedFd) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(terminal)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        command.stderr(Stdio::null());
+        feed(&mut child, input);
+        let stdout = child.stdout.take().expect("a pipe");
+        let (sender, lines) = sync_channel(LINES);
+        spawn(move || read_lines(stdout, &sender));
         Self { command: name, child, lines, seen: String::new(), errors: None }
     }
 

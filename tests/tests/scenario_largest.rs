@@ -1,6 +1,6 @@
 //! The largest file that may be sent, on real programs: cut off on its way there and back, and one byte more.
 
-#![expect(clippy::print_stdout, reason = "a long run tells what it did")]
+#![expect(clippy::expect_used, reason = "scenario tests")]
 
 use std::{fs, path::Path, time::Duration};
 
@@ -48,13 +48,12 @@ fn written(process: u32) -> u64 {
 #[ignore = "a hundred megabytes three times over: a minute or two without optimisation"]
 fn the_largest_file_goes_on_where_the_relay_was_killed_and_a_byte_more_is_refused() {
     let Pair { mut relay, ana, bo, folder } = Pair::meet();
-    let (film, above) = (folder.join("film"), folder.join("above"));
     // What two people who met keep at their relay.
     let others = stored(&relay);
     let mut bytes = content();
-    fs::write(&above, &bytes).expect("room for it");
+    let above = folder.put("above", &bytes);
     bytes.pop();
-    fs::write(&film, &bytes).expect("room for it");
+    let film = folder.put("film", &bytes);
     let is_whole = |path: &Path| fs::read(path).is_ok_and(|came| came == bytes);
     let send = |path: &Path| {
         ["send", "bo", "--attach", &path.display().to_string(), "--keep-metadata"].map(str::to_owned)

@@ -1,5 +1,7 @@
 //! Progress of files: drawn where somebody watches, and nothing but text and line ends where nobody does.
 
+#![expect(clippy::expect_used, reason = "scenario tests")]
+
 use std::{
     fs::{File, create_dir, read},
     io::Read as _,

@@ -22,12 +22,17 @@ pub enum DecodeError {
 /// The CBOR bytes of `value`.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
+    encode_onto(value, &mut out);
+    out
+}
+
+/// The same behind what is in `out`.
+pub(crate) fn encode_onto<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     #[expect(
         clippy::expect_used,
         reason = "a vector accepts every write, and our types have no failing serializer"
     )]
-    ciborium::into_writer(value, &mut out).expect("our types serialize");
-    out
+    ciborium::into_writer(value, out).expect("our types serialize");
 }
 
 /// Reads one CBOR item that fills `bytes`.

@@ -23,7 +23,7 @@ use crate::{
     codec::{self, DecodeError},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
     labels,
-    limits::MAX_FRAME,
+    limits::{FRAME_PREFIX, MAX_FRAME},
     sharing::Share,
     succession::Succession,
     tripwire::{Causes, SealedList, Status, Token, TokenRecord},
@@ -428,15 +428,28 @@ pub fn decode_request(bytes: &[u8]) -> Result<Result<Request, u64>, DecodeError>
 /// # Errors
 /// [`DecodeError::TooLong`] if the value does not fit into one frame.
 pub fn encode_frame<T: Serialize>(value: &T) -> Result<Vec<u8>, DecodeError> {
-    let body = codec::encode(value);
-    if body.len() > MAX_FRAME {
-        return Err(DecodeError::TooLong);
-    }
-    let length = u32::try_from(body.len()).map_err(|_| DecodeError::TooLong)?;
-    let mut out = Vec::with_capacity(body.len() + crate::limits::FRAME_PREFIX);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&body);
+    let mut out = Vec::with_capacity(256);
+    encode_frame_onto(value, &mut out)?;
     Ok(out)
+}
+
+/// The same behind what is in `out`, so that a window of envelopes is not copied from one buffer to the next.
+///
+/// # Errors
+/// As [`encode_frame`]; `out` is then as it was.
+pub fn encode_frame_onto<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_PREFIX]);
+    codec::encode_onto(value, out);
+    let length = out.len() - start - FRAME_PREFIX;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
+    let place = out.get_mut(start..start + FRAME_PREFIX);
+    let (Some(prefix), Some(place)) = (prefix, place) else {
+        out.truncate(start);
+        return Err(DecodeError::TooLong);
+    };
+    place.copy_from_slice(&prefix.to_be_bytes());
+    Ok(())
 }
 
 /// FRM-01: the length that a prefix claims.

@@ -85,7 +85,11 @@ proptest! {
         let window = Window { mailbox: MailboxId::from_bytes(hash), newest: Seq::new(seq), items };
         let response = Response { id: seq, body: ResponseBody::Window(window) };
         let frame = encode_frame(&response).unwrap();
-        prop_assert_eq!(codec::decode::<Response>(&frame[FRAME_PREFIX..], MAX_FRAME), Ok(response));
+        prop_assert_eq!(codec::decode::<Response>(&frame[FRAME_PREFIX..], MAX_FRAME), Ok(response.clone()));
+        // Behind another frame stands the same frame.
+        let mut both = frame.clone();
+        encode_frame_onto(&response, &mut both).unwrap();
+        prop_assert_eq!(both, [frame.as_slice(), &frame].concat());
     }
 
     #[test]
@@ -185,4 +189,21 @@ proptest! {
         prop_assert!(subject.check(&key.public(), &ChannelBinding::from_bytes(one), &proof).is_ok());
         prop_assert!(subject.check(&key.public(), &ChannelBinding::from_bytes(other), &proof).is_err());
     }
+}
+
+#[test]
+fn frm_01_a_frame_that_is_too_long_leaves_nothing_behind() {
+    let window = |length: usize| {
+        let place = Stored { seq: Seq::new(1), hash: RunningHash::from_bytes([1; 32]) };
+        let items = vec![Item { place, envelope: ByteBuf::from(vec![7; length]) }];
+        let window = Window { mailbox: MailboxId::from_bytes([2; 32]), newest: Seq::new(1), items };
+        Response { id: 2, body: ResponseBody::Window(window) }
+    };
+    let mut out = encode_frame(&window(1)).unwrap();
+    let before = out.clone();
+    assert_eq!(encode_frame_onto(&window(MAX_FRAME), &mut out), Err(DecodeError::TooLong));
+    assert_eq!(out, before);
+    assert_eq!(encode_frame(&window(MAX_FRAME)), Err(DecodeError::TooLong));
+    encode_frame_onto(&window(MAX_FRAME - 500), &mut out).unwrap();
+    assert!(out.starts_with(&before) && out.len() > MAX_FRAME - 500);
 }

@@ -211,12 +211,13 @@ async fn fill(
 
 /// The recovery key in a file that only its owner can read.
 fn read_key(path: &Path) -> Result<ArchiveKey, CliError> {
-    let file = File::open(path).map_err(ArchiveError::Io)?;
-    if file.metadata().map_err(ArchiveError::Io)?.mode() & 0o077 != 0 {
+    let unread = |reason| CliError::KeyFile { path: path.to_path_buf(), reason };
+    let file = File::open(path).map_err(unread)?;
+    if file.metadata().map_err(unread)?.mode() & 0o077 != 0 {
         return Err(CliError::OpenKey(path.to_path_buf()));
     }
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_KEY_TEXT).read_to_string(&mut text).map_err(ArchiveError::Io)?;
+    file.take(MAX_KEY_TEXT).read_to_string(&mut text).map_err(unread)?;
     Ok(ArchiveKey::from_text(&text)?)
 }
 

@@ -66,6 +66,14 @@ pub enum CliError {
     /// A recovery key that others can read.
     #[error("others can read the file of the recovery key: {0}")]
     OpenKey(PathBuf),
+    /// The file that is to hold the recovery key.
+    #[error("cannot read the file of the recovery key, {path}: {reason}")]
+    KeyFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
     /// The running relay ended in the middle of a backup.
     #[error("the running relay ended the backup before it was whole: {0}")]
     CutShort(#[source] std::io::Error),
@@ -139,6 +147,9 @@ impl CliError {
             Self::FileExists(_) => "choose another name, or remove that file; nothing was changed",
             Self::BackupRuns(_) => "wait until it is made, or choose another name; nothing was changed",
             Self::OpenKey(_) => "chmod 600 it; whoever read it can open the backups made with it",
+            Self::KeyFile { .. } => {
+                "name the file in which you put the key that `backup` printed; a first backup is made without --key-file"
+            }
             Self::CutShort(_) => "see the relay's own messages: a full disk ends a backup; then try again",
             Self::StillRuns => {
                 "end the process that uses it (`fuser DIR/store/lock`), or wait for the disk if it was ended, then wipe again; nothing was destroyed yet"
@@ -167,6 +178,7 @@ impl CliError {
             Self::Archive(_) | Self::CutShort(_) => "backup",
             Self::FileExists(_) | Self::BackupRuns(_) => "exists",
             Self::OpenKey(_) => "open_key",
+            Self::KeyFile { .. } => "key_file",
             Self::StillRuns => "running",
             Self::NotConfirmed => "not_confirmed",
             Self::NeedsCare => "needs_care",
@@ -190,6 +202,7 @@ impl CliError {
             | Self::FileExists(_)
             | Self::BackupRuns(_)
             | Self::OpenKey(_)
+            | Self::KeyFile { .. }
             | Self::CutShort(_)
             | Self::System(_) => 5,
             Self::Key(_) => 70,

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapwing_wire::{
-    frame::{Refusal, Request, RequestBody, Response, ResponseBody, encode_frame},
+    frame::{Refusal, Request, RequestBody, Response, ResponseBody, encode_frame_onto},
     limits::{MAX_FRAME, MAX_IN_FLIGHT},
 };
 use quinn::SendStream;
@@ -143,9 +143,8 @@ pub(super) async fn serve(
                         if was_barrier {
                             has_barrier = false;
                         }
-                        match encode_frame(&response) {
-                            Ok(frame) => out.extend_from_slice(&frame),
-                            Err(_) => return End::Broken,
+                        if encode_frame_onto(&response, &mut out).is_err() {
+                            return End::Broken;
                         }
                         next = if out.len() < WRITE_SIZE { in_flight.next().now_or_never().flatten() } else { None };
                     }

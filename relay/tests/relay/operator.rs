@@ -200,6 +200,15 @@ async fn a_backup_of_a_relay_under_load_is_of_one_moment_sealed_whole_and_withou
     let again = run(&dir, &["backup", name]);
     assert_eq!(again.status.code(), Some(5), "{}", said(&again));
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "an older backup is never replaced");
+    let (absent, second) = (base.path().join("no-such-key"), base.path().join("second"));
+    let words = ["backup", second.to_str().unwrap(), "--key-file", absent.to_str().unwrap()];
+    let refused = run(&dir, &words);
+    assert!(
+        said(&refused).contains("recovery key") && said(&refused).contains("no-such-key"),
+        "{}",
+        said(&refused)
+    );
+    assert!(refused.status.code() == Some(5) && !second.exists());
     let refused = typed(&dir, &["restore", name], &key);
     assert_eq!(refused.status.code(), Some(5), "never over a relay");
     relay.signal(Signal::SIGTERM);

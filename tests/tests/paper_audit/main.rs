@@ -173,28 +173,6 @@ fn options<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
     options
 }
 
-/// What the system would start, reload and install, as the unit and the page on it say.
-#[test]
-fn the_unit_starts_what_the_program_offers() {
-    let tree = tree();
-    let read = |path: &str| std::fs::read_to_string(tree.root().join(path)).unwrap();
-    let unit = read("relay/lapwing-relay.service");
-    let (_, words) = unit.lines().find_map(|line| line.split_once("ExecStart=")).unwrap();
-    let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-    assert_eq!(words[1], "serve");
-    let command = Command { line: 1, words };
-    assert_eq!(command.program(), "lapwing-relay");
-    assert_eq!(complaint(&tree, &command), None);
-    // The page's commands make what the unit uses: the same folder, user and program.
-    let page = &paper(&tree, "docs/relay-operation.md").text;
-    for key in ["User=", "Group=", "StateDirectory="] {
-        assert!(unit.contains(&format!("\n{key}lapwing-relay\n")), "{key}");
-    }
-    assert!(command.words.contains(&"/var/lib/lapwing-relay".to_owned()));
-    assert!(page.contains("install -m 0755 target/dist/lapwing-relay /usr/local/bin/"));
-    assert!(command.words[0].starts_with("/usr/local/bin/"));
-}
-
 #[test]
 fn every_package_of_the_design_is_there() {
     let tree = tree();

@@ -158,7 +158,9 @@ pub(crate) trait Engine: Clone + Send + Sync + Sized + 'static {
     fn write(&self, bulk: &Writes, state: &Writes) -> Result<(), StoreError> {
         let group = self.prepare(bulk, state)?;
         self.commit(&group)?;
+        // It is durable and not shown, whatever stood in the way: nothing more may be staged on what is shown.
         self.settle(group)
+            .map_err(|failure| if failure == StoreError::Full { failure } else { StoreError::Disk })
     }
 }
 

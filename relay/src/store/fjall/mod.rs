@@ -311,9 +311,9 @@ impl Fjall {
             if space == Space::Bulk {
                 // An envelope that is stored never replaces another.
                 let is_new = value.is_some() && key::is_envelope(key) && !is_again;
+                // What is damaged is told to whoever asks for it, not to who replaces it.
                 if !is_new
-                    && let Some(before) = self.bulk.get(key).map_err(error)?
-                    // What is damaged is told to whoever asks for it, not to who replaces it.
+                    && let Some(before) = undamaged(self.bulk.get(key).map_err(error))?
                     && let Ok(Some(body)) = index::body_in(&before)
                 {
                     count(body.place.segment, &|bytes| bytes.saturating_sub(body.length.into()));
@@ -449,15 +449,31 @@ fn byte_count(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
+/// Nothing, where what is there is damaged.
+fn undamaged<V>(found: Result<Option<V>, StoreError>) -> Result<Option<V>, StoreError> {
+    if let Err(StoreError::Damaged) = found { Ok(None) } else { found }
+}
+
 fn error(failure: fjall::Error) -> StoreError {
+    use fjall::LsmError as Table;
     match failure {
         fjall::Error::Locked => StoreError::Locked,
-        fjall::Error::InvalidVersion(_) => StoreError::Version,
+        fjall::Error::InvalidVersion(_) | fjall::Error::Storage(Table::InvalidVersion(_)) => StoreError::Version,
         fjall::Error::JournalRecovery(_)
         | fjall::Error::InvalidTrailer
         | fjall::Error::InvalidTag(_)
-        | fjall::Error::Unrecoverable => StoreError::Damaged,
-        fjall::Error::Io(error) => engine::io(&error),
+        | fjall::Error::Unrecoverable
+        // A block with a wrong sum is no disk that refuses: what lies in others can be read and changed.
+        | fjall::Error::Storage(
+            Table::ChecksumMismatch { .. }
+            | Table::InvalidTag(_)
+            | Table::InvalidTrailer
+            | Table::InvalidHeader(_)
+            | Table::Unrecoverable
+            | Table::Utf8(_)
+            | Table::Decompress(_),
+        ) => StoreError::Damaged,
+        fjall::Error::Io(error) | fjall::Error::Storage(Table::Io(error)) => engine::io(&error),
         _ => StoreError::Disk,
     }
 }

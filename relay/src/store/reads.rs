@@ -46,7 +46,14 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
                 return Ok(Scan::Stop);
             }
             let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
-            let value = value.whole()?;
+            let value = match value.whole() {
+                // It would keep all behind it from being read until it expires.
+                Err(StoreError::Damaged) => {
+                    tracing::error!("a stored envelope is damaged, and left out");
+                    return Ok(Scan::More);
+                }
+                whole => whole?,
+            };
             let (_, hash, envelope) = decode_envelope(&value)?;
             let mut envelope = envelope.to_vec();
             if !tables.unseal(&Seal::of(key, &value)?, &mut envelope)? {

@@ -26,6 +26,10 @@ const ROUNDS: u64 = 8;
 const MAILBOXES: u8 = 3;
 /// Answers that a round waits for before the relay is killed, with more requests under way.
 const ANSWERS: usize = 120;
+/// Envelopes that a mailbox keeps in a long run, about: it would be full else.
+const KEPT: u64 = 2000;
+/// Rounds after which everything that is there is read.
+const LOOK: u64 = 64;
 
 fn rounds() -> u64 {
     std::env::var("LAPWING_KILL_ROUNDS").ok().map_or(ROUNDS, |text| text.parse().unwrap())
@@ -65,6 +69,34 @@ async fn read_all(client: &mut Client, mailbox: MailboxId) -> BTreeMap<u64, Item
     }
 }
 
+/// Reads everything, and compares it with what was answered: by envelope number; and with what was taken, by mailbox.
+async fn look(
+    relay: &Process,
+    all: &[Keys],
+    taken: &[u64],
+    answered: &BTreeMap<u64, (usize, Stored)>,
+) -> Client {
+    let mut client = connect(relay).await;
+    for (index, keys) in all.iter().enumerate() {
+        client.prove_all(keys).await;
+        let there = read_all(&mut client, keys.id()).await;
+        let first = there.keys().next().copied().unwrap();
+        assert_eq!(first, taken[index] + 1, "what was taken is gone, what was not is there");
+        for (_, place) in answered.values().filter(|(of, place)| *of == index && place.seq.value() >= first) {
+            assert_eq!(there[&place.seq.value()].place, *place);
+        }
+        // The chain has no gap and no fork.
+        let mut hash: Option<RunningHash> = None;
+        for (seq, item) in &there {
+            if let Some(before) = hash {
+                assert_eq!(item.place.hash, before.next(*seq, &item.id()));
+            }
+            hash = Some(item.place.hash);
+        }
+    }
+    client
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
     let dir = tempfile::tempdir().unwrap();
@@ -96,32 +128,20 @@ async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
         let mut second = connect(&relay).await;
         let index = usize::try_from(round).unwrap() % all.len();
         second.prove_all(&all[index]).await;
-        let upto = taken[index] + 5;
+        let newest =
+            answered.values().filter(|(of, _)| *of == index).map(|(_, place)| place.seq.value()).max();
+        let upto = (taken[index] + 5).max(newest.unwrap_or(0).saturating_sub(KEPT));
         let ack = Ack { mailbox: all[index].id(), upto: Seq::new(upto), also: Vec::new() };
         assert_eq!(second.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
         taken[index] = upto;
         relay.kill();
         relay = Process::start(dir.path());
+        if (round + 1) % LOOK == 0 {
+            look(&relay, &all, &taken, &answered).await;
+        }
     }
 
-    let mut client = connect(&relay).await;
-    for (index, keys) in all.iter().enumerate() {
-        client.prove_all(keys).await;
-        let there = read_all(&mut client, keys.id()).await;
-        let first = there.keys().next().copied().unwrap();
-        assert_eq!(first, taken[index] + 1, "what was taken is gone, what was not is there");
-        for (_, place) in answered.values().filter(|(of, place)| *of == index && place.seq.value() >= first) {
-            assert_eq!(there[&place.seq.value()].place, *place);
-        }
-        // The chain has no gap and no fork.
-        let mut hash: Option<RunningHash> = None;
-        for (seq, item) in &there {
-            if let Some(before) = hash {
-                assert_eq!(item.place.hash, before.next(*seq, &item.id()));
-            }
-            hash = Some(item.place.hash);
-        }
-    }
+    let mut client = look(&relay, &all, &taken, &answered).await;
     // The same answer to a retry, also for what was taken.
     for (number, (index, place)) in answered.iter().step_by(7) {
         let again = stored(&client.append(all[*index].id(), envelope(*number)).await);

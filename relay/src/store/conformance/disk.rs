@@ -329,7 +329,7 @@ fn forgetting_child() {
             assert!(begun.elapsed() < PATIENCE, "it is told that the disk hangs");
         }
         until("it is over", || store.health().running_commit.is_none()).await;
-        until("it is counted", || store.health().slow_commits == 1).await;
+        until("it is counted", || store.health().slow_commits >= 1).await;
         assert!(store.health().slowest_commit > Duration::from_millis(500));
         store.close().await;
     });

@@ -18,7 +18,7 @@ const THREE_MINUTES: Duration = Duration::from_secs(180);
 fn three_commands() -> Vec<String> {
     let page = include_str!("../../docs/relay-operation.md");
     let (_, section) = page.split_once("\n## Three minutes\n").expect("the section");
-    let (_, block) = section.split_once("```text\n").expect("the commands");
+    let (_, block) = section.split_once("```sh\n").expect("the commands");
     let (block, _) = block.split_once("```").expect("their end");
     block.lines().map(str::to_owned).collect()
 }

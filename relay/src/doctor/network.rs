@@ -1,6 +1,9 @@
 //! The network: socket buffers, the port, the way in from outside.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use lapwing_wire::address::RelayKey;
 
@@ -27,7 +30,7 @@ pub(super) async fn examine(place: &Place, config: &Config, is_known: bool, answ
     let status = match answer {
         Answer::Status(status) => status,
         Answer::NotRunning if is_known => {
-            found.push(port(config));
+            found.push(port(config.network.port, server::try_bind(&config.server())));
             return found;
         }
         Answer::NotRunning | Answer::None(_) => return found,
@@ -70,17 +73,22 @@ fn buffers(wanted: u64, receive: Option<u64>, send: Option<u64>) -> Finding {
 }
 
 /// Whether a relay that does not run could listen.
-fn port(config: &Config) -> Finding {
-    match server::try_bind(&config.server()) {
+fn port(port: u16, tried: io::Result<()>) -> Finding {
+    match tried {
         Ok(()) => Finding::note(
             "port",
             "it is free; the relay does not run",
             "start it: lapwing-relay serve, and look again",
         ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::care(
+            "port",
+            format!("UDP port {port} is not for this user"),
+            "the systemd unit has the right: `systemctl start lapwing-relay`, and look again; without it choose a network.port above 1023",
+        ),
         Err(error) => Finding::care(
             "port",
-            format!("UDP port {} cannot be used: {error}", config.network.port),
-            "stop what uses it (`ss -ulpn`), choose another network.port, or give the right to bind ports below 1024",
+            format!("UDP port {port} cannot be used: {error}"),
+            "stop what uses it (`ss -ulpn`), or choose another network.port",
         ),
     }
 }
@@ -159,6 +167,16 @@ mod tests {
         assert_eq!(buffers(8 << 20, Some(212_992), Some(8 << 20)).level, Level::Care);
         assert_eq!(buffers(8 << 20, Some(4 << 20), Some(4 << 20)).level, Level::Note);
         assert_eq!(buffers(8 << 20, None, Some(1)).level, Level::Note);
+    }
+
+    #[test]
+    fn a_port_that_is_only_not_this_users_is_told_from_one_that_is_taken() {
+        assert_eq!(port(443, Ok(())).level, Level::Note);
+        let [denied, taken] = [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse]
+            .map(|kind| port(443, Err(kind.into())));
+        assert_eq!([denied.level, taken.level], [Level::Care; 2]);
+        let advice = [denied, taken].map(|finding| finding.advice.unwrap_or_default());
+        assert!(advice[0].contains("systemctl start") && advice[1].contains("ss -ulpn"), "{advice:?}");
     }
 
     #[test]

@@ -382,6 +382,42 @@ async fn a_damaged_mailbox_keeps_no_other_from_being_swept() {
     assert!(left.is_empty(), "what is too old stays for ever, since another mailbox is damaged");
 }
 
+/// An access ticket that the disk has spoilt keeps nothing from being taken or expiring, nor others from getting back what is
+/// theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_ticket_keeps_nothing_from_being_swept() {
+    use crate::store::record::key;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let owners = [Owner::new(9), Owner::new(10)];
+    let tickets = [1, 2].map(|byte| PublicKey::from_bytes([byte; 32]));
+    let store = EngineName::Fjall.open(&options).unwrap();
+    for (owner, ticket) in owners.iter().zip(tickets) {
+        done(&*store, Mutation::IssueTicket(Ticket::new(ticket, 1 << 20, 9, None)), "issued").await.unwrap();
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Ticket(ticket)), "created").await.unwrap();
+        for number in 1..=2 {
+            place(&*store, owner.append(envelope(number, 1024))).await.unwrap();
+        }
+    }
+    store.close().await;
+    drop(store);
+    let engine = Fjall::open(&options.path, options.memory).unwrap();
+    engine.write(&Writes::new(), &Writes::from([(key::ticket(&tickets[0]), Some(vec![1]))])).unwrap();
+    drop(engine);
+    let store = EngineName::Fjall.open(&options).unwrap();
+    assert_eq!(store.ticket(tickets[0]).await, Err(StoreError::Damaged));
+    let append = owners[0].append(envelope(3, 1024));
+    assert!(apply(&*store, append, 1).await.is_err(), "whoever wants something new is told");
+    done(&*store, owners[0].ack(1, &[]), "taken").await.unwrap();
+    sweep(&*store, 9).await.unwrap();
+    for owner in &owners {
+        assert!(numbers(&*store, owner, 0).await.unwrap().is_empty());
+    }
+    let whole = store.ticket(tickets[1]).await.unwrap().unwrap();
+    assert_eq!(whole, Ticket { used_mailboxes: 1, ..Ticket::new(tickets[1], 1 << 20, 9, None) });
+    store.close().await;
+}
+
 /// One envelope that the disk has spoilt keeps none behind it from being read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_envelope_keeps_no_other_of_its_mailbox_from_being_read() {

@@ -7,7 +7,7 @@ use lapwing_wire::{
 };
 
 use super::super::{
-    Charge, Outcome, StoreError, Ticket,
+    Charge, Day, Outcome, StoreError, Ticket,
     tables::{Batch, Tables},
 };
 
@@ -55,15 +55,32 @@ pub(super) fn allows<T: Tables>(
     }))
 }
 
+/// Whether what a charge pays for may leave places behind: a ticket that has all remembered that it may begins nothing, until the
+/// sweep takes some.
+pub(super) fn has_places<T: Tables>(batch: &mut Batch<'_, T>, charge: Charge) -> Result<bool, StoreError> {
+    let Charge::Ticket(key) = charge else { return Ok(true) };
+    Ok(batch.ticket(&key)?.is_some_and(|ticket| ticket.has_places()))
+}
+
+/// Counts a place that is remembered from now on.
+pub(super) fn remember<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+    day: Day,
+) -> Result<(), StoreError> {
+    if let Some(ticket) = change(batch, key)? {
+        ticket.remembered.count(day);
+    }
+    Ok(())
+}
+
 /// Charges; whoever must ask first has asked.
 pub(super) fn take<T: Tables>(
     batch: &mut Batch<'_, T>,
     key: Option<&PublicKey<Access>>,
     cost: Cost,
 ) -> Result<(), StoreError> {
-    if let Some(key) = key
-        && let Some(ticket) = batch.change_ticket(key)?
-    {
+    if let Some(ticket) = change(batch, key)? {
         ticket.used_bytes = ticket.used_bytes.saturating_add(cost.bytes);
         ticket.used_mailboxes = ticket.used_mailboxes.saturating_add(cost.mailboxes);
     }
@@ -76,13 +93,24 @@ pub(super) fn give<T: Tables>(
     key: Option<&PublicKey<Access>>,
     cost: Cost,
 ) -> Result<(), StoreError> {
-    if let Some(key) = key
-        && let Some(ticket) = batch.change_ticket(key)?
-    {
+    if let Some(ticket) = change(batch, key)? {
         ticket.used_bytes = ticket.used_bytes.saturating_sub(cost.bytes);
         ticket.used_mailboxes = ticket.used_mailboxes.saturating_sub(cost.mailboxes);
     }
     Ok(())
+}
+
+/// The ticket, to be changed. Of a damaged one nothing is counted: what was accepted is done, taken and swept without it, and
+/// whoever asks it for something new hears that it is damaged.
+fn change<'b, T: Tables>(
+    batch: &'b mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+) -> Result<Option<&'b mut Ticket>, StoreError> {
+    let Some(key) = key else { return Ok(None) };
+    match batch.change_ticket(key) {
+        Err(StoreError::Damaged) => Ok(None),
+        found => found,
+    }
 }
 
 impl Charge {

@@ -17,6 +17,8 @@
 //! state  'o' anchor 32 | tripwire 32                the tripwire tells when the anchor freezes
 //! state  'x' anchor 32                              CBOR Anchor
 //! state  'y'                                        slots of anchors ever used u32
+//! state  'y' 'n'                                    free slots of anchors u32; not there before one was freed
+//! state  'y' 'f' place u32                          free slot of an anchor u32: a stack
 //! bulk   'k' anchor 32 | version u64                slot u32 | nonce 12 | sealed CBOR Secrets
 //! bulk   'r' lookup 32 | tripwire 32 | index u8     slot u32 | nonce 12 | sealed record
 //! state  'c'                                        CBOR RetentionClock
@@ -57,7 +59,8 @@ use super::{StoreError, keys::Slot, tables::Value};
 
 pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
-    ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, version_in,
+    ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, FREE_ANCHOR_SLOTS, Secrets, Staged, anchor_key,
+    free_anchor_key, free_anchor_keys, secrets_key, version_in,
 };
 pub(crate) use sealed::{
     ENVELOPE_HEAD, SEAL_HEAD, Seal, UNSEALED, decode_envelope, decode_part, encode_envelope, encode_part,
@@ -351,6 +354,14 @@ impl Slots {
         rest.end()?;
         Ok(Self { used, free })
     }
+}
+
+/// The number of a `y` or `yn` record.
+pub(crate) fn decode_count(bytes: &[u8]) -> Result<u32, StoreError> {
+    let mut rest = Reader(bytes);
+    let count = u32::from_be_bytes(rest.array()?);
+    rest.end()?;
+    Ok(count)
 }
 
 /// The number of a `d` record: keys before it are to be forgotten.

@@ -1,6 +1,10 @@
 //! Values on their way to an engine and back.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rand::RngCore;
 
@@ -8,7 +12,9 @@ use super::{
     StoreError,
     cache::Generations,
     keys::{Chain, KeyFile, Slot},
-    record::{Seal, UNSEALED, key, set_nonce},
+    record::{
+        ANCHOR_SLOTS, Seal, UNSEALED, decode_count, decode_due, free_anchor_keys, key, set_nonce, slot_in,
+    },
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
 
@@ -141,12 +147,40 @@ impl<V: Tables> Tables for Opened<V> {
     }
 }
 
+/// Of what is to be forgotten, what the tables still say is. A forgetting may be durable although the disk said that it failed: then
+/// its slots are free, or somebody's.
+pub(super) fn due_still(
+    tables: &impl Tables,
+    due: &BTreeMap<Slot, u64>,
+) -> Result<BTreeMap<Slot, u64>, StoreError> {
+    let mut still = BTreeMap::new();
+    for slot in due.keys() {
+        if let Some(before) = tables.load(Space::State, &key::due(*slot))? {
+            still.insert(*slot, decode_due(&before)?);
+        }
+    }
+    Ok(still)
+}
+
+/// ANC-11: overwrites keys of slots that no anchor has. They are of anchors whose commit never came to be, and what was sealed
+/// under them may be somewhere in the engine's files.
+pub(super) fn forget_unused(tables: &impl Tables, keys: &KeyFile) -> Result<(), StoreError> {
+    let used = tables.load(Space::State, ANCHOR_SLOTS)?.map_or(Ok(0), |bytes| decode_count(&bytes))?;
+    let mut unused: BTreeSet<Slot> = (used..keys.anchor_slots()?).filter_map(Slot::of_anchor).collect();
+    let (first, last) = free_anchor_keys();
+    tables.scan(Space::State, &first, &last, &mut |_, value| {
+        unused.insert(slot_in(&value.whole()?)?);
+        Ok(Scan::More)
+    })?;
+    keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, None)).collect())
+}
+
 /// What is still to be forgotten, from before the store was opened.
 pub(super) fn still_due(tables: &impl Tables) -> Result<BTreeMap<Slot, u64>, StoreError> {
     let mut due = BTreeMap::new();
     let (first, last) = key::all(key::DUE);
     tables.scan(Space::State, &first, &last, &mut |name, value| {
-        let before = super::record::decode_due(&value.whole()?)?;
+        let before = decode_due(&value.whole()?)?;
         due.insert(key::slot_in(name).ok_or(StoreError::Damaged)?, before);
         Ok(Scan::More)
     })?;

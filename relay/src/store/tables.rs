@@ -18,7 +18,7 @@ use super::{
     Born, Mailbox, StoreError, Ticket,
     cache::Cache,
     keys::Slot,
-    record::{self, ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, key},
+    record::{self, ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, free_anchor_key, key},
 };
 
 /// Two spaces, because one holds kilobytes and one holds bytes.
@@ -200,13 +200,11 @@ impl<'a, T: Tables> Batch<'a, T> {
         let slot = match slots.free.checked_sub(1) {
             Some(top) => {
                 slots.free = top;
-                let free = self.load(Space::State, &key::free(top))?.ok_or(StoreError::Damaged)?;
-                self.delete(Space::State, key::free(top));
-                record::slot_in(&free)?
+                self.take_free(key::free(top))?
             }
             None => {
-                let slot = Slot(slots.used);
-                slots.used = slots.used.checked_add(1).ok_or(StoreError::Damaged)?;
+                let slot = Slot::of_other(slots.used).ok_or(StoreError::Damaged)?;
+                slots.used = slots.used.saturating_add(1);
                 slot
             }
         };
@@ -215,16 +213,34 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(slot)
     }
 
-    /// A slot for an anchor; none is used twice.
+    /// A slot for an anchor that nothing is sealed under.
     pub(crate) fn allocate_anchor(&mut self) -> Result<Slot, StoreError> {
-        let used = match self.load(Space::State, ANCHOR_SLOTS)? {
-            Some(bytes) => u32::from_be_bytes(bytes.try_into().map_err(|_| StoreError::Damaged)?),
-            None => 0,
+        let slot = match self.count(FREE_ANCHOR_SLOTS)?.checked_sub(1) {
+            Some(top) => {
+                self.put(Space::State, FREE_ANCHOR_SLOTS.to_vec(), top.to_be_bytes().to_vec());
+                self.take_free(free_anchor_key(top))?
+            }
+            None => {
+                let used = self.count(ANCHOR_SLOTS)?;
+                let slot = Slot::of_anchor(used).ok_or(StoreError::Damaged)?;
+                self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.saturating_add(1).to_be_bytes().to_vec());
+                slot
+            }
         };
-        let slot = Slot::of_anchor(used).ok_or(StoreError::Damaged)?;
-        self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.saturating_add(1).to_be_bytes().to_vec());
         self.fresh.push(slot);
         Ok(slot)
+    }
+
+    /// The slot in a record of a stack of free ones, which goes.
+    fn take_free(&mut self, name: Vec<u8>) -> Result<Slot, StoreError> {
+        let free = self.load(Space::State, &name)?.ok_or(StoreError::Damaged)?;
+        self.delete(Space::State, name);
+        record::slot_in(&free)
+    }
+
+    /// A number that is not there before it is more than zero.
+    fn count(&self, name: &[u8]) -> Result<u32, StoreError> {
+        self.load(Space::State, name)?.map_or(Ok(0), |bytes| record::decode_count(&bytes))
     }
 
     /// A value of which everything is sealed, opened; its head is left away.
@@ -269,7 +285,15 @@ impl<'a, T: Tables> Batch<'a, T> {
     /// The keys of a slot before a number are gone; whoever has none left is free.
     pub(crate) fn forgot_keys(&mut self, slot: Slot, before: u64) -> Result<(), StoreError> {
         self.delete(Space::State, key::due(slot));
-        if before == u64::MAX && !slot.is_of_anchor() {
+        if before != u64::MAX {
+            return Ok(());
+        }
+        if slot.is_of_anchor() {
+            let free = self.count(FREE_ANCHOR_SLOTS)?;
+            self.put(Space::State, free_anchor_key(free), slot.0.to_be_bytes().to_vec());
+            let more = free.saturating_add(1);
+            self.put(Space::State, FREE_ANCHOR_SLOTS.to_vec(), more.to_be_bytes().to_vec());
+        } else {
             let mut slots = self.slots()?;
             self.put(Space::State, key::free(slots.free), slot.0.to_be_bytes().to_vec());
             slots.free = slots.free.saturating_add(1);

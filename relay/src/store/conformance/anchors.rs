@@ -28,6 +28,10 @@ impl Anchored {
         }
     }
 
+    pub(super) fn owner(&self) -> PublicKey<AnchorOwner> {
+        self.owner.public()
+    }
+
     pub(super) fn id(&self) -> AnchorId {
         AnchorId::of_owner(&self.owner.public())
     }
@@ -72,7 +76,10 @@ fn pattern(byte: u8) -> [u8; 32] {
     bytes
 }
 
-async fn anchor(store: &dyn MailboxStore, change: AnchorChange) -> Result<AnchorOutcome, Violation> {
+pub(super) async fn anchor(
+    store: &dyn MailboxStore,
+    change: AnchorChange,
+) -> Result<AnchorOutcome, Violation> {
     match apply(store, Mutation::Anchor { change, filler: [8; 32] }, 1).await? {
         Outcome::Anchor { outcome, .. } => Ok(outcome),
         other => Err(Violation(format!("an anchor is answered as an anchor, not {other:?}"))),
@@ -80,7 +87,7 @@ async fn anchor(store: &dyn MailboxStore, change: AnchorChange) -> Result<Anchor
 }
 
 /// Evaluates and proves; the evaluations are told apart by a number.
-async fn unlock(
+pub(super) async fn unlock(
     store: &dyn MailboxStore,
     anchored: &Anchored,
     passphrase: u8,
@@ -123,7 +130,7 @@ pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
         ensure(unlock(store, &anchored, 7, 100 + number).await?.is_none(), "a wrong proof")?;
     }
     ensure(unlock(store, &anchored, 1, 6).await?.is_none(), "ten failures freeze")?;
-    let removed = anchor(store, AnchorChange::Remove(anchored.owner.public())).await?;
+    let removed = anchor(store, AnchorChange::Remove(anchored.owner())).await?;
     ensure(matches!(removed, AnchorOutcome::Done), "an anchor is removed")?;
     let gone = anchor(store, create()?).await?;
     ensure(matches!(gone, AnchorOutcome::Done), "and can be made again")

@@ -9,7 +9,7 @@ use crate::store::{
 
 /// The default engine on a disk that does ill as long as a folder lies beside it: with `refuses` it takes nothing that must be
 /// durable, with `lags` nothing that only makes it visible; with `holds` the latter waits, and the disk is full then if
-/// `fills` is there.
+/// `fills` is there; with `overflows` it is full as soon as something is durable.
 #[derive(Clone)]
 pub(super) struct Faulty {
     inner: Fjall,
@@ -17,6 +17,7 @@ pub(super) struct Faulty {
     lags: PathBuf,
     holds: PathBuf,
     fills: PathBuf,
+    overflows: PathBuf,
 }
 
 impl Engine for Faulty {
@@ -27,9 +28,9 @@ impl Engine for Faulty {
     const WRITERS: usize = Fjall::WRITERS;
 
     fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
-        let [refuses, lags, holds, fills] =
-            ["refuses", "lags", "holds", "fills"].map(|name| path.with_extension(name));
-        Ok(Self { inner: Fjall::open(path, cache)?, refuses, lags, holds, fills })
+        let [refuses, lags, holds, fills, overflows] =
+            ["refuses", "lags", "holds", "fills", "overflows"].map(|name| path.with_extension(name));
+        Ok(Self { inner: Fjall::open(path, cache)?, refuses, lags, holds, fills, overflows })
     }
 
     fn view(&self) -> Self::View {
@@ -55,7 +56,7 @@ impl Engine for Faulty {
         }
         if self.lags.exists() {
             Err(StoreError::Disk)
-        } else if is_held && self.fills.exists() {
+        } else if self.overflows.exists() || (is_held && self.fills.exists()) {
             Err(StoreError::Full)
         } else {
             self.inner.settle(group)

@@ -4,6 +4,7 @@
 //! A M 0      the anchor is there                       a M N      N guesses at it were answered
 //! s M N      outer key N is about to be staged         S M N      it was committed
 //! t M N      the tripwire is about to be armed, serial N          T M N      it was armed
+//! g M N      another anchor is about to be made (N is odd) or taken away               G M N      it was
 //! ```
 
 use std::fs::File;
@@ -16,9 +17,9 @@ use lapwing_wire::{
 };
 
 use super::{
-    anchors::Anchored,
+    anchors::{Anchored, unlock},
     forgetting::Armed,
-    storm::{mark, press},
+    storm::{TASKS, mark, press},
     *,
 };
 use crate::store::{AnchorChange, AnchorOutcome, KeptStore};
@@ -87,6 +88,19 @@ pub(super) async fn work(store: &dyn KeptStore, marks: &File, number: u8) {
         assert!(matches!(press(store, marks, &owner, number, arm).await, Outcome::Done));
         mark(marks, format_args!("T {number} {n}"));
 
+        // Each in its turn is made and taken away, so that slots are used again.
+        let other = number + 1 + u8::try_from(n % u64::from(TASKS - 1)).unwrap();
+        let (going, turn) = (Anchored::new(other), n.div_ceil(u64::from(TASKS - 1)));
+        mark(marks, format_args!("g {other} {turn}"));
+        let asked = if turn % 2 == 1 {
+            let make = Box::new(going.create().unwrap());
+            AnchorChange::Create { make, charge: Charge::Open }
+        } else {
+            AnchorChange::Remove(going.owner())
+        };
+        assert!(matches!(ask(asked).await, AnchorOutcome::Done));
+        mark(marks, format_args!("G {other} {turn}"));
+
         if n % 3 == 0 && guesses < GUESSES {
             guesses += 1;
             let guess = Evaluate { anchor: id, blinded: blinded(2, n) };
@@ -97,11 +111,46 @@ pub(super) async fn work(store: &dyn KeptStore, marks: &File, number: u8) {
 }
 
 /// The last number of each of these marks.
-fn told(marks: &str, number: u8, kinds: [&str; 6]) -> [Option<u64>; 6] {
+fn told<const N: usize>(marks: &str, number: u8, kinds: [&str; N]) -> [Option<u64>; N] {
     kinds.map(|kind| {
         let prefix = format!("{kind} {number} ");
         marks.lines().filter_map(|line| line.strip_prefix(&prefix)?.parse().ok()).next_back()
     })
+}
+
+/// Free slots go to anchors that are new, each to one, and to none that is there.
+async fn check_slots(store: &dyn KeptStore) -> Result<(), Violation> {
+    let fresh: Vec<Anchored> = (0..8).map(|n| Anchored::new(200 + n)).collect();
+    let ask = async |asked| match apply(store, change(asked), 1).await? {
+        Outcome::Anchor { outcome: AnchorOutcome::Done, .. } => Ok(()),
+        other => Err(Violation(format!("an anchor comes and goes, and not {other:?}"))),
+    };
+    for anchored in &fresh {
+        ask(AnchorChange::Create { make: Box::new(anchored.create()?), charge: Charge::Open }).await?;
+    }
+    for anchored in &fresh {
+        let release = unlock(store, anchored, 0, 1).await?;
+        ensure(
+            release.is_some_and(|release| release.outer == anchored.outer),
+            "a new anchor has its own keys",
+        )?;
+    }
+    for anchored in &fresh {
+        ask(AnchorChange::Remove(anchored.owner())).await?;
+    }
+    Ok(())
+}
+
+/// An anchor that came and went is as the marks say.
+async fn check_going(store: &dyn KeptStore, marks: &str, number: u8) -> Result<(), Violation> {
+    let [Some(asked), done] = told(marks, number, ["g", "G"]) else { return Ok(()) };
+    let done = done.unwrap_or(0);
+    let anchored = Anchored::new(number);
+    let release = unlock(store, &anchored, 0, 1).await?;
+    if asked == done {
+        ensure(release.is_some() == (done % 2 == 1), "an anchor that was made is there, no other")?;
+    }
+    ensure(release.is_none_or(|release| release.outer == anchored.outer), "with its own keys")
 }
 
 /// Compares anchor and tripwire of a number with the marks. It is looked at once: then the anchor is frozen.
@@ -112,8 +161,9 @@ pub(super) async fn check_left(store: &dyn KeptStore, marks: &str, number: u8) -
     let [made, guesses, staging, committed, arming, armed] =
         told(marks, number, ["A", "a", "s", "S", "t", "T"]);
     if made.is_none() {
-        return Ok(());
+        return check_going(store, marks, number).await;
     }
+    check_slots(store).await?;
     let wrong = |what: String| Err(Violation(format!("anchor {number}: {what}")));
     let anchored = Anchored::new(number);
     let id = anchored.id();

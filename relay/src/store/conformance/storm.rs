@@ -346,7 +346,7 @@ fn told(marks: &str, mailbox: u8) -> Told {
             "-" => told.taken = value,
             "x" => told.closing = true,
             "X" => told.closed = true,
-            "!" | "=" | "a" | "A" | "s" | "S" | "t" | "T" => {}
+            "!" | "=" | "a" | "A" | "g" | "G" | "s" | "S" | "t" | "T" => {}
             other => panic!("{other}"),
         }
     }

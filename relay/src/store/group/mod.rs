@@ -37,7 +37,7 @@ use super::{
     export::{self, TakeRow},
     keys::KeyFile,
     reads,
-    sealing::{Opened, still_due},
+    sealing::{Opened, forget_unused, still_due},
 };
 use pending::{Pending, Shown};
 use queue::{Job, Queue};
@@ -121,6 +121,7 @@ impl<E: Engine> GroupCommit<E> {
         // After the engine, whose lock keeps other processes away.
         let keys = Arc::new(KeyFile::open(&options.path)?);
         let due = still_due(&opened.direct())?;
+        forget_unused(&opened.direct(), &keys)?;
         let engine = Arc::new(RwLock::new(Some(opened)));
         let shared = Arc::new(Shared::new(options.reserve));
         let forget_at = (!due.is_empty()).then(now);

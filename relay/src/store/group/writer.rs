@@ -15,7 +15,7 @@ use super::{
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
         room, rules,
-        sealing::{Opened, Sealer, still_due},
+        sealing::{Opened, Sealer, due_still, forget_unused, still_due},
         tables::{Batch, Staged},
     },
     OnDisk, Shared, millis, now,
@@ -376,12 +376,13 @@ impl<E: Engine> Writer<E> {
 
     fn forget(&self, desk: &mut Desk, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
-        sealer.forget(&self.keys, due)?;
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         let tables = engine.direct();
+        let due = due_still(&tables, due)?;
+        sealer.forget(&self.keys, &due)?;
         let mut batch = Batch::new(&tables, cache);
-        for (slot, before) in due {
+        for (slot, before) in &due {
             batch.forgot_keys(*slot, *before)?;
         }
         let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
@@ -488,6 +489,7 @@ impl<E: Engine> Writer<E> {
         std::thread::sleep(CLOSING);
         let opened = E::open(&self.path, self.cache).and_then(|opened| {
             let due = still_due(&opened.direct())?;
+            forget_unused(&opened.direct(), &self.keys)?;
             Ok((opened, due))
         });
         match opened {

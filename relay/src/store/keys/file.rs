@@ -13,7 +13,7 @@
 //! looked at whenever a mailbox is touched that was not touched for long.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
@@ -107,6 +107,31 @@ impl KeyFile {
         let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
         let page = page.first_chunk().ok_or(StoreError::Damaged)?;
         Ok(Some(Chain::at_number(u64::from_le_bytes(*at), chain, page)))
+    }
+
+    /// How many slots of anchors the file has room for as it is.
+    pub(in super::super) fn anchor_slots(&self) -> Result<u32, StoreError> {
+        let length = self.anchors.metadata().map_err(|error| io(&error))?.len();
+        let slots = length.div_ceil(2 * UNIT as u64) * u64::from(SLOTS);
+        Ok(u32::try_from(slots).unwrap_or(u32::MAX))
+    }
+
+    /// Which of these slots have keys. What cannot be read holds nobody up who has his keys elsewhere.
+    pub(in super::super) fn held(&self, slots: &BTreeSet<Slot>) -> BTreeSet<Slot> {
+        let mut held = BTreeSet::new();
+        let mut last: Option<(Place, Option<Unit>)> = None;
+        for slot in slots {
+            let (number, place) = place(*slot);
+            if last.as_ref().is_none_or(|(of, _)| *of != number) {
+                last = Some((number, self.read(number).ok()));
+            }
+            let Some((_, Some(unit))) = &last else { continue };
+            let bytes = unit.bytes.get(place..place + SLOT).unwrap_or_default();
+            if bytes.iter().any(|byte| *byte != 0) {
+                held.insert(*slot);
+            }
+        }
+        held
     }
 
     /// Makes new keys durable.

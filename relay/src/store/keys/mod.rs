@@ -62,6 +62,11 @@ impl Slot {
         (number < Self::ANCHOR).then_some(Self(number | Self::ANCHOR))
     }
 
+    /// The slot of anything else with this number; `None` where the slots of anchors begin.
+    pub(crate) fn of_other(number: u32) -> Option<Self> {
+        (number < Self::ANCHOR).then_some(Self(number))
+    }
+
     /// Whether it is an anchor's.
     pub(crate) const fn is_of_anchor(self) -> bool {
         self.0 & Self::ANCHOR != 0

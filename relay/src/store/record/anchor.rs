@@ -1,7 +1,8 @@
 //! Anchors as they are kept.
 //!
 //! What must be forgotten lies in the bulk space, sealed under a key of its version in the anchor's slot; every change is a
-//! new version, and what leads to the older ones is overwritten (`keys`). The slots of anchors lie in a file of their own.
+//! new version, and what leads to the older ones is overwritten (`keys`). The slots of anchors lie in a file of their own;
+//! one that is free again gets new keys, so versions may begin anew.
 
 use lapwing_wire::{
     anchor::{Entry, Mark, OuterKey},
@@ -20,6 +21,10 @@ pub(crate) const ANCHORS: u8 = b'x';
 const SECRETS: u8 = b'k';
 /// How many slots of anchors were used.
 pub(crate) const ANCHOR_SLOTS: &[u8] = b"y";
+/// How many of them are free again.
+pub(crate) const FREE_ANCHOR_SLOTS: &[u8] = b"yn";
+/// A free one: `yf` place u32.
+const FREE: &[u8] = b"yf";
 
 /// What everybody who has the store's files may read of an anchor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +87,16 @@ pub(crate) fn anchor_key(id: &AnchorId) -> Vec<u8> {
 /// The key of an anchor's secrets.
 pub(crate) fn secrets_key(id: &AnchorId, version: u64) -> Vec<u8> {
     [&[SECRETS][..], id.as_bytes(), &version.to_be_bytes()].concat()
+}
+
+/// The key of a free slot of an anchor.
+pub(crate) fn free_anchor_key(place: u32) -> Vec<u8> {
+    [FREE, &place.to_be_bytes()].concat()
+}
+
+/// First and last possible key of free slots of anchors.
+pub(crate) fn free_anchor_keys() -> (Vec<u8>, Vec<u8>) {
+    (free_anchor_key(0), free_anchor_key(u32::MAX))
 }
 
 /// The version in the key of secrets; `None` for the key of anything else in the bulk space.

@@ -154,25 +154,42 @@ pub(super) fn due_still(
     due: &BTreeMap<Slot, u64>,
 ) -> Result<BTreeMap<Slot, u64>, StoreError> {
     let mut still = BTreeMap::new();
-    for slot in due.keys() {
-        if let Some(before) = tables.load(Space::State, &key::due(*slot))? {
-            still.insert(*slot, decode_due(&before)?);
-        }
+    for (slot, before) in due {
+        let said = match tables.load(Space::State, &key::due(*slot)) {
+            // It is there, and goes with the forgetting.
+            Err(StoreError::Damaged) => Some(*before),
+            said => said?.map(|said| decode_due(&said).unwrap_or(*before)),
+        };
+        still.extend(said.map(|before| (*slot, before)));
     }
     Ok(still)
 }
 
 /// ANC-11: overwrites keys of slots that no anchor has. They are of anchors whose commit never came to be, and what was sealed
-/// under them may be somewhere in the engine's files.
+/// under them may be somewhere in the engine's files. Where a record of free slots is damaged nothing is overwritten: the store
+/// opens for everybody else.
 pub(super) fn forget_unused(tables: &impl Tables, keys: &KeyFile) -> Result<(), StoreError> {
+    match unused(tables, keys) {
+        Ok(unused) => keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, None)).collect()),
+        Err(StoreError::Damaged) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The slots of the file of anchors that no anchor has.
+fn unused(tables: &impl Tables, keys: &KeyFile) -> Result<BTreeSet<Slot>, StoreError> {
     let used = tables.load(Space::State, ANCHOR_SLOTS)?.map_or(Ok(0), |bytes| decode_count(&bytes))?;
     let mut unused: BTreeSet<Slot> = (used..keys.anchor_slots()?).filter_map(Slot::of_anchor).collect();
     let (first, last) = free_anchor_keys();
     tables.scan(Space::State, &first, &last, &mut |_, value| {
-        unused.insert(slot_in(&value.whole()?)?);
+        let slot = slot_in(&value.whole()?)?;
+        if !slot.is_of_anchor() {
+            return Err(StoreError::Damaged);
+        }
+        unused.insert(slot);
         Ok(Scan::More)
     })?;
-    keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, None)).collect())
+    Ok(unused)
 }
 
 /// What is still to be forgotten, from before the store was opened.

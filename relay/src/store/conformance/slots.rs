@@ -15,7 +15,7 @@ use crate::store::{
     fjall::Fjall,
     group::GroupCommit,
     keys::{KeyFile, Slot},
-    record::{ANCHOR_SLOTS, Slots, key},
+    record::{ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, Slots, free_anchor_key, key},
     tables::Writes,
 };
 
@@ -220,6 +220,32 @@ async fn a_store_that_never_freed_a_slot_of_an_anchor_goes_on() {
     make(&*store, &second).await.unwrap();
     assert!(secret(&keys, 3).is_some() && opens(&*store, &second).await);
     store.close().await;
+}
+
+/// Whoever wants a slot of an anchor is told, and nobody else is held up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_of_free_slots_keeps_no_store_from_opening() {
+    for damaged in [ANCHOR_SLOTS.to_vec(), FREE_ANCHOR_SLOTS.to_vec(), free_anchor_key(0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path(), NEVER);
+        let [kept, gone, more] = [1, 2, 3].map(Anchored::new);
+        let store = EngineName::Fjall.open(&options).unwrap();
+        make(&*store, &kept).await.unwrap();
+        make(&*store, &gone).await.unwrap();
+        remove(&*store, &gone).await;
+        store.close().await;
+        drop(store);
+        // The first two bytes of an anchor's slot, and of a number.
+        stored(dir.path(), Writes::from([(damaged.clone(), Some(vec![0x80, 0]))]));
+        let store = EngineName::Fjall.open(&options).unwrap();
+        assert!(opens(&*store, &kept).await);
+        let made = make(&*store, &more).await;
+        assert!(damaged == ANCHOR_SLOTS || made == Err(StoreError::Damaged), "{made:?}");
+        let owner = Owner::new(1);
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        assert!(!store.health().has_failed);
+        store.close().await;
+    }
 }
 
 /// Half of the numbers are for anchors. Whoever comes when his half is used up is refused, and nobody else is.

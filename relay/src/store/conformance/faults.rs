@@ -419,6 +419,34 @@ async fn a_damaged_ticket_keeps_nothing_from_being_swept() {
     store.close().await;
 }
 
+/// Nor do places and attachments that it has spoilt.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_places_and_blobs_keep_no_others_from_being_swept() {
+    use crate::store::record::key;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let (owner, blob) = (Owner::new(9), [7; 3000]);
+    let (hash, other) = (BlobHash::of(&blob), BlobHash::from_bytes([0; 32]));
+    let store = EngineName::Fjall.open(&options).unwrap();
+    done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    let first = place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+    let put = Mutation::BlobPut { hash, total: 3000, offset: 0, bytes: blob.to_vec(), charge: Charge::Open };
+    apply(&*store, put, 1).await.unwrap();
+    apply(&*store, Mutation::BlobFinish { hash, genuine: true }, 1).await.unwrap();
+    store.close().await;
+    drop(store);
+    let engine = Fjall::open(&options.path, options.memory).unwrap();
+    let spoilt = [key::all(key::PLACES).0, key::blob(&other)];
+    engine.write(&Writes::new(), &spoilt.into_iter().map(|name| (name, Some(vec![1]))).collect()).unwrap();
+    drop(engine);
+    let store = EngineName::Fjall.open(&options).unwrap();
+    sweep(&*store, 9).await.unwrap();
+    assert!(store.blob_digest(hash).await.unwrap().is_none(), "the attachment expired");
+    let again = place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+    store.close().await;
+    assert!(again.0.seq > first.0.seq, "that it had been here is forgotten");
+}
+
 /// One envelope that the disk has spoilt keeps none behind it from being read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_envelope_keeps_no_other_of_its_mailbox_from_being_read() {

@@ -18,6 +18,8 @@ use super::{
 
 /// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
 const STEP: usize = 1024;
+/// Whoever asks for such a record is told too.
+const DAMAGED: &str = "a record is damaged; what it says of is not swept";
 
 pub(super) fn tick<T: Tables>(batch: &mut Batch<'_, T>, now: Timestamp) -> Result<Outcome, StoreError> {
     let clock = match batch.load_as::<RetentionClock>(Space::State, key::CLOCK)? {
@@ -82,9 +84,9 @@ fn mailboxes<T: Tables>(
         let there = match batch.mailbox(&id) {
             Ok(Some(there)) => there.clone(),
             Ok(None) => continue,
-            // Whoever asks for it is told. It must not keep everything behind it from expiring, for ever.
+            // It must not keep everything behind it from expiring, for ever.
             Err(StoreError::Damaged) => {
-                tracing::error!("a mailbox's record is damaged; what it holds is not swept");
+                tracing::error!("{DAMAGED}");
                 continue;
             }
             Err(failure) => return Err(failure),
@@ -132,7 +134,10 @@ fn places<T: Tables>(
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let (rows, next) = page(batch, start, key::PLACES)?;
     for (row, value) in rows {
-        let placed = Placed::decode(&value)?;
+        let Ok(placed) = Placed::decode(&value) else {
+            tracing::error!("{DAMAGED}");
+            continue;
+        };
         if placed.day >= keep_from {
             continue;
         }
@@ -142,8 +147,11 @@ fn places<T: Tables>(
             && let Some(id) = batch.load(Space::State, &key)?.and_then(|id| id.try_into().ok())
         {
             let id = MailboxId::from_bytes(id);
-            let head = batch.mailbox(&id)?.map_or(Seq::START, |there| there.head);
-            mailbox::release(batch, &id, u64::from(placed.length), head)?;
+            match batch.mailbox(&id).map(|there| there.map_or(Seq::START, |there| there.head)) {
+                Ok(head) => mailbox::release(batch, &id, u64::from(placed.length), head)?,
+                Err(StoreError::Damaged) => tracing::error!("{DAMAGED}"),
+                Err(failure) => return Err(failure),
+            }
         }
         batch.delete(Space::State, row);
     }
@@ -164,7 +172,7 @@ fn tickets<T: Tables>(
             Ok(Some(ticket)) => ticket.remembered.clone(),
             Ok(None) => continue,
             Err(StoreError::Damaged) => {
-                tracing::error!("an access ticket's record is damaged");
+                tracing::error!("{DAMAGED}");
                 continue;
             }
             Err(failure) => return Err(failure),
@@ -186,7 +194,10 @@ fn blobs<T: Tables>(
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let (rows, next) = page(batch, start, key::BLOBS)?;
     for (row, value) in rows {
-        let blob: Blob = record::decode(&value)?;
+        let Ok(blob) = record::decode::<Blob>(&value) else {
+            tracing::error!("{DAMAGED}");
+            continue;
+        };
         let limit = if blob.complete { keep_from } else { unfinished_from };
         if blob.day >= limit {
             continue;

@@ -142,31 +142,20 @@ fn status_text(status: &Status) -> String {
 }
 
 fn show(line: &TicketLine, output: &Output) {
-    let TicketLine {
-        name,
-        quota_bytes,
-        used_bytes,
-        quota_mailboxes,
-        used_mailboxes,
-        quota_envelopes,
-        used_envelopes,
-        expires,
-        is_valid,
-    } = line;
+    let TicketLine { name, quota_bytes, used_bytes, quota_mailboxes, used_mailboxes, expires, is_valid } =
+        line;
     let expires = expires.map(rfc3339);
     let text = format!(
-        "{name}  {}  mailboxes {used_mailboxes} of {quota_mailboxes}  {} of {}{}{}",
+        "{name}  {}  mailboxes {used_mailboxes} of {quota_mailboxes}  {} of {}{}",
         if *is_valid { "valid" } else { "ended" },
         Size(*used_bytes).rounded(),
         Size(*quota_bytes),
-        if used_envelopes < quota_envelopes { "" } else { "  no more envelopes for now" },
         expires.as_ref().map_or_else(String::new, |end| format!("  until {end}")),
     );
     let json = json!({
         "name": name, "valid": is_valid, "expires": expires,
         "quota_bytes": quota_bytes, "used_bytes": used_bytes,
         "quota_mailboxes": quota_mailboxes, "used_mailboxes": used_mailboxes,
-        "quota_envelopes": quota_envelopes, "used_envelopes": used_envelopes,
     });
     output.result("access_ticket", json, &text);
 }

@@ -132,8 +132,6 @@ impl Desk {
             used_bytes: ticket.used_bytes,
             quota_mailboxes: ticket.quota_mailboxes,
             used_mailboxes: ticket.used_mailboxes,
-            quota_envelopes: ticket.quota_envelopes(),
-            used_envelopes: ticket.used_envelopes(),
             expires: ticket.expires,
             is_valid: ticket.is_valid(now),
         });

@@ -138,10 +138,6 @@ pub struct TicketLine {
     pub quota_mailboxes: u64,
     /// In use.
     pub used_mailboxes: u64,
-    /// Quota for the time of retention.
-    pub quota_envelopes: u64,
-    /// That came in this time.
-    pub used_envelopes: u64,
     /// When it ends.
     pub expires: Option<Timestamp>,
     /// Whether it may be used.

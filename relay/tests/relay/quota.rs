@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use lapwing_wire::{
     address::AccessTicket,
-    capability::{Purpose, Right, SecretKey, Subject},
+    capability::{Purpose, SecretKey, Subject},
     frame::*,
     ids::BlobHash,
     tripwire::Action,
@@ -18,7 +18,7 @@ use crate::{
     memory::{ask_all, settled},
     support::{
         Client, Keys,
-        client::{append, stored},
+        client::stored,
         envelope,
         process::{Process, run_json},
     },
@@ -321,42 +321,5 @@ async fn tiny_attachments_use_up_a_ticket_too() {
     assert_eq!(made(&ask_all(&mut client, puts).await), 16);
     assert_eq!(scene.used(), (64 * KIB, 0));
     assert_eq!(client.ask(put(Vec::new())).await, NO_ACCESS, "one of nothing as well");
-    scene.others_are_served_and_nobody_is_named().await;
-}
-
-/// What was taken is remembered for retries, and counted: a member who appends and takes cannot fill the disk. The administrator can
-/// go on, and the operator sees why the others cannot.
-#[tokio::test(flavor = "multi_thread")]
-async fn envelopes_that_are_taken_at_once_use_up_a_ticket_too() {
-    const PLACES: u64 = 512;
-    const GROUP: u64 = 32;
-    let scene = Scene::new("64 KiB", "2").await;
-    let dir = scene.base.path().join("relay");
-    let list = || {
-        let output = crate::support::process::run(&dir, &["access", "list"]);
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let mut admin = scene.greedy().await;
-    let queue = admin.mailbox(scene.ticket.secret(), MailboxKind::Queue).await;
-    let mut member = connect(&scene.relay).await;
-    prove(&mut member, Subject::Mailbox(queue.id(), Right::Write), &queue.write).await;
-    for first in (0..PLACES).step_by(usize::try_from(GROUP).unwrap()) {
-        let appends = (first..first + GROUP).map(|number| append(queue.id(), envelope(number))).collect();
-        for answer in ask_all(&mut member, appends).await {
-            stored(&answer);
-        }
-        let ack = Ack { mailbox: queue.id(), upto: Seq::new(first + GROUP), also: Vec::new() };
-        assert_eq!(admin.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
-    }
-    assert_eq!(scene.used(), (0, 1));
-    let full = ResponseBody::Refused(Refusal::Full);
-    assert_eq!(member.append(queue.id(), envelope(PLACES)).await, full);
-    assert_eq!(stored(&member.append(queue.id(), envelope(7)).await).seq, Seq::new(8), "a retry");
-    let another =
-        Keys::new().create(MailboxKind::Queue, Some(scene.ticket.secret().public()), &admin.binding);
-    assert_eq!(admin.ask(RequestBody::Create(another)).await, NO_ACCESS);
-    assert_eq!(stored(&admin.append(queue.id(), envelope(PLACES)).await).seq, Seq::new(PLACES + 1));
-    let listed = list();
-    assert_eq!(listed.matches("no more envelopes for now").count(), 1, "{listed}");
     scene.others_are_served_and_nobody_is_named().await;
 }

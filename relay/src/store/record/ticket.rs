@@ -60,19 +60,9 @@ impl Ticket {
         }
     }
 
-    /// Most envelopes that come in the time of retention, taken or not.
-    pub fn quota_envelopes(&self) -> u64 {
-        (self.quota_bytes / BYTES_FOR_PLACE).max(LEAST_PLACES)
-    }
-
-    /// Envelopes that came and are not older than the retention; those of reserves may lie beyond the quota.
-    pub fn used_envelopes(&self) -> u64 {
-        self.remembered.sum()
-    }
-
     /// Whether one more place may be remembered on its account.
     pub(crate) fn has_places(&self) -> bool {
-        self.used_envelopes() < self.quota_envelopes()
+        self.remembered.sum() < (self.quota_bytes / BYTES_FOR_PLACE).max(LEAST_PLACES)
     }
 
     /// Whether it may be used for something new.

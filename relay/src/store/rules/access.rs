@@ -62,23 +62,13 @@ pub(super) fn has_places<T: Tables>(batch: &mut Batch<'_, T>, charge: Charge) ->
     Ok(batch.ticket(&key)?.is_some_and(|ticket| ticket.has_places()))
 }
 
-/// An envelope of so many bytes was stored: its bytes are charged to the mailbox's ticket, its place is counted for `payer`, which
-/// is the same but for what a tripwire sets off.
-pub(super) fn store<T: Tables>(
+/// Counts a place that is remembered from now on.
+pub(super) fn remember<T: Tables>(
     batch: &mut Batch<'_, T>,
     key: Option<&PublicKey<Access>>,
-    bytes: u64,
-    payer: Option<&PublicKey<Access>>,
     day: Day,
 ) -> Result<(), StoreError> {
-    let is_same = key == payer;
     if let Some(ticket) = change(batch, key)? {
-        ticket.used_bytes = ticket.used_bytes.saturating_add(bytes);
-        if is_same {
-            ticket.remembered.count(day);
-        }
-    }
-    if !is_same && let Some(ticket) = change(batch, payer)? {
         ticket.remembered.count(day);
     }
     Ok(())

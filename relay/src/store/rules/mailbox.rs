@@ -148,12 +148,13 @@ pub(super) fn store<T: Tables>(
     mailbox.bytes = mailbox.bytes.saturating_add(length);
     let (born, sink, access, slot) = (mailbox.born, mailbox.sink, mailbox.access, mailbox.slot);
     batch.appended(id, length);
-    access::store(batch, access.as_ref(), length, payer, day)?;
+    access::take(batch, access.as_ref(), Cost { bytes: length, mailboxes: 0 })?;
     let place = Stored { seq, hash };
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let remembered = Placed { id: *envelope_id, place, day, length };
     batch.put(Space::State, key::place(born, envelope_id), remembered.encode());
     batch.remember(born, envelope_id);
+    access::remember(batch, payer, day)?;
     if !sink {
         batch.put(Space::Bulk, key::envelope(born, seq), encode_envelope(slot, day, &hash, envelope));
     }

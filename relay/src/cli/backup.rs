@@ -255,7 +255,8 @@ impl Unfinished {
             Err(TryLockError::WouldBlock) => return Err(CliError::BackupRuns(path)),
             locked => locked.map_err(|_| foreign())?,
         }
-        if !is_left_over(&file).map_err(ArchiveError::Io)? {
+        // Before it was locked it may have been finished, and be a backup of another name by now.
+        if !has_name(&file, &path) || !is_left_over(&file).map_err(ArchiveError::Io)? {
             return Err(foreign());
         }
         file.set_len(0).map_err(ArchiveError::Io)?;
@@ -279,8 +280,17 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        fs::remove_file(&self.path).ok();
+        if has_name(&self.file, &self.path) {
+            fs::remove_file(&self.path).ok();
+        }
     }
+}
+
+/// Whether a path leads to an open file.
+fn has_name(file: &File, path: &Path) -> bool {
+    let same =
+        |found: &fs::Metadata, there: &fs::Metadata| (found.dev(), found.ino()) == (there.dev(), there.ino());
+    file.metadata().is_ok_and(|found| path.symlink_metadata().is_ok_and(|there| same(&found, &there)))
 }
 
 /// Whether a file is this user's beginning of a backup, or empty, and has no other name: a whole one may have both for a moment.

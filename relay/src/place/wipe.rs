@@ -45,24 +45,29 @@ impl Place {
     /// between leaves no key that was reached. Other files in the folder stay, and then the folder.
     ///
     /// # Errors
-    /// [`PlaceError::Absent`] if nothing of a relay is there; [`PlaceError::Io`]: call it again.
+    /// [`PlaceError::Absent`] if nothing of a relay is there; [`PlaceError::Io`]: every key that could be reached is overwritten; call it
+    /// again.
     pub fn wipe(&self, rng: &mut impl CryptoRng) -> Result<(), PlaceError> {
         if self.is_empty() && !self.next_key_file().exists() {
             return Err(PlaceError::Absent(self.dir.clone()));
         }
         let of_store = [ANCHOR_KEYS, "store.keys", LOG_KEYS].map(|name| self.store().join(name));
-        let mut spoil = |path: &Path| {
-            overwrite(path, rng).map_err(|reason| PlaceError::Io { path: path.to_path_buf(), reason })
+        // A file that cannot be overwritten or removed saves no key in another.
+        let mut done = Ok(());
+        let mut note = |path: &Path, now: io::Result<()>| {
+            if let (Err(reason), Ok(())) = (now, &done) {
+                done = Err(PlaceError::Io { path: path.to_path_buf(), reason });
+            }
         };
         for path in [self.key_file(), self.next_key_file()] {
-            spoil(&path)?;
+            note(&path, overwrite(&path, rng));
         }
         // Whoever starts a relay that was ended, as systemd does, finds none from here on and begins no store among what goes.
-        let config = self.config();
-        remove(&config).map_err(|reason| PlaceError::Io { path: config, reason })?;
+        note(&self.config(), remove(&self.config()));
         for path in of_store {
-            spoil(&path)?;
+            note(&path, overwrite(&path, rng));
         }
+        done?;
         let store = self.store();
         match fs::remove_dir_all(&store) {
             Err(reason) if reason.kind() != io::ErrorKind::NotFound => {
@@ -134,6 +139,28 @@ mod tests {
         for (process, inode) in [(700, 42), (701, 41), (702, 42), (703, 42), (70, 42), (701, 4)] {
             assert!(!holds(locks, process, inode), "{process} {inode}");
         }
+    }
+
+    #[test]
+    fn a_key_file_that_cannot_be_overwritten_saves_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path().join("relay")));
+        place.create(&RelaySecret::generate(&mut rand::rng()), "# nothing\n", &[]).unwrap();
+        // Somebody keeps the key on a stick.
+        let stick = dir.path().join("stick");
+        fs::rename(place.key_file(), &stick).unwrap();
+        std::os::unix::fs::symlink(&stick, place.key_file()).unwrap();
+        fs::create_dir_all(place.store().join("values")).unwrap();
+        for name in [ANCHOR_KEYS, "store.keys", LOG_KEYS] {
+            fs::write(place.store().join(name), [5; 10_000]).unwrap();
+        }
+        let told = place.wipe(&mut rand::rng()).unwrap_err();
+        assert!(matches!(told, PlaceError::Io { path, .. } if path == place.key_file()));
+        for name in [ANCHOR_KEYS, "store.keys", LOG_KEYS] {
+            let bytes = fs::read(place.store().join(name)).unwrap();
+            assert!(bytes.len() == 10_000 && bytes.windows(16).all(|window| window != [5; 16]), "{name}");
+        }
+        assert!(!place.config().exists() && !place.is_empty());
     }
 
     #[test]

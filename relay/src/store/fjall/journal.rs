@@ -17,7 +17,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufReader, ErrorKind, Read, Seek, SeekFrom},
+    io::{BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
@@ -29,12 +29,10 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
-/// A start, and of the first item as much as names the keyspace.
-const HEADS: usize = 13 + 11;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 
-/// Cuts the newest journal in a store's folder behind its last whole batch; `false` if all of it is whole, or if what would go has
-/// something that the log calls durable in the index.
+/// Cuts the newest journal in a store's folder behind its last whole batch; `false` if all of it is whole, or if what is whole ends
+/// before the group that the log calls durable in the index.
 pub(super) fn drop_torn_end(folder: &Path, durable: u64) -> Result<bool, StoreError> {
     let found = newest(folder).and_then(|path| path.map(|path| cut(&path, durable)).transpose());
     found.map(|done| done == Some(true)).map_err(|error| engine::io(&error))
@@ -59,37 +57,16 @@ fn cut(path: &Path, durable: u64) -> std::io::Result<bool> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let (whole, serial) = whole_batches(&mut BufReader::new(file))?;
-    if whole == length || serial.is_some_and(|serial| serial < durable) || has_durable(path, whole, durable)?
-    {
+    // A journal that says nothing of serials has nothing that was flushed, or its first batch is spoilt: then the index has less than the
+    // log says, and that is told. What lies behind is not looked at: in it are bytes that clients choose, and a whole batch is soon made of
+    // them.
+    if whole == length || serial.is_some_and(|serial| serial < durable) {
         return Ok(false);
     }
     let file = OpenOptions::new().write(true).open(path)?;
     file.set_len(whole)?;
     file.sync_all()?;
     Ok(true)
-}
-
-/// Whether a whole batch behind a place in a journal was flushed: then what is not whole before it was too, and the disk has spoilt it.
-fn has_durable(path: &Path, from: u64, durable: u64) -> std::io::Result<bool> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest)?;
-    let begins = rest.windows(HEADS).enumerate().filter(|(_, heads)| is_begin(heads)).map(|(at, _)| at);
-    for at in begins {
-        match batch(&mut rest.get(at..).unwrap_or_default()) {
-            Ok(Some((_, Some(serial)))) if serial <= durable => return Ok(true),
-            Err(error) if error.kind() != ErrorKind::UnexpectedEof => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(false)
-}
-
-/// Whether bytes look like the beginning of a batch and of its first item, of which there are less than 65,536 and 256 keyspaces: in
-/// ciphertext there is none.
-fn is_begin(heads: &[u8]) -> bool {
-    matches!(heads, [START, _, _, 0, 0, _, _, _, _, _, _, _, 0, ITEM, _, _, _, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// Where the last of the whole batches at the beginning ends, and the last serial in them.

@@ -363,24 +363,6 @@ fn a_damaged_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_i
     assert!(std::fs::read(&journal).unwrap() == bytes, "the journal was cut");
 }
 
-/// The same bit in the first batch that says how far the index is.
-#[test]
-fn a_damaged_first_batch_with_others_behind_it_is_told_and_the_journal_is_left_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
-    write(&engine, (0..1000).map(envelope));
-    engine.rest().unwrap();
-    drop(engine);
-    let journal = dir.path().join("0.jnl");
-    let mut bytes = std::fs::read(&journal).unwrap();
-    let at = bytes.windows(3).position(|window| window == [b'e', 0, 0]).unwrap() + 40;
-    bytes[at] ^= 0x10;
-    #[expect(clippy::disallowed_methods, reason = "damages a file")]
-    std::fs::write(&journal, &bytes).unwrap();
-    assert!(matches!(Fjall::open_with(dir.path(), SEGMENT, CACHE), Err(StoreError::Damaged)));
-    assert!(std::fs::read(&journal).unwrap() == bytes, "the journal was cut");
-}
-
 /// A sector of an old segment that cannot be read: whoever asks for what lies there is told, and the store goes on.
 #[test]
 fn giving_room_back_goes_on_over_a_body_that_the_disk_cannot_read() {

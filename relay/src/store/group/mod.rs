@@ -43,6 +43,10 @@ use pending::{Pending, Shown};
 use queue::{Job, Queue};
 use writer::{Desk, Writer};
 
+/// How often, and after which time, a store that is locked is opened again.
+const TRIES: usize = 10;
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// A store on disk.
 pub struct GroupCommit<E> {
     path: PathBuf,
@@ -105,6 +109,17 @@ impl Drop for Reading<'_> {
     }
 }
 
+/// Opens what this process may have closed a moment ago: threads of an engine hold its lock a little longer than it lives.
+fn unlocked<E>(open: impl Fn() -> Result<E, StoreError>) -> Result<E, StoreError> {
+    for _ in 0..TRIES {
+        match open() {
+            Err(StoreError::Locked) => std::thread::sleep(MOMENT),
+            done => return done,
+        }
+    }
+    open()
+}
+
 #[expect(
     private_bounds,
     reason = "the engines are this crate's; outside, the stores have names of their own"
@@ -117,7 +132,7 @@ impl<E: Engine> GroupCommit<E> {
     /// [`StoreError::Disk`], [`StoreError::Damaged`].
     pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
         create_folder(&options.path)?;
-        let opened = E::open(&options.path, options.memory / 2)?;
+        let opened = unlocked(|| E::open(&options.path, options.memory / 2))?;
         // After the engine, whose lock keeps other processes away.
         let keys = Arc::new(KeyFile::open(&options.path)?);
         let due = still_due(&opened.direct())?;

@@ -157,7 +157,6 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     tripwires(store).await?;
     causes::check(store).await?;
     anchors::check(store).await?;
-    remembered::check(store).await?;
     retention(store).await?;
     store.close().await;
     let after = apply(store, Mutation::Tick, 1).await;
@@ -572,7 +571,6 @@ mod kill;
 pub(in crate::store) mod power;
 #[cfg(test)]
 mod race;
-mod remembered;
 #[cfg(test)]
 mod slots;
 #[cfg(test)]

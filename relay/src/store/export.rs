@@ -50,12 +50,6 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether it is a small record of this kind.
-    #[cfg(test)]
-    pub(super) fn is_of(&self, kind: u8) -> bool {
-        !self.is_bulk && self.key.first() == Some(&kind)
-    }
-
     /// Bytes of it, about.
     pub fn length(&self) -> usize {
         self.key.len() + self.value.len()

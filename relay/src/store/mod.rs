@@ -119,12 +119,10 @@ pub enum Mutation {
         id: EnvelopeId,
         /// Its bytes; shared, so that who waits for them need not read them back.
         envelope: Arc<Vec<u8>>,
-        /// The mailbox's bytes may not exceed this with it, nor its access ticket's bytes and remembered places their
-        /// quota, else `full`.
+        /// The mailbox's bytes may not exceed this with it, nor its access ticket's bytes their quota, else `full`.
         limit: u64,
-        /// Bytes of the mailbox that may lie beyond all of them; 0 unless the administrator appends. What leaves the
-        /// mailbox later is counted against them first. Where the ticket has no place left, as many envelopes as have
-        /// room in it if they are of the smallest size, whatever leaves.
+        /// Bytes of the mailbox that may lie beyond both; 0 unless the administrator appends. What leaves the
+        /// mailbox later is counted against them first.
         reserve: u64,
     },
     /// Deletes what was taken from a queue ([`Outcome::Withdrawn`]); changes nothing in a log or a sink (`Done`).

@@ -5,7 +5,7 @@
 //! bulk   'e' born u64 | seq u64                     slot u32 | nonce 12 | day u32 | running hash 32 | sealed envelope
 //! bulk   'b' blob 32 | offset u64                   slot u32 | nonce 12 | sealed part
 //! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | slot u32 | access key 0 or 32
-//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64 | beyond 0 or u32
+//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
 //! state  's' born u64                               mailbox 32, for sinks only
 //! state  'a' access key 32                          CBOR Ticket
@@ -39,7 +39,6 @@
 
 mod anchor;
 mod sealed;
-mod ticket;
 mod tripwire;
 
 use std::time::Duration;
@@ -66,7 +65,6 @@ pub(crate) use sealed::{
     ENVELOPE_HEAD, SEAL_HEAD, Seal, UNSEALED, decode_envelope, decode_part, encode_envelope, encode_part,
     set_nonce, slot_in,
 };
-pub use ticket::Ticket;
 pub(crate) use tripwire::{
     Cause, Due, RUNNING, Raised, Running, Tripwire, Voices, due_in, due_key, dues_between, link_key,
     linked_in, links_of, list_key,
@@ -154,8 +152,6 @@ pub struct Mailbox {
     pub bytes: u64,
     /// Bytes of its reserve that are in use.
     pub reserved: u64,
-    /// Places that its reserve gave when its ticket had none left; begins anew with the next that the ticket gives.
-    pub(crate) beyond: u32,
     /// The access ticket whose quota it uses.
     pub access: Option<PublicKey<Access>>,
     /// Where its keys lie.
@@ -165,20 +161,8 @@ pub struct Mailbox {
 impl Mailbox {
     /// What is set at creation, and `sink`.
     pub(crate) fn encode_fixed(&self) -> Vec<u8> {
-        let Self {
-            keys,
-            kind,
-            sink,
-            born,
-            slot,
-            access,
-            head: _,
-            newest: _,
-            hash: _,
-            bytes: _,
-            reserved: _,
-            beyond: _,
-        } = self;
+        let Self { keys, kind, sink, born, slot, access, head: _, newest: _, hash: _, bytes: _, reserved: _ } =
+            self;
         let MailboxKeys { admin, read, write } = keys;
         let mut out = Vec::with_capacity(143);
         out.extend_from_slice(admin.as_bytes());
@@ -206,7 +190,6 @@ impl Mailbox {
             hash,
             bytes,
             reserved,
-            beyond,
             keys: _,
             kind: _,
             sink: _,
@@ -220,10 +203,6 @@ impl Mailbox {
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(&bytes.to_be_bytes());
         out.extend_from_slice(&reserved.to_be_bytes());
-        // Hardly ever there: who has nothing to say of it writes nothing more for it.
-        if *beyond > 0 {
-            out.extend_from_slice(&beyond.to_be_bytes());
-        }
         out
     }
 
@@ -256,9 +235,8 @@ impl Mailbox {
         let hash = RunningHash::from_bytes(rest.array()?);
         let bytes = rest.number()?;
         let reserved = rest.number()?;
-        let beyond = if rest.0.is_empty() { 0 } else { u32::from_be_bytes(rest.array()?) };
         rest.end()?;
-        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, beyond, access, slot })
+        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, access, slot })
     }
 
     /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
@@ -318,6 +296,42 @@ impl Placed {
         };
         rest.end()?;
         Ok(placed)
+    }
+}
+
+/// An access ticket as the relay knows it: its public half, what it may use and what it uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Proved by whoever uses it.
+    pub key: PublicKey<Access>,
+    /// Most bytes of envelopes, blobs and tripwires at one time.
+    pub quota_bytes: u64,
+    /// Most mailboxes at one time.
+    pub quota_mailboxes: u64,
+    /// Not valid from here on.
+    pub expires: Option<Timestamp>,
+    /// Ended by the operator.
+    pub revoked: bool,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Mailboxes in use.
+    pub used_mailboxes: u64,
+}
+
+impl Ticket {
+    /// An unused ticket.
+    pub const fn new(
+        key: PublicKey<Access>,
+        quota_bytes: u64,
+        quota_mailboxes: u64,
+        expires: Option<Timestamp>,
+    ) -> Self {
+        Self { key, quota_bytes, quota_mailboxes, expires, revoked: false, used_bytes: 0, used_mailboxes: 0 }
+    }
+
+    /// Whether it may be used for something new.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires.is_none_or(|end| now < end)
     }
 }
 
@@ -396,7 +410,9 @@ impl RetentionClock {
         }
         let passed = u32::try_from(wall_day.saturating_sub(self.wall_day)).unwrap_or(u32::MAX);
         let day = Day(self.day.0.saturating_add(passed.min(MAX_TICK_DAYS)));
-        Self { wall_day, day, behind: 0 }
+        // A board that is started anew every few days, in the same past, may never see a later day: its looks go on being counted.
+        let behind = if passed > 0 || wall_day < self.wall_day { 0 } else { self.behind };
+        Self { wall_day, day, behind }
     }
 }
 

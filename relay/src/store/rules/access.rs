@@ -7,7 +7,7 @@ use lapwing_wire::{
 };
 
 use super::super::{
-    Charge, Day, Outcome, StoreError, Ticket,
+    Charge, Outcome, StoreError, Ticket,
     tables::{Batch, Tables},
 };
 
@@ -53,25 +53,6 @@ pub(super) fn allows<T: Tables>(
             && bytes <= ticket.quota_bytes
             && ticket.used_mailboxes.saturating_add(cost.mailboxes) <= ticket.quota_mailboxes
     }))
-}
-
-/// Whether what a charge pays for may leave places behind: a ticket that has all remembered that it may begins nothing, until the
-/// sweep takes some.
-pub(super) fn has_places<T: Tables>(batch: &mut Batch<'_, T>, charge: Charge) -> Result<bool, StoreError> {
-    let Charge::Ticket(key) = charge else { return Ok(true) };
-    Ok(batch.ticket(&key)?.is_some_and(|ticket| ticket.has_places()))
-}
-
-/// Counts a place that is remembered from now on.
-pub(super) fn remember<T: Tables>(
-    batch: &mut Batch<'_, T>,
-    key: Option<&PublicKey<Access>>,
-    day: Day,
-) -> Result<(), StoreError> {
-    if let Some(ticket) = change(batch, key)? {
-        ticket.remembered.count(day);
-    }
-    Ok(())
 }
 
 /// Charges; whoever must ask first has asked.

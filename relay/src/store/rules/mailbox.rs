@@ -1,10 +1,8 @@
 //! Mailboxes: create, close, append, acknowledge.
 
 use lapwing_wire::{
-    capability::{Access, PublicKey},
     frame::{MailboxKind, Refusal, Seq, Stored},
     ids::{EnvelopeId, MailboxId, RunningHash},
-    padding::SizeClass,
     time::Timestamp,
 };
 
@@ -31,8 +29,7 @@ pub(super) fn create<T: Tables>(
         return Ok(if same { Outcome::Done } else { Outcome::Refused(Refusal::Conflict) });
     }
     let cost = Cost { bytes: 0, mailboxes: 1 };
-    // A new mailbox has a reserve of its own, which would be a way to have ever more remembered.
-    if !access::allows(batch, charge, cost, 0, now)? || !access::has_places(batch, charge)? {
+    if !access::allows(batch, charge, cost, 0, now)? {
         return Ok(Outcome::Refused(Refusal::NoAccess));
     }
     let access = charge.key();
@@ -48,7 +45,6 @@ pub(super) fn create<T: Tables>(
         hash: RunningHash::START,
         bytes: 0,
         reserved: 0,
-        beyond: 0,
         access,
         slot,
     };
@@ -84,10 +80,8 @@ pub(super) fn append<T: Tables>(
     reserve: u64,
     day: Day,
 ) -> Result<Outcome, StoreError> {
-    let (bytes, reserved, beyond, access) = match batch.mailbox(id)? {
-        Some(mailbox) if mailbox.born == born => {
-            (mailbox.bytes, mailbox.reserved, mailbox.beyond, mailbox.access)
-        }
+    let (bytes, reserved, access) = match batch.mailbox(id)? {
+        Some(mailbox) if mailbox.born == born => (mailbox.bytes, mailbox.reserved, mailbox.access),
         _ => return Ok(Outcome::Refused(Refusal::NotAllowed)),
     };
     if let Some(place) = placed(batch, born, envelope_id)? {
@@ -95,45 +89,31 @@ pub(super) fn append<T: Tables>(
     }
     let length = byte_count(envelope);
     let mut is_full = bytes.saturating_add(length) > limit;
-    let mut has_places = true;
     if let Some(key) = &access
         && let Some(ticket) = batch.ticket(key)?
     {
-        has_places = ticket.has_places();
-        is_full |= !has_places || ticket.used_bytes.saturating_add(length) > ticket.quota_bytes;
+        is_full |= ticket.used_bytes.saturating_add(length) > ticket.quota_bytes;
     }
     if !is_full {
-        if beyond > 0
-            && let Some(mailbox) = batch.change_mailbox(id)?
-        {
-            mailbox.beyond = 0;
-        }
-        return store(batch, id, envelope_id, envelope, access.as_ref(), day);
+        return store(batch, id, envelope_id, envelope, day);
     }
     // CAP-06: each mailbox has a reserve of its own, so that nobody who shares its ticket can use it up either.
     if reserved.saturating_add(length) > reserve {
         return Ok(Outcome::Refused(Refusal::Full));
     }
-    // Taking gives bytes back and leaves places: as many as the reserve holds of the smallest envelopes.
-    let smallest = u64::try_from(SizeClass::Small.sealed_len()).unwrap_or(u64::MAX);
-    if !has_places && (u64::from(beyond) + 1).saturating_mul(smallest) > reserve {
-        return Ok(Outcome::Refused(Refusal::Full));
-    }
-    let outcome = store(batch, id, envelope_id, envelope, access.as_ref(), day)?;
+    let outcome = store(batch, id, envelope_id, envelope, day)?;
     if let Some(mailbox) = batch.change_mailbox(id)? {
         mailbox.reserved = mailbox.reserved.saturating_add(length);
-        mailbox.beyond = mailbox.beyond.saturating_add(u32::from(!has_places));
     }
     Ok(outcome)
 }
 
-/// Stores an envelope that every check has passed. FRM-06, FRM-07. That its place is remembered is counted for `payer`.
+/// Stores an envelope that every check has passed. FRM-06, FRM-07.
 pub(super) fn store<T: Tables>(
     batch: &mut Batch<'_, T>,
     id: &MailboxId,
     envelope_id: &EnvelopeId,
     envelope: &[u8],
-    payer: Option<&PublicKey<Access>>,
     day: Day,
 ) -> Result<Outcome, StoreError> {
     let length = byte_count(envelope);
@@ -154,7 +134,6 @@ pub(super) fn store<T: Tables>(
     let remembered = Placed { id: *envelope_id, place, day, length };
     batch.put(Space::State, key::place(born, envelope_id), remembered.encode());
     batch.remember(born, envelope_id);
-    access::remember(batch, payer, day)?;
     if !sink {
         batch.put(Space::Bulk, key::envelope(born, seq), encode_envelope(slot, day, &hash, envelope));
     }

@@ -1,7 +1,6 @@
 //! Retention: what is too old goes, in bounded steps between other changes.
 
 use lapwing_wire::{
-    capability::PublicKey,
     frame::Seq,
     ids::{BlobHash, MailboxId},
     time::Timestamp,
@@ -42,9 +41,7 @@ pub(super) fn step<T: Tables>(
         Some(&key::MAILBOXES) => {
             mailboxes(batch, &start, keep_from, &mut withdrawn)?.or_else(|| Some(vec![key::PLACES]))
         }
-        Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::TICKETS])),
-        // After the places: what is there is counted.
-        Some(&key::TICKETS) => tickets(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
+        Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
         Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from)?,
         _ => None,
     };
@@ -154,34 +151,6 @@ fn places<T: Tables>(
             }
         }
         batch.delete(Space::State, row);
-    }
-    Ok(next)
-}
-
-/// Gives back to tickets what is not remembered any more.
-fn tickets<T: Tables>(
-    batch: &mut Batch<'_, T>,
-    start: &[u8],
-    keep_from: Day,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let (rows, next) = page(batch, start, key::TICKETS)?;
-    for (row, _) in rows {
-        let Some(key) = key::id_in(&row).map(PublicKey::from_bytes) else { continue };
-        // As the changes before have left it, which is not what is on disk.
-        let mut left = match batch.ticket(&key) {
-            Ok(Some(ticket)) => ticket.remembered.clone(),
-            Ok(None) => continue,
-            Err(StoreError::Damaged) => {
-                tracing::error!("{DAMAGED}");
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        };
-        if left.forget_before(keep_from)
-            && let Some(ticket) = batch.change_ticket(&key)?
-        {
-            ticket.remembered = left;
-        }
     }
     Ok(next)
 }

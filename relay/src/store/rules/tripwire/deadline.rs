@@ -135,7 +135,7 @@ fn fire<T: Tables>(
         Cause::Destroying => tripwire.came.destroying = true,
         Cause::Token | Cause::Quorum | Cause::Frozen => return Err(StoreError::Damaged),
     }
-    list::run(batch, &actions, tripwire.access.as_ref(), scene)?;
+    list::run(batch, &actions, scene)?;
     list::spend(batch, id, &mut tripwire, cause)?;
     save(batch, id, &tripwire);
     Ok(())

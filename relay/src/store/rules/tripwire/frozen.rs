@@ -36,7 +36,7 @@ pub(in super::super) fn tell<T: Tables>(
         };
         if let Some(actions) = batch.load_sealed(&list_key(&id, Cause::Frozen))? {
             let actions: Vec<Action> = record::decode_list(&actions)?;
-            list::run(batch, &actions, tripwire.access.as_ref(), scene)?;
+            list::run(batch, &actions, scene)?;
         }
         list::spend(batch, &id, &mut tripwire, Cause::Frozen)?;
         tripwire.came.frozen = true;

@@ -3,7 +3,6 @@
 //! Invariant: TRP-07 an action is done only with the permission of whoever owns what it names.
 
 use lapwing_wire::{
-    capability::{Access, PublicKey},
     frame::Stored,
     ids::{EnvelopeId, TripwireId},
     padding::SizeClass,
@@ -21,12 +20,10 @@ use super::super::{
     anchor, mailbox,
 };
 
-/// Does what can be done of a list. What is remembered of it is counted for `payer`, who armed: a list that is armed again and
-/// again leaves no more than his ticket may.
+/// Does what can be done of a list.
 pub(super) fn run<T: Tables>(
     batch: &mut Batch<'_, T>,
     actions: &[Action],
-    payer: Option<&PublicKey<Access>>,
     scene: &mut Scene,
 ) -> Result<(), StoreError> {
     for action in actions {
@@ -43,7 +40,7 @@ pub(super) fn run<T: Tables>(
                     continue;
                 }
                 // Beyond every quota: the list was charged when it was armed.
-                let outcome = mailbox::store(batch, mailbox, &envelope_id, envelope, payer, scene.day)?;
+                let outcome = mailbox::store(batch, mailbox, &envelope_id, envelope, scene.day)?;
                 if let Outcome::Stored { place: Stored { .. }, is_new: true } = outcome {
                     scene.appended.push(*mailbox);
                 }

@@ -127,13 +127,6 @@ pub(super) fn arm<T: Tables>(
     if !access::allows(batch, charge, cost, freed, now)? {
         return Ok(Outcome::Refused(Refusal::NoAccess));
     }
-    // What was set off is remembered. To arm it again is something new; to change what was not is not.
-    let is_change = there
-        .as_ref()
-        .is_some_and(|there| there.access == charge.key() && !there.fired && there.came == Came::default());
-    if !is_change && !access::has_places(batch, charge)? {
-        return Ok(Outcome::Refused(Refusal::NoAccess));
-    }
     if let Some(there) = &there {
         remove(batch, &id, there)?;
     }

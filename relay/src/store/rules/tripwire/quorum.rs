@@ -34,7 +34,7 @@ pub(in super::super) fn raise<T: Tables>(
         && take(&mut tripwire, raise, &scene)
     {
         if let Some(actions) = agreed(batch, raise, &tripwire)? {
-            list::run(batch, &actions, tripwire.access.as_ref(), &mut scene)?;
+            list::run(batch, &actions, &mut scene)?;
             list::spend(batch, id, &mut tripwire, Cause::Quorum)?;
             tripwire.came.quorum = true;
             tripwire.quorum = None;

@@ -139,7 +139,7 @@ fn fire<T: Tables>(
     };
     match batch.load_sealed(&list_key(id, Cause::Token))? {
         Some(sealed) => match SealedList::from_bytes(sealed.to_vec()).open(id, &record.list_key) {
-            Some(actions) => list::run(batch, &actions, tripwire.access.as_ref(), scene)?,
+            Some(actions) => list::run(batch, &actions, scene)?,
             None => return Ok(()),
         },
         None if tripwire.fired => {}

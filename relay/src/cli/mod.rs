@@ -152,7 +152,7 @@ struct IssueArgs {
 fn ticket_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse()?;
     if size < LEAST_TICKET {
-        Err(format!("at least {LEAST_TICKET}: an envelope has as much"))
+        Err(format!("at least {LEAST_TICKET}: the smallest envelope takes as much"))
     } else {
         Ok(size)
     }

@@ -148,6 +148,8 @@ impl Desk {
 
     /// A file that cannot be written leaves the old key, or a change that the next start finishes.
     fn rotate(&self) -> Reply {
+        // To the end: of two changes at once the later one's key must be the one that is shown.
+        let mut address = self.locked_address();
         let changed = self.place.rotate(&mut rand::rng()).and_then(|next| {
             let (lineage, key) = (self.place.lineage()?, next.public()?);
             Ok((next, lineage, key))
@@ -163,7 +165,6 @@ impl Desk {
         {
             return failed(&error, "start the relay again: the new key is in its folder");
         }
-        let mut address = self.locked_address();
         *address = address.take().and_then(|old| RelayAddress::new(key, old.host(), old.port()).ok());
         Reply::Rotated { address: address.as_ref().map(RelayAddress::to_string) }
     }

@@ -6,6 +6,7 @@ mod connection;
 mod crowd;
 mod exchange;
 mod frames;
+mod upkeep;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -38,10 +39,6 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a handshake may take; a handshake holds some 20 KiB.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Between two looks at the deadlines: what a relay that is killed loses of its running time at most.
-const WATCH: Duration = Duration::from_secs(15);
-/// Between two retention sweeps.
-const SWEEP: Duration = Duration::from_secs(3600);
 /// Unread bytes of one stream that a client may send ahead: two of the largest frames.
 const STREAM_WINDOW: u32 = 512 << 10;
 /// Unread bytes of one connection that a client may send ahead once it has proved something.
@@ -177,8 +174,8 @@ impl Server {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(endpoint.clone(), context, options.clone()));
-        tasks.spawn(watch(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
-        tasks.spawn(sweep(service, clock, stop.clone()));
+        tasks.spawn(upkeep::watch(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
+        tasks.spawn(upkeep::sweep(service, clock, stop.clone()));
         let options = options.clone();
         Ok(Self { address, key, options, endpoint, stop, tasks, counters, socket_buffers })
     }
@@ -383,39 +380,5 @@ impl<'a> Count<'a> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// TRP-10: tells the service how long it has been running.
-async fn watch(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    let mut last = clock.steady();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(WATCH) => {}
-        }
-        let now = clock.steady();
-        match service.watch(now.saturating_sub(last), clock.now()).await {
-            Ok(()) => last = now,
-            // The time counts with the next look.
-            Err(_) => tracing::warn!("deadlines could not be looked at"),
-        }
-    }
-}
-
-async fn sweep(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            swept = service.sweep(clock.now()) => {
-                if swept.is_err() {
-                    tracing::warn!("a retention sweep failed");
-                }
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
-        }
     }
 }

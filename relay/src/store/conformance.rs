@@ -158,6 +158,7 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     causes::check(store).await?;
     anchors::check(store).await?;
     retention(store).await?;
+    remembered::check(store).await?;
     store.close().await;
     let after = apply(store, Mutation::Tick, 1).await;
     ensure(matches!(after, Err(StoreError::Closed)), "a closed store says so")?;
@@ -571,6 +572,7 @@ mod kill;
 pub(in crate::store) mod power;
 #[cfg(test)]
 mod race;
+mod remembered;
 #[cfg(test)]
 mod slots;
 #[cfg(test)]

@@ -26,8 +26,8 @@ use super::{
 };
 
 /// Kinds of small records that a backup has: clock, slots, free slots, what is to be forgotten, mailboxes, what moves in
-/// them, sinks, places of envelopes, tickets, blobs.
-const KEPT: &[u8] = b"cgfdmnsiah";
+/// them, sinks, places of envelopes, whose are to be looked over, tickets, blobs.
+const KEPT: &[u8] = b"cgfdmnsijah";
 /// Kinds of large ones: envelopes and parts of blobs.
 const KEPT_BULK: &[u8] = b"eb";
 /// Kinds of large ones with slots of their own that a backup leaves out: what tripwires hold.

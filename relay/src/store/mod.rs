@@ -108,8 +108,8 @@ pub enum Mutation {
         /// Which of that id.
         born: Born,
     },
-    /// Stores an envelope; the same envelope again gets the same [`Outcome::Stored`] while the mailbox lives and
-    /// the envelope's age is below the retention, taken or not. A sink answers and keeps nothing.
+    /// Stores an envelope; the same envelope again gets the same [`Outcome::Stored`] while it is there, and, when it was taken, while
+    /// its age is below the retention and fewer than 4,096 later ones came. A sink answers and keeps nothing.
     Append {
         /// Where to.
         mailbox: MailboxId,
@@ -224,6 +224,18 @@ pub enum Mutation {
 /// Where a sweep stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepCursor(pub(crate) Vec<u8>);
+
+impl SweepCursor {
+    /// Where it forgets what retries need no more, which has to be done more often than the rest.
+    pub fn at_leftovers() -> Self {
+        Self(vec![record::LEFTOVERS])
+    }
+
+    /// Whether it still stands there.
+    pub fn is_at_leftovers(&self) -> bool {
+        self.0.first() == Some(&record::LEFTOVERS)
+    }
+}
 
 /// What became of a change.
 #[derive(Clone, Debug)]

@@ -5,8 +5,9 @@
 //! bulk   'e' born u64 | seq u64                     slot u32 | nonce 12 | day u32 | running hash 32 | sealed envelope
 //! bulk   'b' blob 32 | offset u64                   slot u32 | nonce 12 | sealed part
 //! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | slot u32 | access key 0 or 32
-//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64
+//! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64 | taken u32
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
+//! state  'j' born u64                               0: many were taken, 1: closed; its places are to be looked over (`places`)
 //! state  's' born u64                               mailbox 32, for sinks only
 //! state  'a' access key 32                          CBOR Ticket
 //! state  'h' blob 32                                CBOR Blob
@@ -38,6 +39,7 @@
 //! life of one mailbox, stands for its id there.
 
 mod anchor;
+mod places;
 mod sealed;
 mod tripwire;
 
@@ -46,7 +48,7 @@ use std::time::Duration;
 use lapwing_wire::{
     capability::{Access, Admin, PublicKey, Read, Write},
     codec,
-    frame::{MailboxKind, Seq, Stored},
+    frame::{MailboxKind, Seq},
     ids::{BlobHash, EnvelopeId, MailboxId, RunningHash, TripwireId},
     limits::MAX_ACTION_LIST,
     time::Timestamp,
@@ -61,6 +63,7 @@ pub(crate) use anchor::{
     ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, FREE_ANCHOR_SLOTS, Secrets, Staged, anchor_key,
     free_anchor_key, free_anchor_keys, secrets_key, version_in,
 };
+pub(crate) use places::{LEFTOVERS, Leftover, Placed, REMEMBERED, leftover_key};
 pub(crate) use sealed::{
     ENVELOPE_HEAD, SEAL_HEAD, Seal, UNSEALED, decode_envelope, decode_part, encode_envelope, encode_part,
     set_nonce, slot_in,
@@ -152,6 +155,8 @@ pub struct Mailbox {
     pub bytes: u64,
     /// Bytes of its reserve that are in use.
     pub reserved: u64,
+    /// Envelopes that were taken since its places were last to be looked over.
+    pub(crate) taken: u32,
     /// The access ticket whose quota it uses.
     pub access: Option<PublicKey<Access>>,
     /// Where its keys lie.
@@ -161,8 +166,20 @@ pub struct Mailbox {
 impl Mailbox {
     /// What is set at creation, and `sink`.
     pub(crate) fn encode_fixed(&self) -> Vec<u8> {
-        let Self { keys, kind, sink, born, slot, access, head: _, newest: _, hash: _, bytes: _, reserved: _ } =
-            self;
+        let Self {
+            keys,
+            kind,
+            sink,
+            born,
+            slot,
+            access,
+            head: _,
+            newest: _,
+            hash: _,
+            bytes: _,
+            reserved: _,
+            taken: _,
+        } = self;
         let MailboxKeys { admin, read, write } = keys;
         let mut out = Vec::with_capacity(143);
         out.extend_from_slice(admin.as_bytes());
@@ -190,6 +207,7 @@ impl Mailbox {
             hash,
             bytes,
             reserved,
+            taken,
             keys: _,
             kind: _,
             sink: _,
@@ -197,12 +215,13 @@ impl Mailbox {
             slot: _,
             access: _,
         } = self;
-        let mut out = Vec::with_capacity(64);
+        let mut out = Vec::with_capacity(68);
         out.extend_from_slice(&head.value().to_be_bytes());
         out.extend_from_slice(&newest.value().to_be_bytes());
         out.extend_from_slice(hash.as_bytes());
         out.extend_from_slice(&bytes.to_be_bytes());
         out.extend_from_slice(&reserved.to_be_bytes());
+        out.extend_from_slice(&taken.to_be_bytes());
         out
     }
 
@@ -235,8 +254,16 @@ impl Mailbox {
         let hash = RunningHash::from_bytes(rest.array()?);
         let bytes = rest.number()?;
         let reserved = rest.number()?;
+        // Formats before 8 did not count it.
+        let taken = if rest.0.is_empty() { 0 } else { u32::from_be_bytes(rest.array()?) };
         rest.end()?;
-        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, access, slot })
+        Ok(Self { keys, kind, sink, born, head, newest, hash, bytes, reserved, taken, access, slot })
+    }
+
+    /// Head and newest number in a moving part.
+    pub(crate) fn bounds_in(moving: &[u8]) -> Result<(Seq, Seq), StoreError> {
+        let mut rest = Reader(moving);
+        Ok((Seq::new(rest.number()?), Seq::new(rest.number()?)))
     }
 
     /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
@@ -264,40 +291,6 @@ pub(crate) fn envelope_length(value: usize) -> u64 {
 /// loading a mailbox reads.
 const MAX_UNWRITTEN: u64 = 16;
 const MAX_UNWRITTEN_BYTES: u64 = 4096;
-
-/// What is remembered of an envelope for retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) id: EnvelopeId,
-    pub(crate) place: Stored,
-    pub(crate) day: Day,
-    pub(crate) length: u32,
-}
-
-impl Placed {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { id, place: Stored { seq, hash }, day, length } = self;
-        let mut out = Vec::with_capacity(80);
-        out.extend_from_slice(id.as_bytes());
-        out.extend_from_slice(&seq.value().to_be_bytes());
-        out.extend_from_slice(hash.as_bytes());
-        out.extend_from_slice(&day.0.to_be_bytes());
-        out.extend_from_slice(&length.to_be_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let mut rest = Reader(bytes);
-        let placed = Self {
-            id: EnvelopeId::from_bytes(rest.array()?),
-            place: Stored { seq: Seq::new(rest.number()?), hash: RunningHash::from_bytes(rest.array()?) },
-            day: Day(u32::from_be_bytes(rest.array()?)),
-            length: u32::from_be_bytes(rest.array()?),
-        };
-        rest.end()?;
-        Ok(placed)
-    }
-}
 
 /// An access ticket as the relay knows it: its public half, what it may use and what it uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -471,6 +464,23 @@ pub(crate) mod key {
     pub(crate) fn place(born: Born, id: &EnvelopeId) -> Vec<u8> {
         let prefix = id.as_bytes().get(..ID_PREFIX).unwrap_or_default();
         joined(PLACES, &[&born.0.to_be_bytes(), prefix])
+    }
+
+    /// First and last possible key of a mailbox's places, behind one whose part of the id is `after`.
+    pub(crate) fn places(born: Born, after: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let first = joined(PLACES, &[&born.0.to_be_bytes(), after]);
+        let last = joined(PLACES, &[&born.0.to_be_bytes(), &[0xff; ID_PREFIX]]);
+        (if after.is_empty() { first } else { self::after(&first) }, last)
+    }
+
+    /// The part of the id in the key of a place.
+    pub(crate) fn id_prefix_in(key: &[u8]) -> &[u8] {
+        key.get(9..).unwrap_or_default()
+    }
+
+    /// The first possible key behind one.
+    pub(crate) fn after(key: &[u8]) -> Vec<u8> {
+        [key, &[0]].concat()
     }
 
     pub(crate) fn ticket(key: &PublicKey<Access>) -> Vec<u8> {

@@ -412,6 +412,22 @@ impl<'a, T: Tables> Batch<'a, T> {
         }
     }
 
+    pub(crate) fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        match self.writes(space).get(key) {
+            Some(staged) => Ok(staged.is_some()),
+            None => self.tables.has(space, key),
+        }
+    }
+
+    /// Head and newest number of the mailbox of a birth, or what they were some appends ago; `None` if there is none.
+    pub(crate) fn bounds(&self, born: Born) -> Result<Option<(Seq, Seq)>, StoreError> {
+        let changed = self.dirty_moving.iter().filter_map(|id| self.cache.mailboxes.get(id)?.as_ref());
+        if let Some(mailbox) = changed.into_iter().find(|mailbox| mailbox.born == born) {
+            return Ok(Some((mailbox.head, mailbox.newest)));
+        }
+        self.load(Space::State, &key::moving(born))?.map(|moving| Mailbox::bounds_in(&moving)).transpose()
+    }
+
     pub(crate) fn load_as<R: serde::de::DeserializeOwned>(
         &self,
         space: Space,

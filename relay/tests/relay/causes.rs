@@ -93,6 +93,15 @@ impl Asker {
         }
     }
 
+    /// The number that an append gets.
+    async fn place(&self, keys: &Keys, number: u64) -> u64 {
+        let append = Append { mailbox: keys.id(), envelope: envelope(number).into() };
+        match self.ask(RequestBody::Append(append)).await {
+            ResponseBody::Stored(place) => place.seq.value(),
+            other => panic!("a place, not {other:?}"),
+        }
+    }
+
     async fn present(&self, token: &Token) -> Status {
         match self.ask(RequestBody::Token(PresentToken { token: token.clone() })).await {
             ResponseBody::Token(status) => status,
@@ -218,6 +227,28 @@ async fn a_relay_that_serves_deletes_what_is_too_old_by_itself() {
         ResponseBody::Window(window) => assert!(window.items.is_empty(), "nothing is older than that"),
         other => panic!("a window, not {other:?}"),
     }
+    server.shutdown(&asker.service).await;
+}
+
+/// FRM-06
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_serves_forgets_what_retries_need_no_more_by_itself() {
+    let asker = Asker::start(Arc::new(MemoryStore::new())).await.unwrap();
+    let (keys, server) = (Keys::new(), serve(&asker.service));
+    asker.mailbox(&keys).await;
+    for number in 1..=4106 {
+        assert_eq!(asker.place(&keys, number).await, number);
+    }
+    let taken = Ack { mailbox: keys.id(), upto: Seq::new(4100), also: Vec::new() };
+    assert_eq!(asker.ask(RequestBody::Ack(taken)).await, ResponseBody::Done);
+    for number in [1, 11, 4106] {
+        assert_eq!(asker.place(&keys, number).await, number, "the same answer again");
+    }
+    tokio::time::sleep(2 * MINUTE).await;
+    for number in [11, 4106] {
+        assert_eq!(asker.place(&keys, number).await, number, "of the newest the same answer again");
+    }
+    assert_eq!(asker.place(&keys, 1).await, 4107, "what is long past is taken as a new one");
     server.shutdown(&asker.service).await;
 }
 

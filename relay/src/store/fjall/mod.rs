@@ -68,7 +68,9 @@ pub(super) const KEYSPACES: &str = "keyspaces";
 /// Its other files, but for journals.
 const BEGUN: [&str; 2] = ["version", "lock"];
 /// Written at creation, compared at opening: 6 came with the log, 7 with another sum in the file of keys.
-pub(super) const VERSION: &[u8] = b"lapwing-relay store 7";
+pub(super) const VERSION: &[u8] = b"lapwing-relay store 8";
+/// Of the format before, which is read too: it did not count what was taken.
+const BEFORE: &[u8] = b"lapwing-relay store 7";
 /// Serial of the last group that the index has.
 const SERIAL: &[u8] = b"p";
 
@@ -223,10 +225,15 @@ impl Fjall {
         let there = db.write_buffer_size();
         let books = Arc::new(Mutex::new(Books { in_memory: [there; 2], ..Books::default() }));
         match state.get(key::VERSION).map_err(error)? {
-            Some(found) if *found == *VERSION => {
+            Some(found) if *found == *VERSION || *found == *BEFORE => {
                 let log = Arc::new(ValueLog::open(path, segment)?);
                 let opened = Self { db, bulk, state, log, books, bounds, needed_for_merging: Arc::default() };
                 opened.bring_up_to_date()?;
+                if *found == *BEFORE {
+                    let mut batch = opened.db.batch().durability(Some(PersistMode::SyncAll));
+                    batch.insert(&opened.state, key::VERSION, VERSION);
+                    batch.commit().map_err(error)?;
+                }
                 Ok(opened)
             }
             Some(_) => Err(StoreError::Version),

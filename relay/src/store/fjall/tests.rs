@@ -271,6 +271,21 @@ fn a_store_of_another_version_is_refused() {
     assert!(matches!(Fjall::open_with(dir.path(), SEGMENT, CACHE), Err(StoreError::Version)));
 }
 
+#[test]
+fn a_store_of_the_version_before_is_read_and_is_of_this_one_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+    write(&engine, (0..10).map(envelope));
+    engine.state.insert(key::VERSION, BEFORE).unwrap();
+    engine.db.persist(PersistMode::SyncAll).unwrap();
+    drop(engine);
+    for _ in 0..2 {
+        let engine = Fjall::open_with(dir.path(), SEGMENT, CACHE).unwrap();
+        assert_eq!(&*engine.state.get(key::VERSION).unwrap().unwrap(), VERSION);
+        assert_eq!(all(&engine.direct()).len(), 10);
+    }
+}
+
 /// One wrong bit in what the engine's first journal begins with, as long as nothing was flushed to a table.
 #[test]
 fn a_store_whose_first_journal_is_damaged_is_told_and_nothing_of_its_log_goes() {

@@ -9,7 +9,7 @@ use lapwing_wire::{
 use super::{
     super::{
         Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, Withdrawn, mailbox_id,
-        record::{Placed, encode_envelope, envelope_length, key},
+        record::{Leftover, Placed, REMEMBERED, encode_envelope, envelope_length, key, leftover_key},
         tables::{Batch, Scan, Space, Tables},
     },
     access::{self, Cost},
@@ -45,6 +45,7 @@ pub(super) fn create<T: Tables>(
         hash: RunningHash::START,
         bytes: 0,
         reserved: 0,
+        taken: 0,
         access,
         slot,
     };
@@ -63,7 +64,10 @@ pub(super) fn close<T: Tables>(
         batch.delete(Space::Bulk, key);
     }
     access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
-    // What is remembered for retries names the mailbox's birth, so it is dead now and the sweep takes it.
+    // What is remembered for retries names the mailbox's birth, so it is dead now.
+    if mailbox.newest > Seq::START {
+        batch.put(Space::State, leftover_key(born), Leftover::Closed.encode());
+    }
     batch.delete_mailbox(*id, &mailbox);
     batch.forget_keys(mailbox.slot, u64::MAX);
     Ok(withdrawn)
@@ -154,17 +158,19 @@ pub(super) fn ack<T: Tables>(
         return Ok(Outcome::Done);
     }
     let upto = upto.min(mailbox.newest);
-    let mut freed = 0u64;
-    for (key, length) in live(batch, born, mailbox.head, upto)? {
-        freed = freed.saturating_add(length);
-        batch.delete(Space::Bulk, key);
-    }
-    for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
-        for (key, length) in live(batch, born, *seq, *seq)? {
-            freed = freed.saturating_add(length);
+    let (mut freed, mut taken) = (0u64, 0u32);
+    let mut take = |batch: &mut Batch<'_, T>, first: Seq, last: Seq| {
+        for (key, length) in live(batch, born, first, last)? {
+            (freed, taken) = (freed.saturating_add(length), taken.saturating_add(1));
             batch.delete(Space::Bulk, key);
         }
+        Ok::<_, StoreError>(())
+    };
+    take(batch, mailbox.head, upto)?;
+    for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
+        take(batch, *seq, *seq)?;
     }
+    count_taken(batch, id, taken)?;
     let head = mailbox.head.max(upto.next());
     if freed > 0 || head != mailbox.head {
         release(batch, id, freed, head)?;
@@ -172,6 +178,21 @@ pub(super) fn ack<T: Tables>(
     // Numbers that are not given yet are not meant: what comes under them is nobody's to withdraw.
     let last = also.iter().copied().filter(|seq| *seq <= mailbox.newest).fold(upto, Seq::max);
     Ok(Outcome::Withdrawn(Withdrawn { mailbox: *id, born, upto: last }))
+}
+
+/// What is remembered of envelopes that were taken is looked over when they are many.
+fn count_taken<T: Tables>(batch: &mut Batch<'_, T>, id: &MailboxId, taken: u32) -> Result<(), StoreError> {
+    if taken == 0 {
+        return Ok(());
+    }
+    let Some(mailbox) = batch.change_mailbox(id)? else { return Ok(()) };
+    mailbox.taken = mailbox.taken.saturating_add(taken);
+    if mailbox.taken >= REMEMBERED {
+        mailbox.taken = 0;
+        let born = mailbox.born;
+        batch.put(Space::State, leftover_key(born), Leftover::Taken.encode());
+    }
+    Ok(())
 }
 
 /// Takes freed bytes off a mailbox and its ticket, and moves its head.

@@ -6,6 +6,7 @@
 mod access;
 mod anchor;
 mod blob;
+mod leftovers;
 mod mailbox;
 mod sweep;
 mod tripwire;

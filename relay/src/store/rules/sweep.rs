@@ -12,7 +12,7 @@ use super::{
         record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key},
         tables::{Batch, Scan, Space, Tables},
     },
-    blob, mailbox,
+    blob, leftovers, mailbox,
 };
 
 /// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
@@ -39,7 +39,10 @@ pub(super) fn step<T: Tables>(
     let mut withdrawn = Vec::new();
     let next = match start.first() {
         Some(&key::MAILBOXES) => {
-            mailboxes(batch, &start, keep_from, &mut withdrawn)?.or_else(|| Some(vec![key::PLACES]))
+            mailboxes(batch, &start, keep_from, &mut withdrawn)?.or_else(|| Some(leftovers::beginning()))
+        }
+        Some(_) if leftovers::is_here(&start) => {
+            leftovers::step(batch, &start)?.or_else(|| Some(vec![key::PLACES]))
         }
         Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
         Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from)?,
@@ -58,14 +61,8 @@ fn page<T: Tables>(batch: &Batch<'_, T>, start: &[u8], kind: u8) -> Result<Page,
         rows.push((key.to_vec(), value.whole()?.into_owned()));
         Ok(if rows.len() < STEP { Scan::More } else { Scan::Stop })
     })?;
-    let next = if rows.len() < STEP { None } else { rows.last().map(|(key, _)| after(key)) };
+    let next = if rows.len() < STEP { None } else { rows.last().map(|(key, _)| key::after(key)) };
     Ok((rows, next))
-}
-
-fn after(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
-    next.push(0);
-    next
 }
 
 fn mailboxes<T: Tables>(
@@ -174,7 +171,7 @@ fn blobs<T: Tables>(
         let Some(hash) = key::id_in(&row).map(BlobHash::from_bytes) else { continue };
         blob::drop_blob(batch, &hash, &blob)?;
         // A blob has up to thousands of parts: one a step.
-        return Ok(Some(after(&row)));
+        return Ok(Some(key::after(&row)));
     }
     Ok(next)
 }

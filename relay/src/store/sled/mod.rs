@@ -31,7 +31,9 @@ use super::{
 /// A page above this is written to a file of its own; the largest values, parts of blobs, stay below it.
 pub(super) const SEGMENT: usize = 2 << 20;
 /// Written at creation, compared at opening.
-const VERSION: &[u8] = b"lapwing-relay store 6";
+const VERSION: &[u8] = b"lapwing-relay store 7";
+/// Of the format before, which is read too: it did not count what was taken.
+const BEFORE: &[u8] = b"lapwing-relay store 6";
 
 /// The other store on disk.
 pub type SledStore = GroupCommit<Sled<true>>;
@@ -87,8 +89,8 @@ impl<const FLUSHES: bool> Engine for Sled<FLUSHES> {
         let version = spaced(Space::State, key::VERSION);
         match opened.db.get(&version).map_err(error)? {
             Some(found) if *found == *VERSION => {}
-            Some(_) => return Err(StoreError::Version),
-            None => {
+            Some(found) if *found != *BEFORE => return Err(StoreError::Version),
+            Some(_) | None => {
                 opened.db.insert(version, VERSION).map_err(error)?;
                 opened.make_durable()?;
             }

@@ -1,0 +1,213 @@
+//! What is remembered of envelopes for retries, and when it is not any more.
+
+use super::*;
+use crate::store::record::REMEMBERED;
+
+const MANY: u64 = REMEMBERED as u64;
+/// Appends at one time.
+const GROUP: usize = 256;
+
+/// Appends these; each is stored, as a new one.
+async fn append(
+    store: &dyn MailboxStore,
+    owner: &Owner,
+    numbers: std::ops::RangeInclusive<u64>,
+) -> Result<(), Violation> {
+    let numbers: Vec<u64> = numbers.collect();
+    for group in numbers.chunks(GROUP) {
+        let group = group.iter().map(|number| apply(store, owner.append(envelope(*number, 64)), 1));
+        for outcome in together(group).await {
+            ensure(matches!(outcome?, Outcome::Stored { is_new: true, .. }), "stored")?;
+        }
+    }
+    Ok(())
+}
+
+/// The number that an envelope gets when it is sent again.
+async fn again(store: &dyn MailboxStore, owner: &Owner, number: u64) -> Result<u64, Violation> {
+    Ok(place(store, owner.append(envelope(number, 64))).await?.0.seq.value())
+}
+
+/// Forgets what retries need no more.
+pub(super) async fn forget(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let mut from = Some(SweepCursor::at_leftovers());
+    for _ in 0..10_000 {
+        if from.is_none() {
+            return Ok(());
+        }
+        let (keep_from, unfinished_from) = (Day::new(0), Day::new(0));
+        match apply(store, Mutation::Sweep { from, keep_from, unfinished_from }, 1).await? {
+            Outcome::Swept { next, .. } => from = next.filter(SweepCursor::is_at_leftovers),
+            other => return Err(Violation(format!("a sweep is answered as a sweep, not {other:?}"))),
+        }
+    }
+    ensure(false, "forgetting ends")
+}
+
+pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
+    taken(store).await?;
+    out_of_order(store).await?;
+    sink(store).await
+}
+
+/// Of what was taken the newest are remembered, and not more for long.
+async fn taken(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(0x61);
+    done(store, owner.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    append(store, &owner, 1..=MANY + 10).await?;
+    forget(store).await?;
+    ensure(again(store, &owner, 1).await? == 1, "what is there is remembered, however many came")?;
+    done(store, owner.ack(MANY - 1, &[]), "taken").await?;
+    forget(store).await?;
+    ensure(again(store, &owner, 10).await? == 10, "few that were taken are remembered")?;
+    done(store, owner.ack(MANY, &[]), "taken").await?;
+    ensure(again(store, &owner, 10).await? == 10, "nothing is forgotten but by a sweep")?;
+    forget(store).await?;
+    ensure(again(store, &owner, 11).await? == 11, "the newest are remembered when they were taken")?;
+    ensure(again(store, &owner, MANY + 10).await? == MANY + 10, "and what is there")?;
+    ensure(again(store, &owner, 10).await? == MANY + 11, "what more came after is not")?;
+    ensure(again(store, &owner, 10).await? == MANY + 11, "it is a new one, and remembered as that")?;
+    let close = Mutation::Close { mailbox: owner.id(), born: owner.born() };
+    done(store, close, "closed").await?;
+    forget(store).await
+}
+
+/// A mailbox whose oldest envelope is never taken.
+async fn out_of_order(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(0x62);
+    done(store, owner.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    append(store, &owner, 1..=MANY + 200).await?;
+    let others: Vec<u64> = (2..=MANY + 200).filter(|seq| *seq != 100).collect();
+    for also in others.chunks(GROUP) {
+        done(store, owner.ack(0, also), "taken out of order").await?;
+    }
+    forget(store).await?;
+    ensure(numbers(store, &owner, 0).await? == [1, 100], "what was not taken is there")?;
+    ensure(again(store, &owner, 1).await? == 1 && again(store, &owner, 100).await? == 100, "and remembered")?;
+    ensure(again(store, &owner, 201).await? == 201, "as are the newest")?;
+    ensure(again(store, &owner, 200).await? == MANY + 201, "others are not")
+}
+
+/// A sink answers as before, whatever was taken from it.
+async fn sink(store: &dyn MailboxStore) -> Result<(), Violation> {
+    let owner = Owner::new(0x63);
+    done(store, owner.create(MailboxKind::Queue, Charge::Open), "created").await?;
+    append(store, &owner, 1..=MANY + 5).await?;
+    done(store, owner.ack(MANY, &[]), "taken").await?;
+    fire(store, vec![Action::sink(owner.id(), &owner.admin)]).await?;
+    forget(store).await?;
+    ensure(again(store, &owner, 1).await? == 1, "a sink's places stay until their day is over")
+}
+
+/// Sets actions off by a token.
+async fn fire(store: &dyn MailboxStore, actions: Vec<Action>) -> Result<(), Violation> {
+    let mut rng = StdRng::seed_from_u64(43);
+    let owner = SecretKey::generate(&mut rng).public();
+    let tripwire = lapwing_wire::ids::TripwireId::of_owner(&owner);
+    let (token, list_key) = (Token::generate(&mut rng), ListKey::generate(&mut rng));
+    let status_key = StatusKey::generate(&mut rng);
+    let record = OpenRecord { tripwire, meaning: Meaning::Fire, list_key: list_key.clone(), status_key };
+    let list = SealedList::seal(&actions, &tripwire, &list_key, &mut rng)
+        .map_err(|_| Violation("the actions fit".into()))?;
+    let records = vec![TokenRecord::seal(&token, &record, &mut rng)];
+    let (causes, charge) = (Box::default(), Charge::Open);
+    done(store, Mutation::Arm { owner, serial: 1, records, list, causes, charge }, "armed").await?;
+    let fired = apply(store, Mutation::Token { token, filler: [2; 32] }, 1).await?;
+    ensure(matches!(fired, Outcome::Token { .. }), "a token is answered as a token")?;
+    done(store, Mutation::Disarm { owner }, "disarmed").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{EngineName, KeptStore, StoreOptions};
+
+    fn options(dir: &tempfile::TempDir) -> StoreOptions {
+        let forget_after = Duration::from_millis(50);
+        StoreOptions { forget_after, ..StoreOptions::at(dir.path().join("store")) }
+    }
+
+    /// Records that a backup would have, and their bytes.
+    fn kept(store: &dyn KeptStore) -> (u64, usize) {
+        let (mut rows, mut bytes) = (0, 0);
+        store
+            .rows(&mut |row| {
+                (rows, bytes) = (rows + 1, bytes + row.length());
+                Ok(())
+            })
+            .unwrap();
+        (rows, bytes)
+    }
+
+    /// Whoever appends and takes again and again leaves no more than what is remembered of a mailbox; whoever closes it as well,
+    /// nothing.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_appended_and_taken_again_and_again_leaves_a_bounded_number_of_places() {
+        for engine in [EngineName::Fjall, EngineName::Sled] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = engine.open(&options(&dir)).unwrap();
+            let ticket = PublicKey::from_bytes([0xa1; 32]);
+            let issued = Mutation::IssueTicket(Ticket::new(ticket, 1 << 20, 9, None));
+            done(&*store, issued, "issued").await.unwrap();
+            let mut owner = Owner::new(70);
+            done(&*store, owner.create(MailboxKind::Queue, Charge::Ticket(ticket)), "created").await.unwrap();
+            let mut next = 1;
+            for _ in 0..5 {
+                append(&*store, &owner, next..=next + MANY - 1).await.unwrap();
+                next += MANY;
+                done(&*store, owner.ack(u64::MAX, &[]), "taken").await.unwrap();
+                forget(&*store).await.unwrap();
+            }
+            // The ticket, the mailbox and the like are the others.
+            let (rows, bytes) = kept(&*store);
+            assert!((MANY..MANY + 30).contains(&rows), "{rows} records of {bytes} bytes");
+            for _ in 0..20 {
+                let close = Mutation::Close { mailbox: owner.id(), born: owner.born() };
+                done(&*store, close, "closed").await.unwrap();
+                owner.life += 1;
+                let create = owner.create(MailboxKind::Queue, Charge::Ticket(ticket));
+                done(&*store, create, "created again").await.unwrap();
+                append(&*store, &owner, 1..=100).await.unwrap();
+            }
+            assert!(kept(&*store).0 > MANY + 1900);
+            forget(&*store).await.unwrap();
+            done(&*store, owner.ack(u64::MAX, &[]), "taken").await.unwrap();
+            let (rows, _) = kept(&*store);
+            assert!((100..160).contains(&rows), "{rows} records of one mailbox with 100");
+            store.close().await;
+        }
+    }
+
+    /// A relay that comes back forgets what it had to forget.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_from_a_backup_forgets_what_was_to_be_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EngineName::Fjall.open(&options(&dir)).unwrap();
+        let [taken, closed] = [71, 72].map(Owner::new);
+        for owner in [&taken, &closed] {
+            done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            append(&*store, owner, 1..=MANY + 300).await.unwrap();
+        }
+        done(&*store, taken.ack(u64::MAX, &[]), "taken").await.unwrap();
+        let close = Mutation::Close { mailbox: closed.id(), born: closed.born() };
+        done(&*store, close, "closed").await.unwrap();
+        let mut rows = Vec::new();
+        store
+            .rows(&mut |row| {
+                rows.push(row);
+                Ok(())
+            })
+            .unwrap();
+        store.close().await;
+        drop(store);
+        let second = StoreOptions::at(dir.path().join("second"));
+        let mut rows = rows.into_iter();
+        EngineName::Fjall.fill(&second, &mut || Ok(rows.next())).unwrap();
+        let store = EngineName::Fjall.open(&second).unwrap();
+        let before = kept(&*store).0;
+        forget(&*store).await.unwrap();
+        // The mailbox that is closed, what more was taken, and the two records that said so.
+        assert_eq!(before - kept(&*store).0, MANY + 300 + 300 + 2);
+        store.close().await;
+    }
+}

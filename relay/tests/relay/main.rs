@@ -7,6 +7,7 @@ mod anchor;
 mod anchor_crash;
 mod blob;
 mod causes;
+mod churn;
 mod commands;
 mod crash;
 mod crowd;

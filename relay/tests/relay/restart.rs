@@ -38,14 +38,14 @@ const WRITERS: usize = 4;
 const STARTS: usize = 6;
 
 /// The relay that is measured: a program that the environment names, else that of these tests.
-fn start(dir: &Path) -> Process {
+pub fn start(dir: &Path) -> Process {
     match std::env::var_os("LAPWING_RESTART") {
         Some(program) => Process::start_program(Path::new(&program), dir),
         None => Process::start(dir),
     }
 }
 
-async fn connect(relay: &Process) -> Client {
+pub async fn connect(relay: &Process) -> Client {
     Client::connect(relay.socket(), relay.address.key()).await.unwrap()
 }
 

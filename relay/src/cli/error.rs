@@ -80,6 +80,9 @@ pub enum CliError {
     /// The relay that runs on the folder did not stop.
     #[error("a process that uses this folder does not end")]
     StillRuns,
+    /// The relay that runs on the folder did not stop, and the system does not say which process it is.
+    #[error("a process that cannot be seen from here uses this folder")]
+    Unseen,
     /// The person who was asked did not agree.
     #[error("nothing was done")]
     NotConfirmed,
@@ -154,6 +157,9 @@ impl CliError {
             Self::StillRuns => {
                 "end the process that uses it (`fuser DIR/store/lock`), or wait for the disk if it was ended, then wipe again; nothing was destroyed yet"
             }
+            Self::Unseen => {
+                "it runs in another container, or on another machine: end it there, then wipe again; nothing was destroyed yet"
+            }
             Self::NotConfirmed => "type the word `wipe`, or give --yes",
             Self::NeedsCare => "do what stands behind each finding, then look again",
             Self::System(_) => "check the limits of this user on processes and files",
@@ -179,7 +185,7 @@ impl CliError {
             Self::FileExists(_) | Self::BackupRuns(_) => "exists",
             Self::OpenKey(_) => "open_key",
             Self::KeyFile { .. } => "key_file",
-            Self::StillRuns => "running",
+            Self::StillRuns | Self::Unseen => "running",
             Self::NotConfirmed => "not_confirmed",
             Self::NeedsCare => "needs_care",
         }
@@ -190,7 +196,7 @@ impl CliError {
         match self {
             Self::NoSuchTicket | Self::NotConfirmed | Self::NeedsCare => 1,
             Self::Config(_) | Self::Address(_) => 2,
-            Self::Store(StoreError::Locked) | Self::NoAddress | Self::StillRuns => 4,
+            Self::Store(StoreError::Locked) | Self::NoAddress | Self::StillRuns | Self::Unseen => 4,
             Self::Place(_)
             | Self::Store(_)
             | Self::DiskFailed

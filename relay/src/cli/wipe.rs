@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{CliError, WipeArgs, output::Output};
 use crate::{
     operator,
-    place::{Place, PlaceError},
+    place::{Holder, Place, PlaceError},
 };
 
 /// How long a running relay may take to say that it stops. One that does not is stopped itself, or busy with its disk, and whoever
@@ -44,10 +44,12 @@ async fn end_relay(place: &Place, output: &Output) -> Result<(), CliError> {
     if is_free_within(place, if is_waited_for { STOPPING } else { Duration::ZERO }).await {
         return Ok(());
     }
-    let process = wished.and_then(|wished| wished.process).ok_or(CliError::StillRuns)?;
-    // Only who both listens for the operator and has the store: a number alone may be somebody else's.
-    if !place.kill_holder(process).is_ok_and(|is_ended| is_ended) {
-        return Err(CliError::StillRuns);
+    // Only whom the kernel names as the one that has the store, whether it still listens or not: a stop removes the socket first, and
+    // may hang after that.
+    match place.kill_holder(wished.and_then(|wished| wished.process)) {
+        Ok(Holder::Ended) => {}
+        Ok(Holder::Unseen) => return Err(CliError::Unseen),
+        Ok(Holder::Stranger) | Err(_) => return Err(CliError::StillRuns),
     }
     output.talk("the relay did not stop: its process was ended");
     if is_free_within(place, KILLING).await { Ok(()) } else { Err(CliError::StillRuns) }

@@ -10,6 +10,7 @@
 //! ```
 
 mod error;
+mod holder;
 mod owner;
 mod rotation;
 mod wipe;
@@ -24,7 +25,7 @@ use std::{
 use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
-pub use self::{error::PlaceError, owner::AsOwner};
+pub use self::{error::PlaceError, holder::Holder, owner::AsOwner};
 use crate::{key::RelaySecret, store};
 
 /// Largest configuration file that is read.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -12,35 +12,7 @@ use rand_core::CryptoRng;
 use super::{Place, PlaceError, sync_folder};
 use crate::store::{ANCHOR_KEYS, LOG_KEYS};
 
-/// What an engine locks while a process has the store open: that of `fjall`, that of `sled`.
-const LOCKED: [&str; 2] = ["lock", "db"];
-
 impl Place {
-    /// Whether a process has the store open.
-    pub fn is_in_use(&self) -> bool {
-        LOCKED.iter().any(|name| {
-            let opened = OpenOptions::new().read(true).write(true).open(self.store().join(name));
-            opened.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
-        })
-    }
-
-    /// Ends a process at once, if the kernel names it as the one that has the store open; `false` if it does not.
-    ///
-    /// # Errors
-    /// The system's, where it may not be ended.
-    pub fn kill_holder(&self, process: i32) -> io::Result<bool> {
-        use nix::{sys::signal, unistd::Pid};
-        let locks = fs::read_to_string("/proc/locks")?;
-        let is_holder = LOCKED.iter().any(|name| {
-            let file = fs::metadata(self.store().join(name));
-            file.is_ok_and(|file| holds(&locks, process, file.ino()))
-        });
-        if is_holder {
-            signal::kill(Pid::from_raw(process), signal::Signal::SIGKILL)?;
-        }
-        Ok(is_holder)
-    }
-
     /// Destroys the relay. When it returns, its keys are overwritten and everything that it had made is removed; a crash in
     /// between leaves no key that was reached. Other files in the folder stay, and then the folder.
     ///
@@ -87,17 +59,6 @@ impl Place {
     }
 }
 
-/// Whether a process has locked a file, by the kernel's list: number, kind, "ADVISORY", "WRITE", process, device and inode, range.
-/// The device is not compared: some file systems (btrfs, overlay) show another one there. Who waits for a lock has an arrow.
-fn holds(locks: &str, process: i32, inode: u64) -> bool {
-    locks.lines().any(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let [_, _, _, "WRITE", holder, file, ..] = words.as_slice() else { return false };
-        let found = file.rsplit(':').next().and_then(|inode| inode.parse().ok());
-        holder.parse() == Ok(process) && found == Some(inode)
-    })
-}
-
 fn remove(path: &PathBuf) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -128,18 +89,6 @@ fn overwrite(path: &Path, rng: &mut impl CryptoRng) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::key::RelaySecret;
-
-    #[test]
-    fn the_kernels_list_names_who_has_locked_a_file() {
-        let locks = "1: POSIX  ADVISORY  WRITE 700 fe:00:41 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 701 fe:00:42 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 702 fe:00:42 0 EOF\n\
-                     3: FLOCK  ADVISORY  READ 703 fe:00:42 0 EOF\n4: garbage";
-        assert!(holds(locks, 701, 42) && holds(locks, 700, 41));
-        for (process, inode) in [(700, 42), (701, 41), (702, 42), (703, 42), (70, 42), (701, 4)] {
-            assert!(!holds(locks, process, inode), "{process} {inode}");
-        }
-    }
 
     #[test]
     fn a_key_file_that_cannot_be_overwritten_saves_no_other() {

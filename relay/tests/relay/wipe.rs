@@ -75,6 +75,21 @@ async fn a_wipe_ends_a_relay_that_does_not_answer() {
     assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
 }
 
+/// As one whose stop hangs in the disk: a stop begins with the socket's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_ends_a_relay_that_hangs_and_has_no_socket_any_more() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.signal(Signal::SIGSTOP);
+    std::fs::remove_file(dir.join("control.sock")).unwrap();
+    let wiped = typed(&dir, &["wipe", "--yes"], "");
+    assert!(wiped.status.success(), "{}", said(&wiped));
+    assert!(said(&wiped).contains("its process was ended"), "{}", said(&wiped));
+    assert!(!dir.exists());
+    assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
+}
+
 /// A wipe that is cut off, or still removes files, while something starts the relay again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_being_wiped_is_not_begun_anew() {

@@ -67,7 +67,7 @@ impl Budget {
 struct Answered {
     response: Response,
     was_barrier: bool,
-    _permits: Permits,
+    permits: Permits,
 }
 
 /// Given back when the answer is written.
@@ -139,7 +139,10 @@ pub(super) async fn serve(
                 biased;
                 Some(answered) = in_flight.next(), if !is_idle => {
                     let mut next = Some(answered);
-                    while let Some(Answered { response, was_barrier, _permits }) = next {
+                    // A reader may take long for what was encoded, so it counts until it is written.
+                    let mut unwritten = Vec::new();
+                    while let Some(Answered { response, was_barrier, permits }) = next {
+                        unwritten.push(permits);
                         if was_barrier {
                             has_barrier = false;
                         }
@@ -153,6 +156,7 @@ pub(super) async fn serve(
                         Some(Err(_)) => return End::Gone,
                         None => return End::Stalled,
                     }
+                    drop(unwritten);
                     out.clear();
                     if out.capacity() > WRITE_SIZE / 16 {
                         out = Vec::new();
@@ -234,7 +238,7 @@ async fn answer(
             Response { id, body }
         }
     };
-    Answered { response, was_barrier, _permits: permits }
+    Answered { response, was_barrier, permits }
 }
 
 /// TRP-08: waits for the next multiple of the step.

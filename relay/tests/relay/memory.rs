@@ -1,9 +1,9 @@
 //! What hostile clients can make a relay hold, measured as the resident memory of a real process.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use lapwing_wire::{
-    address::AccessTicket,
+    address::{AccessTicket, RelayKey},
     capability::{Right, Subject},
     frame::*,
     ids::MailboxId,
@@ -23,11 +23,11 @@ const MIB: u64 = 1 << 20;
 const CROWD: usize = 16;
 
 /// A client that takes nearly nothing: what is answered stays at the relay.
-async fn deaf(relay: &Process) -> Client {
+pub async fn deaf(relay: SocketAddr, key: &RelayKey) -> Client {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(VarInt::from_u32(2048)).receive_window(VarInt::from_u32(4096));
     let provider = aws_lc_rs::default_provider();
-    Client::connect_over(relay.socket(), relay.address.key(), ALPN, provider, transport).await.unwrap()
+    Client::connect_over(relay, key, ALPN, provider, transport).await.unwrap()
 }
 
 fn started(dir: &Path) -> (Process, AccessTicket) {
@@ -129,7 +129,7 @@ async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
     let before = settled(&relay).await;
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
-        let mut reader = deaf(&relay).await;
+        let mut reader = deaf(relay.socket(), relay.address.key()).await;
         let subject = Subject::Mailbox(keys.id(), Right::Read);
         assert_eq!(reader.prove(subject, &keys.read).await, ResponseBody::Done);
         // Each of these is answered with 128 KiB: 16 MiB a connection, if the relay held all of them.
@@ -157,7 +157,7 @@ async fn strangers_who_begin_and_never_end_hold_a_bounded_memory_each_and_not_wh
     let before = settled(&relay).await;
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
-        let stranger = deaf(&relay).await;
+        let stranger = deaf(relay.socket(), relay.address.key()).await;
         let mut streams = Vec::new();
         // All streams that are allowed but the first, each with the beginning of the largest frame.
         for _ in 0..15 {

@@ -1,9 +1,13 @@
 //! Several streams of one connection, and several lives of one mailbox.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use lapwing_relay::{
     limits::Limits,
+    server::ServerOptions,
     service::{ConnectionState, Service},
     store::{
         Change, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery, memory::MemoryStore,
@@ -18,13 +22,22 @@ use lapwing_wire::{
 use serde_bytes::ByteBuf;
 use tokio::sync::oneshot;
 
-use crate::support::{Keys, NOW, client::within, envelope};
+use crate::{
+    memory::deaf,
+    support::{
+        Keys, NOW, PATIENCE, Relay,
+        client::{stored, within},
+        envelope, local,
+    },
+};
 
 /// A store in memory that keeps one answer back.
 #[derive(Default)]
 struct Slow {
     inner: MemoryStore,
     next: Mutex<Option<Held>>,
+    /// Windows that were read.
+    windows: AtomicUsize,
     /// Changes fail, and are made or not.
     fails: Mutex<Option<Fails>>,
 }
@@ -68,6 +81,7 @@ impl MailboxStore for Slow {
 
     async fn window(&self, query: WindowQuery) -> Result<Option<Window>, StoreError> {
         let answer = self.inner.window(query).await;
+        self.windows.fetch_add(1, Ordering::SeqCst);
         let held = self.next.lock().unwrap().take();
         let Some(Held { is_read, goes_on }) = held else { return answer };
         is_read.send(()).unwrap();
@@ -266,4 +280,44 @@ async fn what_waits_is_read_again_after_a_change_of_which_nobody_knows_whether_i
         let told = scene.told().await;
         assert!(told == expected, "{} envelopes", told.len());
     }
+}
+
+/// Whoever takes nothing, on as many streams as there may be: what waits to be written counts as what is worked on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_written_on_all_streams_of_a_connection_is_bounded() {
+    /// Answers that may be large and are not written; streams of a connection.
+    const BOUND: usize = 16;
+    let store = Arc::new(Slow::default());
+    let shared: Arc<dyn MailboxStore> = Arc::<Slow>::clone(&store);
+    let options = ServerOptions { stall_timeout: PATIENCE, ..local() };
+    let relay = Relay::over(shared, Limits::default(), options, None).await;
+    let mut owner = relay.client().await;
+    let keys = owner.mailbox(&relay.access, MailboxKind::Log).await;
+    // All that a stream asks for is as much as is written at once.
+    stored(&owner.append(keys.id(), vec![1; 16 << 10]).await);
+    let mut reader = deaf(relay.address, &relay.server.key()).await;
+    let subject = Subject::Mailbox(keys.id(), Right::Read);
+    assert_eq!(reader.prove(subject, &keys.read).await, ResponseBody::Done);
+    let read = Read { mailbox: keys.id(), after: Seq::START, count: 1 };
+    let mut streams = Vec::new();
+    for _ in 1..BOUND {
+        let (mut requests, answers) = within(reader.connection.open_bi()).await.unwrap();
+        for id in 1..=4 {
+            let frame = encode_frame(&Request { id, body: RequestBody::Read(read.clone()) }).unwrap();
+            within(requests.write_all(&frame)).await.unwrap();
+        }
+        streams.push((requests, answers));
+    }
+    let all_at_work = async {
+        while store.windows.load(Ordering::SeqCst) < BOUND {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    within(all_at_work).await;
+    // More would come at once, if it came.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!(store.windows.load(Ordering::SeqCst), BOUND);
+    assert_eq!(owner.window(keys.id(), 0).await.items.len(), 1, "others are served");
+    reader.connection.close(0u32.into(), b"");
+    relay.stop().await;
 }

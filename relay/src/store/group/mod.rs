@@ -40,12 +40,17 @@ use super::{
     sealing::{Opened, forget_unused, still_due},
 };
 use pending::{Pending, Shown};
-use queue::{Job, Queue};
+use queue::{Job, Pace, Queue};
 use writer::{Desk, Writer};
 
 /// How often, and after which time, a store that is locked is opened again.
 const TRIES: usize = 10;
 const MOMENT: Duration = Duration::from_millis(20);
+
+#[cfg(not(test))]
+const PACE: Pace = Pace::MEASURED;
+#[cfg(test)]
+const PACE: Pace = Pace::EAGER;
 
 /// A store on disk.
 pub struct GroupCommit<E> {
@@ -140,7 +145,7 @@ impl<E: Engine> GroupCommit<E> {
         let engine = Arc::new(RwLock::new(Some(opened)));
         let shared = Arc::new(Shared::new(options.reserve));
         let forget_at = (!due.is_empty()).then(now);
-        let queue = Arc::new(Queue::new(E::WRITERS, forget_at));
+        let queue = Arc::new(Queue::new(E::WRITERS, forget_at, PACE));
         let pending = Arc::new(Pending::default());
         let writer = Arc::new(Writer {
             engine: Arc::clone(&engine),

@@ -7,6 +7,8 @@
 //!
 //! Invariant: who begins a commit has staged its group and lets go of the staging only then; so the group that is
 //! staged stands on one group at most that is not durable (`over`).
+//!
+//! Invariant: no writer sleeps, uncalled, beside work that it could do now (`State::is_idle_beside_work`).
 
 use std::{
     collections::VecDeque,
@@ -27,19 +29,22 @@ const QUEUE: usize = 1024;
 const MAX_BATCH: usize = 1024;
 /// Bytes of envelopes in one commit, about; measured best.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// So many must wait before a writer is woken to stage them while the other waits for the disk: waking it for each would
-/// cost more than it saves.
-#[cfg(not(test))]
-const WORTH_WAKING: usize = 8;
-/// Tests of crashes, power cuts and full disks have few callers: two groups are to be under way in them too.
-#[cfg(test)]
-const WORTH_WAKING: usize = 1;
-/// Commits that take less, as the last few did, are not worth it at all: groups would only become smaller. Measured with a
-/// disk that flushes in no time; one that flushes in 0.1 ms is beyond it.
-#[cfg(not(test))]
-const SLOW: Duration = Duration::from_micros(250);
-#[cfg(test)]
-const SLOW: Duration = Duration::ZERO;
+/// When the second writer is worth its waking while the first one waits for the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// So many changes must wait: waking a writer for each would cost more than it saves.
+    worth: usize,
+    /// Commits that take less, as the last few did, are not worth it at all: groups would only become smaller.
+    slow: Duration,
+}
+
+impl Pace {
+    /// Measured with a disk that flushes in no time; one that flushes in 0.1 ms is beyond it.
+    pub(super) const MEASURED: Self = Self { worth: 8, slow: Duration::from_micros(250) };
+    /// Tests of crashes, power cuts and full disks have few callers: two groups are to be under way in them too.
+    #[cfg(test)]
+    pub(super) const EAGER: Self = Self { worth: 1, slow: Duration::ZERO };
+}
 
 /// A change and who waits for it.
 pub(super) struct Job {
@@ -103,6 +108,7 @@ pub(super) struct Ground {
 
 /// The queue.
 pub(super) struct Queue {
+    pace: Pace,
     room: Semaphore,
     state: Mutex<State>,
     /// For writers with nothing to do.
@@ -116,6 +122,10 @@ struct State {
     /// Who wait for room, and were let in before the end.
     waiting: usize,
     writers: usize,
+    /// Writers with nothing to do.
+    sleeping: usize,
+    /// One of them was woken, and has not looked yet.
+    is_called: bool,
     is_closed: bool,
     is_broken: bool,
     is_staging: bool,
@@ -133,24 +143,32 @@ impl State {
         self.forget_at.into_iter().chain(self.tidy_at).min()
     }
 
-    /// How many must wait until a writer stages them.
-    fn worth(&self) -> usize {
-        match self.is_committing {
+    /// Whether what waits is to be staged by a writer that does nothing: always if the disk does nothing either.
+    fn has_work(&self, pace: Pace) -> bool {
+        let least = match self.is_committing {
             false => 1,
-            true if self.commit_time >= SLOW => WORTH_WAKING,
-            true => usize::MAX,
-        }
+            true if self.commit_time >= pace.slow => pace.worth,
+            true => return false,
+        };
+        !self.is_staging && self.jobs.len() >= least
+    }
+
+    /// Never true when nobody holds the lock.
+    fn is_idle_beside_work(&self, pace: Pace) -> bool {
+        self.sleeping > 0 && !self.is_called && self.has_work(pace)
     }
 }
 
 impl Queue {
     /// For so many writers.
-    pub(super) fn new(writers: usize, forget_at: Option<Instant>) -> Self {
+    pub(super) fn new(writers: usize, forget_at: Option<Instant>, pace: Pace) -> Self {
         let ground = Ground { over: None, failures: 0 };
         let state = State {
             jobs: VecDeque::new(),
             waiting: 0,
             writers,
+            sleeping: 0,
+            is_called: false,
             is_closed: false,
             is_broken: false,
             is_staging: false,
@@ -161,6 +179,7 @@ impl Queue {
             commit_time: Duration::ZERO,
         };
         Self {
+            pace,
             room: Semaphore::new(QUEUE),
             state: Mutex::new(state),
             idle: Condvar::new(),
@@ -188,17 +207,24 @@ impl Queue {
             return Err(StoreError::Closed);
         }
         state.jobs.push_back(job);
-        let (count, worth, is_staging) = (state.jobs.len(), state.worth(), state.is_staging);
-        drop(state);
-        // Whoever finishes a task looks at the queue, so one call each is enough.
-        if is_staging {
-            if count == WORTH_WAKING {
-                self.staging.notify_one();
-            }
-        } else if count == worth {
-            self.idle.notify_one();
+        // Who stages saw fewer when it went to sleep, and only this makes them more.
+        if state.is_staging && state.jobs.len() == self.pace.worth {
+            drop(state);
+            self.staging.notify_one();
+        } else {
+            self.call(state);
         }
         Ok(())
+    }
+
+    /// Wakes a writer if there is work for one that sleeps. To be called wherever that may have come true: more waits, the staging is
+    /// free, or the disk.
+    fn call(&self, mut state: MutexGuard<'_, State>) {
+        if state.is_idle_beside_work(self.pace) {
+            state.is_called = true;
+            drop(state);
+            self.idle.notify_one();
+        }
     }
 
     /// Lets nobody in any more; who was let in is served.
@@ -227,9 +253,8 @@ impl Queue {
     pub(super) fn next(&self) -> Call {
         let mut state = self.lock();
         loop {
-            let worth = state.worth();
-            let has_work = state.jobs.len() >= worth || state.chore_at().is_some_and(|at| at <= now());
-            if has_work && !state.is_staging && !state.is_broken {
+            let has_chore = !state.is_staging && state.chore_at().is_some_and(|at| at <= now());
+            if (has_chore || state.has_work(self.pace)) && !state.is_broken {
                 state.is_staging = true;
                 return Call::Stage;
             }
@@ -241,6 +266,7 @@ impl Queue {
                 return Call::End { is_last: state.writers == 0 && !state.is_broken };
             }
             let chore_at = state.chore_at().filter(|_| !state.is_staging);
+            state.sleeping += 1;
             state = match chore_at {
                 Some(at) => {
                     let left = at.saturating_duration_since(now());
@@ -248,6 +274,8 @@ impl Queue {
                 }
                 None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            state.sleeping = state.sleeping.saturating_sub(1);
+            state.is_called = false;
         }
     }
 
@@ -309,7 +337,7 @@ impl Queue {
                 state.is_committing = true;
                 return Turn::Commit;
             }
-            if state.jobs.len() >= WORTH_WAKING && jobs.has_room() {
+            if state.jobs.len() >= self.pace.worth && jobs.has_room() {
                 return Turn::More;
             }
             state = self.staging.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -347,10 +375,12 @@ impl Queue {
         if let Some(at) = forget_at {
             state.forget_at.get_or_insert(at);
         }
-        let is_staging = state.is_staging;
-        drop(state);
-        if is_staging {
+        if state.is_staging {
+            drop(state);
             self.staging.notify_one();
+        } else {
+            // Whoever committed settles now, which may take long, and the disk is idle.
+            self.call(state);
         }
     }
 
@@ -376,15 +406,18 @@ impl Queue {
 
     fn end_staging(&self, mut state: MutexGuard<'_, State>) {
         state.is_staging = false;
-        let has_work = state.jobs.len() >= state.worth() || state.is_closed;
-        drop(state);
-        if has_work {
-            self.idle.notify_one();
+        if state.is_closed {
+            drop(state);
+            self.idle.notify_all();
+        } else {
+            self.call(state);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(!state.is_idle_beside_work(self.pace) || state.is_broken, "somebody forgot to call");
+        state
     }
 }
 
@@ -413,3 +446,6 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

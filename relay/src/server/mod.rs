@@ -6,6 +6,7 @@ mod connection;
 mod crowd;
 mod exchange;
 mod frames;
+mod reset;
 mod upkeep;
 
 use std::{
@@ -19,8 +20,8 @@ use std::{
 
 use lapwing_wire::{address::RelayKey, frame};
 use quinn::{
-    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    congestion::CubicConfig, crypto::rustls::QuicServerConfig,
+    Endpoint, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt, congestion::CubicConfig,
+    crypto::rustls::QuicServerConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
@@ -159,7 +160,7 @@ impl Server {
             granted.recv_buffer_size().unwrap_or_default() / told,
             granted.send_buffer_size().unwrap_or_default() / told,
         );
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+        let endpoint = Endpoint::new(reset::endpoint(secret)?, Some(config), socket, Arc::new(TokioRuntime))
             .map_err(ServerError::Listen)?;
         let address = endpoint.local_addr().map_err(ServerError::Listen)?;
         let stop = CancellationToken::new();

@@ -4,6 +4,7 @@ use crate::support::{
     Client, Relay,
     client::{append, stored, within},
     envelope, local,
+    process::{Process, run_json},
 };
 use lapwing_relay::{
     limits::Limits,
@@ -298,4 +299,27 @@ async fn one_socket_serves_both_families_of_addresses() {
         client.prove_access(&relay.access).await;
     }
     relay.stop().await;
+}
+
+/// Without it they wait until their connection has been silent for long enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_was_killed_and_started_again_tells_clients_at_once_that_it_knows_nothing_of_them() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    let (socket, port) = (relay.socket(), relay.address.port());
+    let mut client = Client::connect(socket, relay.address.key()).await.unwrap();
+    assert_eq!(client.ask(RequestBody::Lineage).await, ResponseBody::Lineage(Vec::new()));
+    relay.kill();
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    std::fs::write(dir.join("relay.toml"), config.replace("port = 0", &format!("port = {port}"))).unwrap();
+    let relay = Process::start(&dir);
+    assert_eq!(relay.socket(), socket);
+    client.send(RequestBody::Lineage).await.unwrap();
+    let end = within(client.connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
+    let mut again = Client::connect(socket, relay.address.key()).await.unwrap();
+    assert_eq!(again.ask(RequestBody::Lineage).await, ResponseBody::Lineage(Vec::new()));
+    relay.kill();
 }

@@ -574,6 +574,8 @@ pub(in crate::store) mod power;
 mod race;
 mod remembered;
 #[cfg(test)]
+mod rotten;
+#[cfg(test)]
 mod slots;
 #[cfg(test)]
 mod storm;

@@ -82,21 +82,17 @@ impl Sealer {
         if chain.advance(number) { Ok(chain) } else { Err(StoreError::Damaged) }
     }
 
-    /// Forgets keys: all of a slot that come before a number, or all.
-    pub(super) fn forget(&mut self, keys: &KeyFile, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
-        let mut changes: BTreeMap<Slot, Option<Chain>> = BTreeMap::new();
-        for (slot, before) in due {
-            if *before == u64::MAX {
-                self.ready.remove(slot);
-                changes.insert(*slot, None);
-            } else if let Some(mut chain) = keys.load(*slot)?
-                && chain.at() < *before
-                && chain.advance(*before)
-            {
-                changes.insert(*slot, Some(chain));
-            }
+    /// Forgets keys: all of a slot that come before a number, or all. Returns the slots that still have them, because the disk cannot
+    /// read them.
+    pub(super) fn forget(
+        &mut self,
+        keys: &KeyFile,
+        due: &BTreeMap<Slot, u64>,
+    ) -> Result<BTreeSet<Slot>, StoreError> {
+        for (slot, _) in due.iter().filter(|(_, before)| **before == u64::MAX) {
+            self.ready.remove(slot);
         }
-        keys.forget(&changes)
+        keys.forget(due)
     }
 }
 
@@ -129,6 +125,10 @@ impl<V: Tables> Tables for Opened<V> {
 
     fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError> {
         self.view.last(space, first, last)
+    }
+
+    fn keys(&self) -> Option<&KeyFile> {
+        Some(&self.keys)
     }
 
     fn unseal(&self, seal: &Seal, bytes: &mut [u8]) -> Result<bool, StoreError> {
@@ -170,7 +170,9 @@ pub(super) fn due_still(
 /// opens for everybody else.
 pub(super) fn forget_unused(tables: &impl Tables, keys: &KeyFile) -> Result<(), StoreError> {
     match unused(tables, keys) {
-        Ok(unused) => keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, None)).collect()),
+        Ok(unused) => {
+            keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, u64::MAX)).collect()).map(drop)
+        }
         Err(StoreError::Damaged) => Ok(()),
         Err(failure) => Err(failure),
     }
@@ -179,7 +181,7 @@ pub(super) fn forget_unused(tables: &impl Tables, keys: &KeyFile) -> Result<(), 
 /// The slots of the file of anchors that no anchor has.
 fn unused(tables: &impl Tables, keys: &KeyFile) -> Result<BTreeSet<Slot>, StoreError> {
     let used = tables.load(Space::State, ANCHOR_SLOTS)?.map_or(Ok(0), |bytes| decode_count(&bytes))?;
-    let mut unused: BTreeSet<Slot> = (used..keys.anchor_slots()?).filter_map(Slot::of_anchor).collect();
+    let mut unused: BTreeSet<Slot> = (used..keys.slots(true)?).filter_map(Slot::of_anchor).collect();
     let (first, last) = free_anchor_keys();
     tables.scan(Space::State, &first, &last, &mut |_, value| {
         let slot = slot_in(&value.whole()?)?;

@@ -17,9 +17,13 @@ use zeroize::Zeroizing;
 use super::{
     Born, Mailbox, StoreError, Ticket,
     cache::Cache,
-    keys::Slot,
+    keys::{KeyFile, Slot},
     record::{self, ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, free_anchor_key, key},
 };
+
+/// Free slots that are looked at to find one that can be used, before a fresh one is taken: as many as a damaged part of a key file
+/// can have, and some. Without a bound a record that says that there are thousands of millions would hold everybody up.
+const MOST_UNUSABLE: usize = 64;
 
 /// Two spaces, because one holds kilobytes and one holds bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,11 @@ pub(crate) trait Tables {
     /// Opens what was sealed; `false` if its key is forgotten. Where nothing is sealed, nothing is done.
     fn unseal(&self, _: &Seal, _bytes: &mut [u8]) -> Result<bool, StoreError> {
         Ok(true)
+    }
+
+    /// Where the keys of slots lie; nowhere, where nothing is sealed.
+    fn keys(&self) -> Option<&KeyFile> {
+        None
     }
 }
 
@@ -196,17 +205,14 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// A slot that nothing is sealed under.
     pub(crate) fn allocate(&mut self) -> Result<Slot, StoreError> {
-        let mut slots = self.slots()?;
-        let slot = match slots.free.checked_sub(1) {
-            Some(top) => {
-                slots.free = top;
-                self.take_free(key::free(top))?
-            }
-            None => {
-                let slot = Slot::of_other(slots.used).ok_or(StoreError::Damaged)?;
-                slots.used = slots.used.saturating_add(1);
-                slot
-            }
+        let mut slots = match self.slots() {
+            Ok(Some(slots)) => slots,
+            Ok(None) | Err(StoreError::Damaged) => Slots { used: self.slots_ever(false)?, free: 0 },
+            Err(failure) => return Err(failure),
+        };
+        let slot = match self.take_free(&mut slots.free, false)? {
+            Some(slot) => slot,
+            None => self.take_fresh(&mut slots.used, Slot::of_other)?,
         };
         self.put(Space::State, key::SLOTS.to_vec(), slots.encode());
         self.fresh.push(slot);
@@ -215,32 +221,82 @@ impl<'a, T: Tables> Batch<'a, T> {
 
     /// A slot for an anchor that nothing is sealed under.
     pub(crate) fn allocate_anchor(&mut self) -> Result<Slot, StoreError> {
-        let slot = match self.count(FREE_ANCHOR_SLOTS)?.checked_sub(1) {
-            Some(top) => {
-                self.put(Space::State, FREE_ANCHOR_SLOTS.to_vec(), top.to_be_bytes().to_vec());
-                self.take_free(free_anchor_key(top))?
-            }
+        let known = self.free_anchor_slots()?;
+        let mut free = known;
+        let slot = match self.take_free(&mut free, true)? {
+            Some(slot) => slot,
             None => {
-                let used = self.count(ANCHOR_SLOTS)?;
-                let slot = Slot::of_anchor(used).ok_or(StoreError::Damaged)?;
-                self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.saturating_add(1).to_be_bytes().to_vec());
+                let mut used = match self.count(ANCHOR_SLOTS) {
+                    Ok(Some(used)) => used,
+                    Ok(None) | Err(StoreError::Damaged) => self.slots_ever(true)?,
+                    Err(failure) => return Err(failure),
+                };
+                let slot = self.take_fresh(&mut used, Slot::of_anchor)?;
+                self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.to_be_bytes().to_vec());
                 slot
             }
         };
+        if free != known {
+            self.put(Space::State, FREE_ANCHOR_SLOTS.to_vec(), free.to_be_bytes().to_vec());
+        }
         self.fresh.push(slot);
         Ok(slot)
     }
 
-    /// The slot in a record of a stack of free ones, which goes.
-    fn take_free(&mut self, name: Vec<u8>) -> Result<Slot, StoreError> {
-        let free = self.load(Space::State, &name)?.ok_or(StoreError::Damaged)?;
-        self.delete(Space::State, name);
-        record::slot_in(&free)
+    /// How many slots may be in use where no record says it: as many as were ever made keys for.
+    fn slots_ever(&self, is_of_anchors: bool) -> Result<u32, StoreError> {
+        self.tables.keys().map_or(Ok(0), |keys| keys.slots(is_of_anchors))
     }
 
-    /// A number that is not there before it is more than zero.
-    fn count(&self, name: &[u8]) -> Result<u32, StoreError> {
-        self.load(Space::State, name)?.map_or(Ok(0), |bytes| record::decode_count(&bytes))
+    /// Takes a slot off a stack of free ones, if one of those on top of it can be used. What cannot, because its record or its part of
+    /// the key file is damaged, is never used again.
+    fn take_free(&mut self, free: &mut u32, is_of_anchor: bool) -> Result<Option<Slot>, StoreError> {
+        for _ in 0..MOST_UNUSABLE {
+            let Some(top) = free.checked_sub(1) else { return Ok(None) };
+            *free = top;
+            let name = if is_of_anchor { free_anchor_key(top) } else { key::free(top) };
+            let there = match self.load(Space::State, &name) {
+                Err(StoreError::Damaged) => None,
+                there => there?,
+            };
+            self.delete(Space::State, name);
+            let slot = there.and_then(|there| record::slot_in(&there).ok());
+            if let Some(slot) = slot
+                && slot.is_of_anchor() == is_of_anchor
+                && self.takes(slot)
+            {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next slot that never was anybody's.
+    fn take_fresh(&self, used: &mut u32, slot: impl Fn(u32) -> Option<Slot>) -> Result<Slot, StoreError> {
+        loop {
+            let next = slot(*used).ok_or(StoreError::Damaged)?;
+            *used = used.saturating_add(1);
+            if self.takes(next) {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn takes(&self, slot: Slot) -> bool {
+        self.tables.keys().is_none_or(|keys| keys.takes(slot))
+    }
+
+    fn count(&self, name: &[u8]) -> Result<Option<u32>, StoreError> {
+        self.load(Space::State, name)?.map(|bytes| record::decode_count(&bytes)).transpose()
+    }
+
+    /// The height of the stack; it is not there before it is more than zero. Where nobody knows it, it begins anew, and what was
+    /// on it is never used again.
+    fn free_anchor_slots(&self) -> Result<u32, StoreError> {
+        match self.count(FREE_ANCHOR_SLOTS) {
+            Err(StoreError::Damaged) => Ok(0),
+            free => Ok(free?.unwrap_or(0)),
+        }
     }
 
     /// A value of which everything is sealed, opened; its head is left away.
@@ -282,19 +338,24 @@ impl<'a, T: Tables> Batch<'a, T> {
         self.due.insert(slot, before);
     }
 
-    /// The keys of a slot before a number are gone; whoever has none left is free.
+    /// The keys of a slot before a number are gone; whoever has none left is free. Where no record says which are, it is not used
+    /// again.
     pub(crate) fn forgot_keys(&mut self, slot: Slot, before: u64) -> Result<(), StoreError> {
         self.delete(Space::State, key::due(slot));
         if before != u64::MAX {
             return Ok(());
         }
         if slot.is_of_anchor() {
-            let free = self.count(FREE_ANCHOR_SLOTS)?;
+            let free = self.free_anchor_slots()?;
             self.put(Space::State, free_anchor_key(free), slot.0.to_be_bytes().to_vec());
             let more = free.saturating_add(1);
             self.put(Space::State, FREE_ANCHOR_SLOTS.to_vec(), more.to_be_bytes().to_vec());
         } else {
-            let mut slots = self.slots()?;
+            let mut slots = match self.slots() {
+                Ok(Some(slots)) => slots,
+                Ok(None) | Err(StoreError::Damaged) => return Ok(()),
+                Err(failure) => return Err(failure),
+            };
             self.put(Space::State, key::free(slots.free), slot.0.to_be_bytes().to_vec());
             slots.free = slots.free.saturating_add(1);
             self.put(Space::State, key::SLOTS.to_vec(), slots.encode());
@@ -302,8 +363,8 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(())
     }
 
-    fn slots(&self) -> Result<Slots, StoreError> {
-        self.load(Space::State, key::SLOTS)?.map_or(Ok(Slots::default()), |bytes| Slots::decode(&bytes))
+    fn slots(&self) -> Result<Option<Slots>, StoreError> {
+        self.load(Space::State, key::SLOTS)?.map(|bytes| Slots::decode(&bytes)).transpose()
     }
 
     pub(crate) fn mailbox(&mut self, id: &MailboxId) -> Result<Option<&mut Mailbox>, StoreError> {

@@ -222,30 +222,81 @@ async fn a_store_that_never_freed_a_slot_of_an_anchor_goes_on() {
     store.close().await;
 }
 
-/// Whoever wants a slot of an anchor is told, and nobody else is held up.
+/// Slots that nobody can tell are free are used by nobody, and nobody is held up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_of_free_slots_keeps_no_store_from_opening() {
-    for damaged in [ANCHOR_SLOTS.to_vec(), FREE_ANCHOR_SLOTS.to_vec(), free_anchor_key(0)] {
+async fn a_damaged_record_of_free_slots_keeps_nobody_from_opening_creating_and_forgetting() {
+    let anchors = [ANCHOR_SLOTS.to_vec(), FREE_ANCHOR_SLOTS.to_vec(), free_anchor_key(0)];
+    for damaged in anchors.into_iter().chain([key::SLOTS.to_vec(), key::free(0)]) {
         let dir = tempfile::tempdir().unwrap();
-        let options = options(dir.path(), NEVER);
-        let [kept, gone, more] = [1, 2, 3].map(Anchored::new);
+        let options = options(dir.path(), SOON);
+        let [kept, gone, third] = [1, 2, 3].map(Anchored::new);
+        let owners: Vec<Owner> = (1..=5).map(Owner::new).collect();
         let store = EngineName::Fjall.open(&options).unwrap();
-        make(&*store, &kept).await.unwrap();
-        make(&*store, &gone).await.unwrap();
+        let keys = KeyFile::open(&options.path).unwrap();
+        for anchored in [&kept, &gone] {
+            make(&*store, anchored).await.unwrap();
+        }
+        for owner in &owners[..2] {
+            done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+        }
         remove(&*store, &gone).await;
+        let close = |owner: &Owner| Mutation::Close { mailbox: owner.id(), born: owner.born() };
+        done(&*store, close(&owners[1]), "closed").await.unwrap();
         store.close().await;
         drop(store);
         // The first two bytes of an anchor's slot, and of a number.
         stored(dir.path(), Writes::from([(damaged.clone(), Some(vec![0x80, 0]))]));
         let store = EngineName::Fjall.open(&options).unwrap();
-        assert!(opens(&*store, &kept).await);
-        let made = make(&*store, &more).await;
-        assert!(damaged == ANCHOR_SLOTS || made == Err(StoreError::Damaged), "{made:?}");
-        let owner = Owner::new(1);
-        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        // A deletion first, then what makes use of slots.
+        done(&*store, owners[2].create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        done(&*store, close(&owners[2]), "closed").await.unwrap();
+        make(&*store, &third).await.unwrap();
+        remove(&*store, &third).await;
+        let free = |slot: Slot| keys.load(slot).unwrap().is_none();
+        until("all keys of what went are forgotten", || {
+            let held = (0..300).filter(|number| !free(Slot(*number))).count();
+            let anchors = (0..300).filter(|number| secret(&keys, *number).is_some()).count();
+            (held, anchors) == (1, 1)
+        })
+        .await;
+        for anchored in [&gone, &third] {
+            make(&*store, anchored).await.unwrap();
+        }
+        for owner in &owners[3..] {
+            done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+        }
+        for anchored in [&kept, &gone, &third] {
+            assert!(opens(&*store, anchored).await);
+        }
+        let mut slots = BTreeSet::new();
+        for owner in [&owners[0], &owners[3], &owners[4]] {
+            assert_eq!(numbers(&*store, owner, 0).await.unwrap(), [1]);
+            slots.insert(store.mailbox(owner.id()).await.unwrap().unwrap().slot);
+        }
+        assert_eq!(slots.len(), 3, "no slot is two mailboxes'");
+        let anchors = (0..300).filter(|number| secret(&keys, *number).is_some()).count();
+        assert_eq!(anchors, 3, "nor two anchors'");
         assert!(!store.health().has_failed);
         store.close().await;
     }
+}
+
+/// A record that says that there are thousands of millions of free slots holds nobody up for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_of_free_slots_that_is_not_there_is_left_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let slots = Slots { used: 7, free: u32::MAX }.encode();
+    let options = stored(dir.path(), Writes::from([(key::SLOTS.to_vec(), Some(slots))]));
+    let store = EngineName::Fjall.open(&options).unwrap();
+    let owner = Owner::new(1);
+    let create = async {
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(60), create).await.expect("it takes a fresh one");
+    assert_eq!(store.mailbox(owner.id()).await.unwrap().unwrap().slot, Slot(7));
+    store.close().await;
 }
 
 /// Half of the numbers are for anchors. Whoever comes when his half is used up is refused, and nobody else is.

@@ -361,12 +361,18 @@ impl<E: Engine> Writer<E> {
             let on_disk = self.shared.on_disk();
             let done = self.forget(desk, &due);
             self.watch(on_disk);
-            if let Err(failure) = done {
-                self.failed(failure);
-                tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
-                desk.cache.forget();
-                kept.extend(due);
-                break;
+            match done {
+                Ok(left) => kept.extend(left),
+                Err(failure) => {
+                    let failure = self.failed(failure);
+                    tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
+                    desk.cache.forget();
+                    kept.extend(due);
+                    // What is damaged holds nobody else up.
+                    if failure != StoreError::Damaged {
+                        break;
+                    }
+                }
             }
         }
         kept.append(&mut all);
@@ -374,19 +380,25 @@ impl<E: Engine> Writer<E> {
         self.due().append(&mut kept);
     }
 
-    fn forget(&self, desk: &mut Desk, due: &BTreeMap<Slot, u64>) -> Result<(), StoreError> {
+    /// Returns what is still to be forgotten of it, because the disk cannot read it.
+    fn forget(&self, desk: &mut Desk, due: &BTreeMap<Slot, u64>) -> Result<BTreeMap<Slot, u64>, StoreError> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         let tables = engine.direct();
         let due = due_still(&tables, due)?;
-        sealer.forget(&self.keys, &due)?;
+        let left = sealer.forget(&self.keys, &due)?;
+        let (left, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            due.into_iter().partition(|(slot, _)| left.contains(slot));
         let mut batch = Batch::new(&tables, cache);
-        for (slot, before) in &due {
+        for (slot, before) in &forgotten {
             batch.forgot_keys(*slot, *before)?;
         }
         let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
-        engine.write(&bulk, &state)
+        if !state.is_empty() {
+            engine.write(&bulk, &state)?;
+        }
+        Ok(left)
     }
 
     /// Commits a group with nothing else under way, and answers all of it.

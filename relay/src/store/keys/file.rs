@@ -9,6 +9,15 @@
 //! cut leaves the state before or after. Forgetting writes both, one after the other, each flushed: then no copy has the
 //! old keys. Nothing here is ever moved or appended to elsewhere.
 //!
+//! A copy that the disk cannot read counts as a torn one. A unit without a whole copy fails alone: keys in it are not read any more,
+//! and none are added. Forgetting goes on in it, slot by slot and in both copies where they lie, and leaves their sums wrong: what is
+//! to be gone is gone, and the other slots stay what somebody may still mend by hand. The chain of a slot is moved on there as its
+//! bytes say. If just they have rotted, what comes out is nobody's key, for which nothing is lost that could be read before; keys
+//! of what was deleted are not kept for that. Only a copy that cannot be read keeps its slots: to overwrite it would destroy
+//! keys of others that a disk, or the next start, may still give back.
+//!
+//! New keys go nowhere where a copy cannot be read.
+//!
 //! The sum is against torn writes and decay. Who can write the file could write any sum, so it is the quickest one: it is
 //! looked at whenever a mailbox is touched that was not touched for long.
 
@@ -17,6 +26,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    sync::{Mutex, PoisonError},
 };
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -43,16 +53,29 @@ const SUM: usize = UNIT - 16;
 
 /// The keys of a store.
 #[derive(Debug)]
-pub(in super::super) struct KeyFile {
+pub(crate) struct KeyFile {
     file: File,
     anchors: File,
+    /// What was said already: the disk does not get better by it.
+    told: Mutex<BTreeSet<(Place, Told)>>,
+    /// A folder that has a file for each copy that the disk cannot read.
+    #[cfg(test)]
+    unreadable: std::path::PathBuf,
 }
 
 /// Where a unit lies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     is_of_anchors: bool,
     unit: u64,
+}
+
+/// What the operator is told of a unit, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Unreadable,
+    Damaged,
+    Kept,
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
@@ -62,6 +85,20 @@ struct Unit {
     bytes: Bytes,
     count: u64,
     copy: u64,
+}
+
+/// What the disk has of a unit.
+struct Both {
+    bytes: Bytes,
+    copies: [Found; 2],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Never written, or cut short while it was written for the first time.
+    Absent,
+    Unreadable,
+    There,
 }
 
 impl KeyFile {
@@ -76,22 +113,34 @@ impl KeyFile {
         let file = open(NAME).map_err(|error| io(&error))?;
         let anchors = open(ANCHOR_KEYS).map_err(|error| io(&error))?;
         sync_folder(folder)?;
-        Ok(Self { file, anchors })
+        Ok(Self::of_files(file, anchors, folder))
     }
 
-    /// Whether every unit has a whole copy, of the file of mailboxes and of that of anchors. Opens them for reading only.
+    fn of_files(file: File, anchors: File, _folder: &Path) -> Self {
+        Self {
+            file,
+            anchors,
+            told: Mutex::default(),
+            #[cfg(test)]
+            unreadable: _folder.with_extension("unreadable"),
+        }
+    }
+
+    /// Whether every unit has a whole copy and the disk can read the other, in the file of mailboxes and in that of anchors. Opens
+    /// them for reading only.
     pub(in super::super) fn inspect(folder: &Path) -> [Result<(), StoreError>; 2] {
         let open = |name: &str| File::open(folder.join(name)).map_err(|error| unread(&error));
         let (file, anchors) = match (open(NAME), open(ANCHOR_KEYS)) {
             (Ok(file), Ok(anchors)) => (file, anchors),
             (file, anchors) => return [file.map(drop), anchors.map(drop)],
         };
-        let files = Self { file, anchors };
+        let files = Self::of_files(file, anchors, folder);
         [false, true].map(|is_of_anchors| {
-            let length =
-                files.of(Place { is_of_anchors, unit: 0 }).metadata().map_err(|error| io(&error))?.len();
-            let units = length.div_ceil(2 * UNIT as u64);
-            (0..units).try_for_each(|unit| files.read(Place { is_of_anchors, unit }).map(drop))
+            (0..files.units(is_of_anchors)?).try_for_each(|unit| {
+                let both = files.both(Place { is_of_anchors, unit });
+                both.whole()?;
+                if both.copies.contains(&Found::Unreadable) { Err(StoreError::Disk) } else { Ok(()) }
+            })
         })
     }
 
@@ -99,35 +148,39 @@ impl KeyFile {
     pub(in super::super) fn load(&self, slot: Slot) -> Result<Option<Chain>, StoreError> {
         let (unit, place) = place(slot);
         let unit = self.read(unit)?;
-        let bytes = unit.bytes.get(place..place + SLOT).ok_or(StoreError::Damaged)?;
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        let (at, keys) = bytes.split_first_chunk().ok_or(StoreError::Damaged)?;
-        let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
-        let page = page.first_chunk().ok_or(StoreError::Damaged)?;
-        Ok(Some(Chain::at_number(u64::from_le_bytes(*at), chain, page)))
+        chain_in(unit.bytes.get(place..place + SLOT).ok_or(StoreError::Damaged)?)
     }
 
-    /// How many slots of anchors the file has room for as it is.
-    pub(in super::super) fn anchor_slots(&self) -> Result<u32, StoreError> {
-        let length = self.anchors.metadata().map_err(|error| io(&error))?.len();
-        let slots = length.div_ceil(2 * UNIT as u64) * u64::from(SLOTS);
+    /// Whether new keys can be kept in a slot: not where a copy cannot be read. They would lie in just that one, and if writing does not
+    /// mend it, be lost.
+    pub(in super::super) fn takes(&self, slot: Slot) -> bool {
+        self.read_for_more(place(slot).0).is_ok()
+    }
+
+    /// How many slots the file of anchors, or the other, has room for as it is. No other was ever in use: keys come first.
+    pub(in super::super) fn slots(&self, is_of_anchors: bool) -> Result<u32, StoreError> {
+        let slots = self.units(is_of_anchors)?.saturating_mul(u64::from(SLOTS));
         Ok(u32::try_from(slots).unwrap_or(u32::MAX))
     }
 
-    /// Which of these slots have keys. What cannot be read holds nobody up who has his keys elsewhere.
+    fn units(&self, is_of_anchors: bool) -> Result<u64, StoreError> {
+        let file = self.of(Place { is_of_anchors, unit: 0 });
+        Ok(file.metadata().map_err(|error| io(&error))?.len().div_ceil(2 * UNIT as u64))
+    }
+
+    /// Which of these slots have keys in any copy. What cannot be read holds nobody up who has his keys elsewhere.
     pub(in super::super) fn held(&self, slots: &BTreeSet<Slot>) -> BTreeSet<Slot> {
         let mut held = BTreeSet::new();
-        let mut last: Option<(Place, Option<Unit>)> = None;
+        let mut last: Option<(Place, Both)> = None;
         for slot in slots {
             let (number, place) = place(*slot);
             if last.as_ref().is_none_or(|(of, _)| *of != number) {
-                last = Some((number, self.read(number).ok()));
+                last = Some((number, self.both(number)));
             }
-            let Some((_, Some(unit))) = &last else { continue };
-            let bytes = unit.bytes.get(place..place + SLOT).unwrap_or_default();
-            if bytes.iter().any(|byte| *byte != 0) {
+            let Some((_, both)) = &last else { continue };
+            // A copy that is not there reads as zeros.
+            let mut copies = both.bytes.chunks(UNIT);
+            if copies.any(|copy| copy.get(place..place + SLOT).is_some_and(is_written)) {
                 held.insert(*slot);
             }
         }
@@ -135,46 +188,88 @@ impl KeyFile {
     }
 
     /// Makes new keys durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if one of the slots does not [take](Self::takes) keys: then nothing is written.
     pub(in super::super) fn add(&self, new: &BTreeMap<Slot, Chain>) -> Result<(), StoreError> {
-        let changes = new.iter().map(|(slot, chain)| (*slot, Some(chain))).collect();
-        self.change(&changes)?;
-        Ok(())
-    }
-
-    /// Puts other keys in the place of old ones, or none, and overwrites the old ones wherever they were.
-    pub(in super::super) fn forget(&self, changes: &BTreeMap<Slot, Option<Chain>>) -> Result<(), StoreError> {
-        let changes = changes.iter().map(|(slot, chain)| (*slot, chain.as_ref())).collect();
-        // The second time the units have the same content and the other copy is the older one.
-        self.change(&changes)?;
-        self.change(&changes)
-    }
-
-    /// Writes each unit once, to its older copy, and flushes.
-    fn change(&self, changes: &BTreeMap<Slot, Option<&Chain>>) -> Result<(), StoreError> {
         let mut units: BTreeMap<Place, Unit> = BTreeMap::new();
-        for (slot, chain) in changes {
+        for (slot, chain) in new {
             let (number, place) = place(*slot);
             let unit = match units.entry(number) {
                 std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
-                std::collections::btree_map::Entry::Vacant(free) => free.insert(self.read(number)?),
+                std::collections::btree_map::Entry::Vacant(free) => free.insert(self.read_for_more(number)?),
             };
-            let bytes = unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?;
-            bytes.fill(0);
-            if let Some(Chain { at, keys }) = chain {
-                let Keys { chain, page, ahead: _, is_ahead: _ } = &**keys;
-                let (first, keys) = bytes.split_at_mut(8);
-                first.copy_from_slice(&at.to_le_bytes());
-                let (left, right) = keys.split_at_mut(KEY);
-                left.copy_from_slice(chain);
-                right.copy_from_slice(page);
+            put(unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?, chain);
+        }
+        self.write(&mut units)
+    }
+
+    /// Overwrites keys wherever they are: all of a slot that come before a number, or all of it for the greatest. Returns the
+    /// slots that still have some, because the disk cannot read them.
+    pub(in super::super) fn forget(&self, due: &BTreeMap<Slot, u64>) -> Result<BTreeSet<Slot>, StoreError> {
+        let mut wanted: BTreeMap<Place, Vec<(Slot, usize, u64)>> = BTreeMap::new();
+        for (slot, before) in due {
+            let (number, place) = place(*slot);
+            wanted.entry(number).or_default().push((*slot, place, *before));
+        }
+        let mut units: BTreeMap<Place, Unit> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
+        for (number, slots) in wanted {
+            let mut both = self.both(number);
+            if let Ok(mut unit) = self.told(number, &both) {
+                for (_, place, before) in slots {
+                    move_on(unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?, before)?;
+                }
+                units.insert(number, unit);
+                continue;
+            }
+            self.forget_in_place(number, &mut both, &slots)?;
+            if both.copies.contains(&Found::Unreadable) {
+                self.tell(number, Told::Kept);
+                kept.extend(slots.iter().map(|(slot, _, _)| *slot));
             }
         }
-        for (place, unit) in &mut units {
-            let count = unit.count + 1;
+        // Both copies, also where nothing changes: a forgetting that was cut off has written one. And without another look, which
+        // could find that the first did not stick, and would take the second for the newer one again.
+        self.write(&mut units)?;
+        self.write(&mut units)?;
+        Ok(kept)
+    }
+
+    /// Overwrites slots of a unit without a whole copy, in each copy that can be read, and nothing else of it.
+    fn forget_in_place(
+        &self,
+        number: Place,
+        both: &mut Both,
+        slots: &[(Slot, usize, u64)],
+    ) -> Result<(), StoreError> {
+        for ((copy, is), bytes) in (0..).zip(both.copies).zip(both.bytes.chunks_mut(UNIT)) {
+            if is != Found::There {
+                continue;
+            }
+            for (_, place, before) in slots {
+                let slot = bytes.get_mut(*place..place + SLOT).ok_or(StoreError::Damaged)?;
+                // No slot that is due has come further: it has rotted, and what it holds may be older than it says.
+                if chain_in(slot)?.is_some_and(|chain| chain.at() > *before) {
+                    slot.fill(0);
+                }
+                move_on(slot, *before)?;
+                let at = start(number.unit, copy) + *place as u64;
+                self.of(number).write_all_at(slot, at).map_err(|error| io(&error))?;
+            }
+        }
+        self.of(number).sync_data().map_err(|error| io(&error))
+    }
+
+    /// Writes each unit once, to its older copy, and flushes. That is the newer one then.
+    fn write(&self, units: &mut BTreeMap<Place, Unit>) -> Result<(), StoreError> {
+        for (place, unit) in &mut *units {
+            unit.count += 1;
+            unit.copy = 1 - unit.copy;
             let (content, sum) = unit.bytes.split_at_mut(SUM);
-            content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&count.to_le_bytes());
+            content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&unit.count.to_le_bytes());
             sum.copy_from_slice(&xxh3_128(content).to_le_bytes());
-            let start = start(place.unit, 1 - unit.copy);
+            let start = start(place.unit, unit.copy);
             self.of(*place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
         }
         for is_of_anchors in [false, true] {
@@ -189,16 +284,105 @@ impl KeyFile {
         if place.is_of_anchors { &self.anchors } else { &self.file }
     }
 
-    /// Both copies are read at once; the sum of the older one is looked at only if the newer one is torn.
     fn read(&self, place: Place) -> Result<Unit, StoreError> {
-        let mut both: Bytes = Zeroizing::new(vec![0; 2 * UNIT]);
-        let length = self.read_at_most(place, &mut both)?;
-        let (first, second) = both.split_at(UNIT);
-        let mut copies = [(0, first), (1, second)].map(|(copy, bytes)| {
-            // Never written, or cut short while it was written for the first time.
-            let is_there = length >= (copy + 1) * UNIT;
+        self.told(place, &self.both(place))
+    }
+
+    fn read_for_more(&self, place: Place) -> Result<Unit, StoreError> {
+        let both = self.both(place);
+        let unit = self.told(place, &both)?;
+        if both.copies.contains(&Found::Unreadable) { Err(StoreError::Damaged) } else { Ok(unit) }
+    }
+
+    /// As [`Both::whole`]; tells the operator of what is not as it should be.
+    fn told(&self, place: Place, both: &Both) -> Result<Unit, StoreError> {
+        let whole = both.whole();
+        if whole.is_err() {
+            self.tell(place, Told::Damaged);
+        } else if both.copies.contains(&Found::Unreadable) {
+            self.tell(place, Told::Unreadable);
+        }
+        whole
+    }
+
+    fn tell(&self, place: Place, what: Told) {
+        if !self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((place, what)) {
+            return;
+        }
+        match what {
+            Told::Unreadable => {
+                tracing::warn!("the disk cannot read one of two copies of keys; the other is used")
+            }
+            Told::Damaged => {
+                tracing::error!("keys are damaged; what is sealed under them cannot be read, the rest can")
+            }
+            Told::Kept => {
+                tracing::error!(
+                    "keys of what was deleted lie where the disk cannot read; they may still be there"
+                )
+            }
+        }
+    }
+
+    /// Both copies are read at once, and each by itself if that fails.
+    fn both(&self, place: Place) -> Both {
+        let mut bytes: Bytes = Zeroizing::new(vec![0; 2 * UNIT]);
+        if let Ok(length) = self.read_at_most(place, &mut bytes, start(place.unit, 0)) {
+            let copies =
+                [UNIT, 2 * UNIT].map(|upto| if length < upto { Found::Absent } else { Found::There });
+            return Both { bytes, copies };
+        }
+        let mut copies = [Found::Absent; 2];
+        for ((copy, is), bytes) in (0..).zip(&mut copies).zip(bytes.chunks_mut(UNIT)) {
+            *is = match self.read_at_most(place, bytes, start(place.unit, copy)) {
+                Ok(UNIT) => Found::There,
+                Ok(_) => Found::Absent,
+                Err(_) => {
+                    bytes.fill(0);
+                    Found::Unreadable
+                }
+            };
+        }
+        Both { bytes, copies }
+    }
+
+    /// Reads as far as the file goes.
+    fn read_at_most(&self, place: Place, bytes: &mut [u8], start: u64) -> std::io::Result<usize> {
+        #[cfg(test)]
+        self.fail_if_unreadable(place, bytes.len(), start)?;
+        let mut length = 0;
+        while length < bytes.len() {
+            let rest = bytes.get_mut(length..).unwrap_or_default();
+            match self.of(place).read_at(rest, start + length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(length)
+    }
+
+    #[cfg(test)]
+    fn fail_if_unreadable(&self, place: Place, length: usize, start: u64) -> std::io::Result<()> {
+        let name = if place.is_of_anchors { ANCHOR_KEYS } else { NAME };
+        let first = start / UNIT as u64;
+        let is_bad = |page: u64| self.unreadable.join(format!("{name}.{page}")).exists();
+        if (first..first + (length / UNIT) as u64).any(is_bad) {
+            return Err(nix::errno::Errno::EIO.into());
+        }
+        Ok(())
+    }
+}
+
+impl Both {
+    /// The newest whole copy; the sum of the older one is looked at only if the newer one is torn.
+    fn whole(&self) -> Result<Unit, StoreError> {
+        let (first, second) = self.bytes.split_at(UNIT);
+        let [is_first, is_second] = self.copies;
+        let mut copies = [(0, first, is_first), (1, second, is_second)].map(|(copy, bytes, is)| {
             let count = bytes.first_chunk().map(|count| u64::from_le_bytes(*count)).unwrap_or(0);
-            (copy as u64, bytes, if is_there { Some(count) } else { None })
+            (copy, bytes, (is == Found::There).then_some(count))
         });
         copies.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
         for (copy, bytes, count) in copies {
@@ -209,28 +393,48 @@ impl KeyFile {
             }
         }
         // The first write of a unit was cut: nothing that is durable needs it. It is written over at the same place. That
-        // the second copy was ever written says that the first was whole.
-        let is_written = |bytes: &[u8], upto: usize| length >= upto && bytes.iter().any(|byte| *byte != 0);
-        if is_written(second, 2 * UNIT) {
+        // the second copy was ever written says that the first was whole; what cannot be read may have been.
+        if self.copies.contains(&Found::Unreadable) || (is_second == Found::There && is_written(second)) {
             return Err(StoreError::Damaged);
         }
         Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
     }
+}
 
-    /// Reads a unit's place, as far as the file goes.
-    fn read_at_most(&self, place: Place, both: &mut [u8]) -> Result<usize, StoreError> {
-        let (file, mut length) = (self.of(place), 0);
-        while length < both.len() {
-            let rest = both.get_mut(length..).unwrap_or_default();
-            match file.read_at(rest, start(place.unit, 0) + length as u64) {
-                Ok(0) => break,
-                Ok(count) => length += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(io(&error)),
-            }
-        }
-        Ok(length)
+fn is_written(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| *byte != 0)
+}
+
+/// The keys in a slot's bytes; `None` if it has none.
+fn chain_in(bytes: &[u8]) -> Result<Option<Chain>, StoreError> {
+    if !is_written(bytes) {
+        return Ok(None);
     }
+    let (at, keys) = bytes.split_first_chunk().ok_or(StoreError::Damaged)?;
+    let (chain, page) = keys.split_first_chunk().ok_or(StoreError::Damaged)?;
+    let page = page.first_chunk().ok_or(StoreError::Damaged)?;
+    Ok(Some(Chain::at_number(u64::from_le_bytes(*at), chain, page)))
+}
+
+fn put(bytes: &mut [u8], Chain { at, keys }: &Chain) {
+    let Keys { chain, page, ahead: _, is_ahead: _ } = &**keys;
+    let (first, keys) = bytes.split_at_mut(8);
+    first.copy_from_slice(&at.to_le_bytes());
+    let (left, right) = keys.split_at_mut(KEY);
+    left.copy_from_slice(chain);
+    right.copy_from_slice(page);
+}
+
+/// Moves the keys in a slot's bytes on to a number, or takes them away for the greatest.
+fn move_on(bytes: &mut [u8], before: u64) -> Result<(), StoreError> {
+    if before == u64::MAX {
+        bytes.fill(0);
+    } else if let Some(mut chain) = chain_in(bytes)?
+        && chain.advance(before)
+    {
+        put(bytes, &chain);
+    }
+    Ok(())
 }
 
 fn place(slot: Slot) -> (Place, usize) {
@@ -245,50 +449,4 @@ fn start(unit: u64, copy: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(byte: u8) -> Chain {
-        let mut page = [byte; KEY];
-        page[KEY / 2] = !byte;
-        Chain::at_number(0, &[byte; KEY], &page)
-    }
-
-    #[test]
-    fn forgotten_keys_are_in_no_byte_of_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = KeyFile::open(dir.path()).unwrap();
-        let new: BTreeMap<_, _> = (0..200u8).map(|n| (Slot(n.into()), chain(n + 1))).collect();
-        file.add(&new).unwrap();
-        file.add(&BTreeMap::from([(Slot(5), chain(250))])).unwrap();
-        let mut later = chain(8);
-        assert!(later.advance(3));
-        file.forget(&BTreeMap::from([(Slot(5), None), (Slot(6), None), (Slot(7), Some(later.clone()))]))
-            .unwrap();
-        let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
-        let has = |key: &[u8]| bytes.windows(KEY).any(|window| window == key);
-        for gone in [6, 250, 7, 8] {
-            assert!(!has(&[gone; KEY]), "{gone}");
-        }
-        assert!(has(&[9; KEY]) && has(&later.keys.chain));
-        let file = KeyFile::open(dir.path()).unwrap();
-        assert_eq!(file.load(Slot(5)), Ok(None));
-        assert_eq!(file.load(Slot(7)), Ok(Some(later)));
-        assert_eq!(file.load(Slot(199)), Ok(Some(chain(200))));
-        assert_eq!(file.load(Slot(9999)), Ok(None));
-    }
-
-    #[test]
-    fn a_torn_copy_leaves_the_other_and_two_torn_ones_are_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = KeyFile::open(dir.path()).unwrap();
-        file.add(&BTreeMap::from([(Slot(0), chain(1))])).unwrap();
-        file.add(&BTreeMap::from([(Slot(1), chain(2))])).unwrap();
-        // The second copy is the newer one.
-        file.file.write_all_at(&[0x55; 512], start(0, 1) + 512).unwrap();
-        assert_eq!(file.load(Slot(0)), Ok(Some(chain(1))));
-        assert_eq!(file.load(Slot(1)), Ok(None), "the state before the torn write");
-        file.file.write_all_at(&[0x55; 512], start(0, 0) + 512).unwrap();
-        assert_eq!(file.load(Slot(0)), Err(StoreError::Damaged));
-    }
-}
+mod tests;

@@ -362,7 +362,8 @@ pub struct Totals {
 /// 3. A query sees every change whose `apply` had returned when it was made, and no change that is not yet durable.
 /// 4. A retry of a change gets the answer of the first, as described at each [`Mutation`].
 /// 5. After [`StoreError::Disk`] the store takes no more changes; after [`StoreError::Full`] none until there is room
-///    again. In both cases what was answered before stays readable; sled may refuse to read until there is room.
+///    again. In both cases what was answered before stays readable; sled may refuse to read until there is room. When
+///    there is room the engine is opened anew, and queries wait for that, up to a minute if its index is being sorted.
 /// 6. No method panics, and none waits for another caller's query.
 ///
 /// [`conformance`] says where each clause is tried.

@@ -9,7 +9,7 @@ use crate::store::{
 
 /// The default engine on a disk that does ill as long as a folder lies beside it: with `refuses` it takes nothing that must be
 /// durable, with `lags` nothing that only makes it visible; with `holds` the latter waits, and the disk is full then if
-/// `fills` is there; with `overflows` it is full as soon as something is durable.
+/// `fills` is there; with `overflows` it is full as soon as something is durable. With `locks` it is locked once more when it is opened.
 #[derive(Clone)]
 pub(super) struct Faulty {
     inner: Fjall,
@@ -30,6 +30,9 @@ impl Engine for Faulty {
     fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
         let [refuses, lags, holds, fills, overflows] =
             ["refuses", "lags", "holds", "fills", "overflows"].map(|name| path.with_extension(name));
+        if std::fs::remove_dir(path.with_extension("locks")).is_ok() {
+            return Err(StoreError::Locked);
+        }
         Ok(Self { inner: Fjall::open(path, cache)?, refuses, lags, holds, fills, overflows })
     }
 
@@ -99,6 +102,28 @@ async fn after_a_disk_that_refused_nothing_is_taken_and_everything_is_readable()
     assert!(!store.health().has_failed);
     let (stored, is_new) = place(&store, owner.append(envelope(2, 1024))).await.unwrap();
     assert_eq!((stored.seq, is_new), (Seq::new(2), true));
+    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1, 2]);
+    store.close().await;
+}
+
+/// Clause 5: threads of the engine that a full disk stopped may hold its lock a little longer than it lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_lock_is_held_a_little_longer_goes_on_after_the_disk_was_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let [overflows, locks] = ["overflows", "locks"].map(|name| options.path.with_extension(name));
+    let store = GroupCommit::<Faulty>::open(&options).unwrap();
+    let owner = Owner::new(9);
+    done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+    super::forgetting::until("it is settled", || store.is_settled()).await;
+    std::fs::create_dir(&overflows).unwrap();
+    // It is durable, and answered.
+    place(&store, owner.append(envelope(1, 1024))).await.unwrap();
+    super::forgetting::until("the disk is full", || store.health().is_full).await;
+    std::fs::remove_dir(&overflows).unwrap();
+    std::fs::create_dir(&locks).unwrap();
+    place(&store, owner.append(envelope(2, 1024))).await.unwrap();
+    assert!(!locks.exists(), "it was opened anew");
     assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1, 2]);
     store.close().await;
 }

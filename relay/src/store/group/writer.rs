@@ -21,6 +21,7 @@ use super::{
     OnDisk, Shared, millis, now,
     pending::Pending,
     queue::{Call, Ground, Job, Jobs, Queue, Turn},
+    unlocked,
 };
 
 /// A commit slower than this is reported: the disk or a compaction holds everybody up.
@@ -494,12 +495,13 @@ impl<E: Engine> Writer<E> {
         if !room::is_there(&self.path) {
             return Err(StoreError::Full);
         }
-        // Waits for those who read now; whoever comes meanwhile waits for it.
+        // Waits for those who read now. Whoever comes meanwhile waits for it, and with it for what the old engine's own threads have
+        // begun: an engine locks its folder until they are done, so the new one cannot be there before the old one is gone.
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         drop(engine.take());
         // Threads of the engine may still be closing their files.
         std::thread::sleep(CLOSING);
-        let opened = E::open(&self.path, self.cache).and_then(|opened| {
+        let opened = unlocked(|| E::open(&self.path, self.cache)).and_then(|opened| {
             let due = still_due(&opened.direct())?;
             forget_unused(&opened.direct(), &self.keys)?;
             Ok((opened, due))

@@ -1,5 +1,7 @@
 //! The queries, over any tables.
 
+use std::sync::Once;
+
 use lapwing_wire::{
     capability::{Access, PublicKey},
     frame::{BlobPart, Item, Seq, Stored, Window},
@@ -29,6 +31,14 @@ pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mai
     }
 }
 
+/// Once: whoever reads such a mailbox meets it again with every read.
+fn tell_left_out() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::error!("stored envelopes are damaged or cannot be read, and left out; told once");
+    });
+}
+
 /// What no mailbox is born as.
 const NOBODY: Born = Born::new(0);
 
@@ -47,9 +57,9 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
             }
             let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
             let value = match value.whole() {
-                // It would keep all behind it from being read until it expires.
-                Err(StoreError::Damaged) => {
-                    tracing::error!("a stored envelope is damaged, and left out");
+                // It would keep all behind it from being read until it expires. An unreadable sector of it is no reason to end either.
+                Err(StoreError::Damaged | StoreError::Disk) => {
+                    tell_left_out();
                     return Ok(Scan::More);
                 }
                 whole => whole?,

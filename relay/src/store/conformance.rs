@@ -578,6 +578,8 @@ mod rotten;
 #[cfg(test)]
 mod slots;
 #[cfg(test)]
+mod spoilt;
+#[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod tests;

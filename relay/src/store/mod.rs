@@ -26,6 +26,7 @@
 mod anchor;
 mod cache;
 pub mod conformance;
+mod damage;
 mod engine;
 mod error;
 mod export;

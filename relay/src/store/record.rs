@@ -15,6 +15,7 @@
 //! bulk   'l' tripwire 32 | cause u8                 slot u32 | nonce 12 | sealed list, or sealed CBOR [ACTION]
 //! state  'q' running time u64 | tripwire 32 | cause u8   a deadline
 //! state  'u'                                        running time u64, in milliseconds | done u64 | waiting u64
+//! state  'u' 'w'                                    running time u64 | key: deadlines until then are looked for in tripwires, from there
 //! state  'o' anchor 32 | tripwire 32                the tripwire tells when the anchor freezes
 //! state  'x' anchor 32                              CBOR Anchor
 //! state  'y'                                        slots of anchors ever used u32
@@ -69,8 +70,8 @@ pub(crate) use sealed::{
     set_nonce, slot_in,
 };
 pub(crate) use tripwire::{
-    Cause, Due, RUNNING, Raised, Running, Tripwire, Voices, due_in, due_key, dues_between, link_key,
-    linked_in, links_of, list_key,
+    Cause, Due, RUNNING, Raised, Running, Tripwire, Voices, WALK, decode_walk, due_in, due_key, dues_between,
+    encode_walk, link_key, linked_in, links_of, list_key,
 };
 
 /// Longest CBOR record.
@@ -264,6 +265,20 @@ impl Mailbox {
     pub(crate) fn bounds_in(moving: &[u8]) -> Result<(Seq, Seq), StoreError> {
         let mut rest = Reader(moving);
         Ok((Seq::new(rest.number()?), Seq::new(rest.number()?)))
+    }
+
+    /// As it was made, where what moves cannot be read.
+    pub(crate) fn of_fixed(fixed: &[u8]) -> Result<Self, StoreError> {
+        let (head, newest, hash) = (Seq::START.next(), Seq::START, RunningHash::START);
+        let moving =
+            [&head.value().to_be_bytes()[..], &newest.value().to_be_bytes(), hash.as_bytes(), &[0; 16]];
+        Self::decode(fixed, &moving.concat())
+    }
+
+    /// Goes on over all numbers that may have been given since the moving part was written, where that cannot be read.
+    pub(crate) fn pass_all_unwritten(&mut self) {
+        let written = self.newest.value() / MAX_UNWRITTEN;
+        self.newest = Seq::new(written.saturating_add(1).saturating_mul(MAX_UNWRITTEN).saturating_sub(1));
     }
 
     /// Whether the moving part is written with the append that made it what it is. A sink keeps no envelope from which it
@@ -470,17 +485,12 @@ pub(crate) mod key {
     pub(crate) fn places(born: Born, after: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let first = joined(PLACES, &[&born.0.to_be_bytes(), after]);
         let last = joined(PLACES, &[&born.0.to_be_bytes(), &[0xff; ID_PREFIX]]);
-        (if after.is_empty() { first } else { self::after(&first) }, last)
+        (if after.is_empty() { first } else { super::super::damage::after(&first) }, last)
     }
 
     /// The part of the id in the key of a place.
     pub(crate) fn id_prefix_in(key: &[u8]) -> &[u8] {
         key.get(9..).unwrap_or_default()
-    }
-
-    /// The first possible key behind one.
-    pub(crate) fn after(key: &[u8]) -> Vec<u8> {
-        [key, &[0]].concat()
     }
 
     pub(crate) fn ticket(key: &PublicKey<Access>) -> Vec<u8> {

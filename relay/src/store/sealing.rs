@@ -11,6 +11,7 @@ use rand::RngCore;
 use super::{
     StoreError,
     cache::Generations,
+    damage::scan_around,
     keys::{Chain, KeyFile, Slot},
     record::{
         ANCHOR_SLOTS, Seal, UNSEALED, decode_count, decode_due, free_anchor_keys, key, set_nonce, slot_in,
@@ -195,14 +196,27 @@ fn unused(tables: &impl Tables, keys: &KeyFile) -> Result<BTreeSet<Slot>, StoreE
 }
 
 /// What is still to be forgotten, from before the store was opened.
+///
+/// Of a damaged record it is known whose keys, and not up to where: all of them may be more than is to go, so they stay until something of
+/// the same slot is forgotten again. Nobody else is kept from opening the store.
 pub(super) fn still_due(tables: &impl Tables) -> Result<BTreeMap<Slot, u64>, StoreError> {
     let mut due = BTreeMap::new();
+    let mut is_damaged = false;
     let (first, last) = key::all(key::DUE);
-    tables.scan(Space::State, &first, &last, &mut |name, value| {
-        let before = decode_due(&value.whole()?)?;
-        due.insert(key::slot_in(name).ok_or(StoreError::Damaged)?, before);
+    let around = scan_around(tables, Space::State, &first, &last, &mut |name, value| {
+        match (key::slot_in(name), decode_due(&value.whole()?)) {
+            (Some(slot), Ok(before)) => {
+                due.insert(slot, before);
+            }
+            _ => is_damaged = true,
+        }
         Ok(Scan::More)
     })?;
+    if is_damaged || around.is_damaged {
+        tracing::error!(
+            "what says which keys are to be overwritten is damaged: some of deleted envelopes stay"
+        );
+    }
     Ok(due)
 }
 

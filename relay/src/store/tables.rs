@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     Born, Mailbox, StoreError, Ticket,
     cache::Cache,
+    damage::{self, Around},
     keys::{KeyFile, Slot},
     record::{self, ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, free_anchor_key, key},
 };
@@ -332,6 +333,18 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(())
     }
 
+    /// As `forget_alone`, for what must not fail with it: of what cannot be found on the disk the keys stay.
+    pub(crate) fn drop_alone(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
+        match self.forget_alone(key.clone()) {
+            Err(StoreError::Damaged) => {
+                tracing::error!("something that is deleted is damaged: what opens it is not overwritten");
+                self.delete(Space::Bulk, key);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
     /// The keys of a slot before a number are not needed any more; `u64::MAX` for all of them.
     pub(crate) fn forget_keys(&mut self, slot: Slot, before: u64) {
         self.put(Space::State, key::due(slot), before.to_be_bytes().to_vec());
@@ -431,6 +444,29 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(())
     }
 
+    /// Makes a mailbox a sink of which only the fixed part can be read. What it holds lies under keys that all go, so it gets others; its
+    /// number is one that no envelope has reached, as far as can be known.
+    pub(crate) fn sink_unreadable_mailbox(
+        &mut self,
+        id: MailboxId,
+        fixed: &[u8],
+    ) -> Result<Born, StoreError> {
+        let mut mailbox = match load_written(self.tables, fixed) {
+            Err(StoreError::Damaged) => Mailbox::of_fixed(fixed)?,
+            written => written?,
+        };
+        let (born, slot) = (mailbox.born, mailbox.slot);
+        mailbox.pass_all_unwritten();
+        mailbox.sink = true;
+        mailbox.slot = self.allocate()?;
+        self.forget_keys(slot, u64::MAX);
+        self.cache.mailboxes.insert(id, Some(mailbox));
+        self.dirty_fixed.insert(id);
+        self.dirty_moving.insert(id);
+        self.put(Space::State, key::sink(born), id.as_bytes().to_vec());
+        Ok(born)
+    }
+
     /// Whether an envelope was certainly never stored.
     pub(crate) fn is_new(&self, born: Born, id: &EnvelopeId) -> bool {
         self.cache.known.lacks(born, id)
@@ -513,15 +549,58 @@ impl<'a, T: Tables> Batch<'a, T> {
             }
             Ok(next)
         })?;
+        if next == Scan::More { self.scan_staged(space, first, last, visit) } else { Ok(()) }
+    }
+
+    /// As `scan`, over what the disk has spoilt.
+    pub(crate) fn scan_around(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<Around, StoreError> {
+        let mut next = Scan::More;
+        let around = self.scan_written_around(space, first, last, &mut |key, value| {
+            next = visit(key, value)?;
+            Ok(next)
+        })?;
+        if next == Scan::More {
+            self.scan_staged(space, first, last, visit)?;
+        }
+        Ok(around)
+    }
+
+    /// As `scan_around`, what is on disk and this batch leaves as it is.
+    pub(crate) fn scan_written_around(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<Around, StoreError> {
+        let staged = self.writes(space);
+        damage::scan_around(self.tables, space, first, last, &mut |key, value| {
+            if staged.contains_key(key) { Ok(Scan::More) } else { visit(key, value) }
+        })
+    }
+
+    /// Visits what this batch added, in ascending order.
+    pub(crate) fn scan_staged(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
         if first > last {
             return Ok(());
         }
-        for (key, value) in staged.range(first.to_vec()..=last.to_vec()) {
-            if next == Scan::Stop {
+        for (key, value) in self.writes(space).range(first.to_vec()..=last.to_vec()) {
+            if let Some(value) = value
+                && visit(key, &Value::Whole(value))? == Scan::Stop
+            {
                 break;
-            }
-            if let Some(value) = value {
-                next = visit(key, &Value::Whole(value))?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::store::{AnchorChange, AnchorOutcome};
 
 /// An anchor with two groups of one entry each, all from one byte.
 pub(super) struct Anchored {
-    owner: SecretKey<AnchorOwner>,
+    pub(super) owner: SecretKey<AnchorOwner>,
     pub(super) key: OprfKey,
     pub(super) outer: OuterKey,
 }

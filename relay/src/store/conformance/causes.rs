@@ -12,30 +12,30 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Minutes of the shortest deadline, with the one that is added to each.
-const SHORTEST: u64 = 11;
+pub(super) const SHORTEST: u64 = 11;
 
 /// Somebody whose tripwire alerts.
-struct Watched {
-    owner: SecretKey<TripwireOwner>,
-    token: Token,
-    alerts: Owner,
+pub(super) struct Watched {
+    pub(super) owner: SecretKey<TripwireOwner>,
+    pub(super) token: Token,
+    pub(super) alerts: Owner,
 }
 
 impl Watched {
-    fn new(byte: u8) -> Self {
+    pub(super) fn new(byte: u8) -> Self {
         let owner = SecretKey::from_seed([byte; 32]);
         Self { owner, token: Token::from_bytes([byte; 32]), alerts: Owner::new(byte) }
     }
 
-    fn id(&self) -> TripwireId {
+    pub(super) fn id(&self) -> TripwireId {
         TripwireId::of_owner(&self.owner.public())
     }
 
-    fn alert(&self, number: u64) -> Action {
+    pub(super) fn alert(&self, number: u64) -> Action {
         Action::append(self.alerts.id(), envelope(number, 1024), &self.alerts.write)
     }
 
-    fn arm(&self, serial: u64, causes: Causes) -> Result<Mutation, Violation> {
+    pub(super) fn arm(&self, serial: u64, causes: Causes) -> Result<Mutation, Violation> {
         let mut rng = StdRng::seed_from_u64(serial);
         let renew = OpenRecord {
             tripwire: self.id(),
@@ -55,14 +55,14 @@ impl Watched {
         })
     }
 
-    async fn renew(&self, store: &dyn MailboxStore) -> Result<(), Violation> {
+    pub(super) async fn renew(&self, store: &dyn MailboxStore) -> Result<(), Violation> {
         let told = renewed(store, &self.token).await?;
         ensure(told.is_some(), "the owner's token is known")
     }
 }
 
 /// Lets minutes pass; the mailboxes that have something new.
-async fn pass(store: &dyn MailboxStore, minutes: u64) -> Result<usize, Violation> {
+pub(super) async fn pass(store: &dyn MailboxStore, minutes: u64) -> Result<usize, Violation> {
     let mut looks: Vec<Duration> = (0..minutes).map(|_| MINUTE).collect();
     let mut came = 0;
     while !looks.is_empty() {

@@ -1,4 +1,5 @@
 mod again;
+mod spoilt;
 
 use super::{
     super::{

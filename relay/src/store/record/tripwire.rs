@@ -14,6 +14,8 @@ use super::{Day, Reader, StoreError};
 
 /// Where the running time is kept.
 pub(crate) const RUNNING: &[u8] = b"u";
+/// Where a walk over all tripwires is kept, as long as there is one: their deadlines are in them too.
+pub(crate) const WALK: &[u8] = b"uw";
 const DUE: u8 = b'q';
 const LIST: u8 = b'l';
 const LINK: u8 = b'o';
@@ -41,6 +43,16 @@ impl Running {
         rest.end()?;
         Ok(running)
     }
+}
+
+/// A walk: until when what it looks for was to come, and where it goes on.
+pub(crate) fn encode_walk(upto: u64, next: &[u8]) -> Vec<u8> {
+    [&upto.to_be_bytes()[..], next].concat()
+}
+
+pub(crate) fn decode_walk(bytes: &[u8]) -> Result<(u64, Vec<u8>), StoreError> {
+    let mut rest = Reader(bytes);
+    Ok((rest.number()?, rest.0.to_vec()))
 }
 
 /// What sets off one of a tripwire's lists.

@@ -102,17 +102,21 @@ pub(super) fn finish<T: Tables>(
     Ok(Outcome::Blob { stored: blob.stored, complete: true })
 }
 
-/// Deletes a blob and its parts.
+/// Deletes a blob and its parts. Of parts that the disk has spoilt the keys go.
 pub(super) fn drop_blob<T: Tables>(
     batch: &mut Batch<'_, T>,
     hash: &BlobHash,
     blob: &Blob,
 ) -> Result<(), StoreError> {
     let mut parts = Vec::new();
-    batch.scan(Space::Bulk, &key::part(hash, 0), &key::part(hash, u64::MAX), &mut |key, _| {
+    let (first, last) = (key::part(hash, 0), key::part(hash, u64::MAX));
+    let around = batch.scan_around(Space::Bulk, &first, &last, &mut |key, _| {
         parts.push(key.to_vec());
         Ok(Scan::More)
     })?;
+    if around.is_damaged {
+        tracing::error!("parts of an attachment are damaged; they cannot be opened, and stay on the disk");
+    }
     for part in parts {
         batch.delete(Space::Bulk, part);
     }

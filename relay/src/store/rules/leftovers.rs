@@ -3,6 +3,7 @@
 
 use super::super::{
     Born, StoreError,
+    damage::after,
     record::{LEFTOVERS, Leftover, Placed, key, leftover_key},
     tables::{Batch, Scan, Space, Tables},
 };
@@ -47,7 +48,7 @@ pub(super) fn step<T: Tables>(batch: &mut Batch<'_, T>, start: &[u8]) -> Result<
             Some(row) => [&leftover, key::id_prefix_in(&row)].concat(),
             None => {
                 batch.delete(Space::State, leftover);
-                key::after(&leftover_key(born))
+                after(&leftover_key(born))
             }
         };
     }

@@ -9,16 +9,31 @@ use lapwing_wire::{
 use super::{
     super::{
         Day, Outcome, StoreError, SweepCursor, Withdrawn,
+        damage::after,
         record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key},
-        tables::{Batch, Scan, Space, Tables},
+        tables::{Batch, Scan, Space, Tables, Value},
     },
     blob, leftovers, mailbox,
 };
 
 /// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
 const STEP: usize = 1024;
-/// Whoever asks for such a record is told too.
-const DAMAGED: &str = "a record is damaged; what it says of is not swept";
+/// What was met that cannot be read. Whoever asks for it is told too.
+#[derive(Default)]
+struct Spoilt(bool);
+
+impl Spoilt {
+    /// Nothing, where what was asked for is damaged: it must not keep everything behind it from expiring, for ever.
+    fn pass<R>(&mut self, found: Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+        match found {
+            Err(StoreError::Damaged) => {
+                self.0 = true;
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+}
 
 pub(super) fn tick<T: Tables>(batch: &mut Batch<'_, T>, now: Timestamp) -> Result<Outcome, StoreError> {
     let clock = match batch.load_as::<RetentionClock>(Space::State, key::CLOCK)? {
@@ -37,31 +52,42 @@ pub(super) fn step<T: Tables>(
 ) -> Result<Outcome, StoreError> {
     let start = from.map_or_else(|| vec![key::MAILBOXES], |cursor| cursor.0.clone());
     let mut withdrawn = Vec::new();
+    let mut spoilt = Spoilt::default();
     let next = match start.first() {
-        Some(&key::MAILBOXES) => {
-            mailboxes(batch, &start, keep_from, &mut withdrawn)?.or_else(|| Some(leftovers::beginning()))
-        }
+        Some(&key::MAILBOXES) => mailboxes(batch, &start, keep_from, &mut withdrawn, &mut spoilt)?
+            .or_else(|| Some(leftovers::beginning())),
         Some(_) if leftovers::is_here(&start) => {
             leftovers::step(batch, &start)?.or_else(|| Some(vec![key::PLACES]))
         }
-        Some(&key::PLACES) => places(batch, &start, keep_from)?.or_else(|| Some(vec![key::BLOBS])),
-        Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from)?,
+        Some(&key::PLACES) => {
+            places(batch, &start, keep_from, &mut spoilt)?.or_else(|| Some(vec![key::BLOBS]))
+        }
+        Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from, &mut spoilt)?,
         _ => None,
     };
+    if spoilt.0 {
+        tracing::error!("the store is damaged in places; what lies there is not swept, the rest is");
+    }
     Ok(Outcome::Swept { next: next.map(SweepCursor), withdrawn })
 }
 
 /// A page of records of one kind and where the next begins.
 type Page = (Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>);
 
-fn page<T: Tables>(batch: &Batch<'_, T>, start: &[u8], kind: u8) -> Result<Page, StoreError> {
+fn page<T: Tables>(
+    batch: &Batch<'_, T>,
+    start: &[u8],
+    kind: u8,
+    spoilt: &mut Spoilt,
+) -> Result<Page, StoreError> {
     let (_, last) = key::all(kind);
     let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    batch.scan(Space::State, start, &last, &mut |key, value| {
+    let around = batch.scan_around(Space::State, start, &last, &mut |key, value| {
         rows.push((key.to_vec(), value.whole()?.into_owned()));
         Ok(if rows.len() < STEP { Scan::More } else { Scan::Stop })
     })?;
-    let next = if rows.len() < STEP { None } else { rows.last().map(|(key, _)| key::after(key)) };
+    spoilt.0 |= around.is_damaged;
+    let next = if rows.len() < STEP { around.next } else { rows.last().map(|(key, _)| after(key)) };
     Ok((rows, next))
 }
 
@@ -70,29 +96,25 @@ fn mailboxes<T: Tables>(
     start: &[u8],
     keep_from: Day,
     withdrawn: &mut Vec<Withdrawn>,
+    spoilt: &mut Spoilt,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let (rows, next) = page(batch, start, key::MAILBOXES)?;
+    let (rows, next) = page(batch, start, key::MAILBOXES, spoilt)?;
     let mut left = STEP;
     for (row, _) in rows {
         let Some(id) = key::id_in(&row).map(MailboxId::from_bytes) else { continue };
-        let there = match batch.mailbox(&id) {
-            Ok(Some(there)) => there.clone(),
-            Ok(None) => continue,
-            // It must not keep everything behind it from expiring, for ever.
-            Err(StoreError::Damaged) => {
-                tracing::error!("{DAMAGED}");
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        };
+        let there = batch.mailbox(&id).map(|there| there.cloned());
+        let Some(there) = spoilt.pass(there)?.flatten() else { continue };
         let mut old = Vec::new();
         let mut freed = 0u64;
         let mut head = there.newest.next();
         if there.head <= there.newest {
             let (first, last) =
                 (key::envelope(there.born, there.head), key::envelope(there.born, there.newest));
-            batch.scan(Space::Bulk, &first, &last, &mut |key, value| {
-                let (day, _, _) = decode_envelope(value.head())?;
+            let mut look = |key: &[u8], value: &Value<'_>| {
+                let Ok((day, _, _)) = decode_envelope(value.head()) else {
+                    spoilt.0 = true;
+                    return Ok(Scan::More);
+                };
                 if old.len() == left || (day >= keep_from && !there.sink) {
                     head = key::seq_in(key).unwrap_or(Seq::START);
                     return Ok(Scan::Stop);
@@ -100,7 +122,17 @@ fn mailboxes<T: Tables>(
                 freed = freed.saturating_add(envelope_length(value.length()));
                 old.push(key.to_vec());
                 Ok(Scan::More)
-            })?;
+            };
+            let around = batch.scan_around(Space::Bulk, &first, &last, &mut look)?;
+            if around.is_damaged {
+                spoilt.0 = true;
+                // What comes before something old is old too. Of the rest nothing is known.
+                let oldest = old.iter().filter_map(|key| key::seq_in(key)).max();
+                head = oldest.map_or(there.head, Seq::next);
+                if head > there.newest && !there.sink {
+                    freed = there.bytes;
+                }
+            }
         }
         left -= old.len();
         if let Some(upto) = old.iter().filter_map(|key| key::seq_in(key)).max() {
@@ -125,26 +157,24 @@ fn places<T: Tables>(
     batch: &mut Batch<'_, T>,
     start: &[u8],
     keep_from: Day,
+    spoilt: &mut Spoilt,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let (rows, next) = page(batch, start, key::PLACES)?;
+    let (rows, next) = page(batch, start, key::PLACES, spoilt)?;
     for (row, value) in rows {
-        let Ok(placed) = Placed::decode(&value) else {
-            tracing::error!("{DAMAGED}");
-            continue;
-        };
+        let Some(placed) = spoilt.pass(Placed::decode(&value))? else { continue };
         if placed.day >= keep_from {
             continue;
         }
         // A sink counts what it would hold, until it would have expired.
-        let sink = key::born_in(&row).map(key::sink);
-        if let Some(key) = sink
-            && let Some(id) = batch.load(Space::State, &key)?.and_then(|id| id.try_into().ok())
-        {
+        let sink = match key::born_in(&row) {
+            Some(born) => spoilt.pass(batch.load(Space::State, &key::sink(born)))?.flatten(),
+            None => None,
+        };
+        if let Some(id) = sink.and_then(|id| id.try_into().ok()) {
             let id = MailboxId::from_bytes(id);
-            match batch.mailbox(&id).map(|there| there.map_or(Seq::START, |there| there.head)) {
-                Ok(head) => mailbox::release(batch, &id, u64::from(placed.length), head)?,
-                Err(StoreError::Damaged) => tracing::error!("{DAMAGED}"),
-                Err(failure) => return Err(failure),
+            let head = batch.mailbox(&id).map(|there| there.map_or(Seq::START, |there| there.head));
+            if let Some(head) = spoilt.pass(head)? {
+                mailbox::release(batch, &id, u64::from(placed.length), head)?;
             }
         }
         batch.delete(Space::State, row);
@@ -157,13 +187,11 @@ fn blobs<T: Tables>(
     start: &[u8],
     keep_from: Day,
     unfinished_from: Day,
+    spoilt: &mut Spoilt,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let (rows, next) = page(batch, start, key::BLOBS)?;
+    let (rows, next) = page(batch, start, key::BLOBS, spoilt)?;
     for (row, value) in rows {
-        let Ok(blob) = record::decode::<Blob>(&value) else {
-            tracing::error!("{DAMAGED}");
-            continue;
-        };
+        let Some(blob) = spoilt.pass(record::decode::<Blob>(&value))? else { continue };
         let limit = if blob.complete { keep_from } else { unfinished_from };
         if blob.day >= limit {
             continue;
@@ -171,7 +199,7 @@ fn blobs<T: Tables>(
         let Some(hash) = key::id_in(&row).map(BlobHash::from_bytes) else { continue };
         blob::drop_blob(batch, &hash, &blob)?;
         // A blob has up to thousands of parts: one a step.
-        return Ok(Some(key::after(&row)));
+        return Ok(Some(after(&row)));
     }
     Ok(next)
 }

@@ -3,6 +3,9 @@
 //! Invariants: TRP-10 a deadline is measured in the relay's own running time, which moves only while the relay runs, by a
 //! clock that nobody sets and by a minute at a time at most: no clock makes it come early, and none keeps it from coming;
 //! TRP-12 only the owner's token puts it off, and each comes once.
+//!
+//! A deadline stands in the order of time under a key of its own, and in its tripwire. Where the disk has spoilt the first, it is found in
+//! the second; where it has spoilt the running time, the tripwires tell what that was at least.
 
 use std::time::Duration;
 
@@ -12,10 +15,12 @@ use super::{
     super::{
         super::{
             Outcome, StoreError,
+            damage::after,
             record::{
-                self, Cause, Due, RUNNING, Running, Tripwire, due_in, due_key, dues_between, key, list_key,
+                self, Cause, Due, RUNNING, Running, Tripwire, WALK, decode_walk, due_in, due_key,
+                dues_between, encode_walk, key, list_key,
             },
-            tables::{Batch, Scan, Space, Tables},
+            tables::{Batch, Scan, Space, Tables, Value},
         },
         Scene,
     },
@@ -24,10 +29,15 @@ use super::{
 
 /// Longest piece of running time that is believed at once: a computer that slept, or was moved, counts this.
 const MAX_STEP: Duration = Duration::from_secs(60);
-/// When a deadline is tried again whose list cannot be read.
+/// When a deadline is tried again whose tripwire or list cannot be read.
 const AGAIN: Duration = Duration::from_secs(3600);
 /// Deadlines that come in one change, at most; the others come in the next.
 const MAX_DUE: usize = 64;
+/// Tripwires that one change of a walk looks at: some milliseconds of the writer.
+const MAX_WALK: usize = 1024;
+
+/// A deadline that has come.
+type Come = (u64, TripwireId, Cause);
 
 /// When a deadline comes. What was running since the last step is not counted yet, so that a step is added.
 pub(super) fn due_at(now: u64, after: u64) -> u64 {
@@ -36,7 +46,32 @@ pub(super) fn due_at(now: u64, after: u64) -> u64 {
 
 /// The running time.
 pub(super) fn running<T: Tables>(batch: &Batch<'_, T>) -> Result<Running, StoreError> {
-    batch.load(Space::State, RUNNING)?.map_or(Ok(Running::default()), |bytes| Running::decode(&bytes))
+    let there = batch.load(Space::State, RUNNING);
+    match there.and_then(|there| there.map(|bytes| Running::decode(&bytes)).transpose()) {
+        Err(StoreError::Damaged) => at_least(batch),
+        there => Ok(there?.unwrap_or_default()),
+    }
+}
+
+/// What the running time was when somebody armed or renewed last, as the tripwires say. No deadline comes earlier by that; all come later,
+/// by what has passed since.
+fn at_least<T: Tables>(batch: &Batch<'_, T>) -> Result<Running, StoreError> {
+    tracing::error!(
+        "the running time is damaged: deadlines come later, by the time since somebody armed or renewed last"
+    );
+    let mut running = Running::default();
+    let (first, last) = key::all(key::TRIPWIRES);
+    batch.scan_around(Space::State, &first, &last, &mut |_, value| {
+        let dues = record::decode::<Tripwire>(&value.whole()?).map_or_else(|_| Vec::new(), |it| it.dues);
+        for due in dues {
+            // One that is tried again was put off by as much as that.
+            let wait = due.after.max(millis(AGAIN)).saturating_add(millis(MAX_STEP));
+            running.now = running.now.max(due.at.saturating_sub(wait));
+            running.waiting = running.waiting.saturating_add(1);
+        }
+        Ok(Scan::More)
+    })?;
+    Ok(running)
 }
 
 fn set_running<T: Tables>(batch: &mut Batch<'_, T>, running: Running) {
@@ -92,42 +127,111 @@ pub(in super::super) fn watch<T: Tables>(
     running.now = running.now.saturating_add(millis(elapsed.min(MAX_STEP)));
     // From where the last look ended: every deadline that was put off left something behind that has to be walked over.
     let (first, last) = dues_between(running.done, running.now);
-    let mut come = Vec::new();
-    batch.scan(Space::State, &first, &last, &mut |key, _| {
-        come.push(due_in(key)?);
+    let mut come: Vec<Come> = Vec::new();
+    let around = batch.scan_around(Space::State, &first, &last, &mut |key, _| {
+        come.extend(due_in(key));
         Ok(if come.len() < MAX_DUE { Scan::More } else { Scan::Stop })
     })?;
-    let has_more = come.len() == MAX_DUE;
+    let done = if come.len() >= MAX_DUE {
+        None
+    } else if around.is_damaged {
+        walk(batch, running.now, &mut come)?
+    } else {
+        Some(running.now)
+    };
     // A scan shows what is on disk first, so what it left may lie anywhere.
-    if !has_more {
-        running.done = running.now;
-    }
-    running.waiting = running.waiting.saturating_sub(u64::try_from(come.len()).unwrap_or(u64::MAX));
+    running.done = done.unwrap_or(running.done);
+    let has_more = done.is_none();
     set_running(batch, running);
     // The order within a change is that of time.
     come.sort_unstable_by_key(|(at, _, _)| *at);
+    let mut over = 0;
     for (at, id, cause) in come {
         batch.delete(Space::State, due_key(at, &id, cause));
-        fire(batch, &id, cause, &mut scene)?;
+        over += u64::from(fire(batch, &id, cause, &mut scene)?);
     }
+    // Some are to come again.
+    let running = self::running(batch)?;
+    set_running(batch, Running { waiting: running.waiting.saturating_sub(over), ..running });
     let Scene { appended, withdrawn, .. } = scene;
     Ok(Outcome::Watched { appended, withdrawn, has_more })
 }
 
-/// TRP-12: once.
+/// Looks for what has come in all tripwires, a step of it. Until when all of it has been found, once it has been.
+fn walk<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    now: u64,
+    come: &mut Vec<Come>,
+) -> Result<Option<u64>, StoreError> {
+    let (first, last) = key::all(key::TRIPWIRES);
+    let there = batch.load(Space::State, WALK).ok().flatten();
+    let (upto, start) = match there.and_then(|there| decode_walk(&there).ok()) {
+        Some(there) => there,
+        None => {
+            tracing::error!("deadlines are damaged; they are looked for in the tripwires");
+            (now, first.clone())
+        }
+    };
+    let mut look = |name: &[u8], value: &Value<'_>| -> Result<(), StoreError> {
+        let Some(id) = key::id_in(name).map(TripwireId::from_bytes) else { return Ok(()) };
+        let Ok(tripwire) = record::decode::<Tripwire>(&value.whole()?) else { return Ok(()) };
+        for due in tripwire.dues.iter().filter(|due| due.at <= upto) {
+            let found = (due.at, id, due.cause);
+            if !come.contains(&found) {
+                come.push(found);
+            }
+        }
+        Ok(())
+    };
+    // What this change leaves otherwise than it is on disk may lie where the walk has been.
+    batch.scan_staged(Space::State, &first, &last, &mut |name, value| {
+        look(name, value)?;
+        Ok(Scan::More)
+    })?;
+    let (mut looked, mut next) = (0, None);
+    let around = batch.scan_written_around(Space::State, &start, &last, &mut |name, value| {
+        look(name, value)?;
+        looked += 1;
+        if looked < MAX_WALK {
+            return Ok(Scan::More);
+        }
+        next = Some(after(name));
+        Ok(Scan::Stop)
+    })?;
+    match next.or(around.next) {
+        Some(next) => {
+            batch.put(Space::State, WALK.to_vec(), encode_walk(upto, &next));
+            Ok(None)
+        }
+        None => {
+            batch.delete(Space::State, WALK.to_vec());
+            Ok(Some(upto))
+        }
+    }
+}
+
+/// TRP-12: once. Whether it was one of those that are waited for.
 fn fire<T: Tables>(
     batch: &mut Batch<'_, T>,
     id: &TripwireId,
     cause: Cause,
     scene: &mut Scene,
-) -> Result<(), StoreError> {
-    let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
-        return Ok(());
+) -> Result<bool, StoreError> {
+    let mut tripwire = match batch.load_as::<Tripwire>(Space::State, &key::tripwire(id)) {
+        Ok(Some(there)) => there,
+        Ok(None) => return Ok(false),
+        Err(StoreError::Damaged) => return look_again(batch, id, cause).map(|()| true),
+        Err(failure) => return Err(failure),
     };
+    let now = running(batch)?.now;
+    // Else it is left over from what was tried again, and was put off or has come meanwhile.
+    if !tripwire.dues.iter().any(|due| due.cause == cause && due.at <= now) {
+        return Ok(false);
+    }
     let sealed = batch.load_sealed(&list_key(id, cause));
     let actions = match sealed.and_then(|all| all.map(|all| record::decode_list(&all)).transpose()) {
         Ok(actions) => actions.unwrap_or_default(),
-        Err(_) => return come_again(batch, id, tripwire, cause),
+        Err(_) => return come_again(batch, id, tripwire, cause).map(|()| true),
     };
     tripwire.dues.retain(|due| due.cause != cause);
     match cause {
@@ -138,7 +242,7 @@ fn fire<T: Tables>(
     list::run(batch, &actions, scene)?;
     list::spend(batch, id, &mut tripwire, cause)?;
     save(batch, id, &tripwire);
-    Ok(())
+    Ok(true)
 }
 
 /// What a deadline sets off cannot be read now. It is tried again, and keeps nobody else's from coming meanwhile.
@@ -156,6 +260,13 @@ fn come_again<T: Tables>(
     wait(batch, id, &[due])?;
     save(batch, id, &tripwire);
     Ok(())
+}
+
+/// As `come_again`, of a tripwire that cannot be read.
+fn look_again<T: Tables>(batch: &mut Batch<'_, T>, id: &TripwireId, cause: Cause) -> Result<(), StoreError> {
+    tracing::error!("the tripwire of a deadline cannot be read; it is tried again");
+    let at = running(batch)?.now.saturating_add(millis(AGAIN));
+    wait(batch, id, &[Due { cause, after: 0, at }])
 }
 
 /// TRP-12: the owner's token puts off what has not come.

@@ -1,6 +1,9 @@
 //! Too many guesses at an anchor.
 
-use lapwing_wire::{ids::AnchorId, tripwire::Action};
+use lapwing_wire::{
+    ids::{AnchorId, TripwireId},
+    tripwire::Action,
+};
 
 use super::{
     super::{
@@ -25,23 +28,35 @@ pub(in super::super) fn tell<T: Tables>(
 ) -> Result<(), StoreError> {
     let (first, last) = links_of(anchor);
     let mut linked = Vec::new();
-    batch.scan(Space::State, &first, &last, &mut |key, _| {
-        linked.push(linked_in(key)?);
+    batch.scan_around(Space::State, &first, &last, &mut |key, _| {
+        linked.extend(linked_in(key));
         Ok(if linked.len() < MAX_LINKS { Scan::More } else { Scan::Stop })
     })?;
     for id in linked {
-        batch.delete(Space::State, link_key(anchor, &id));
-        let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(&id))? else {
-            continue;
-        };
-        if let Some(actions) = batch.load_sealed(&list_key(&id, Cause::Frozen))? {
-            let actions: Vec<Action> = record::decode_list(&actions)?;
-            list::run(batch, &actions, scene)?;
+        // One that the disk has spoilt keeps no other from telling, and no anchor from freezing.
+        match tell_of(batch, anchor, &id, scene) {
+            Err(StoreError::Damaged) => tracing::error!("a tripwire that is to tell of an anchor is damaged"),
+            told => told?,
         }
-        list::spend(batch, &id, &mut tripwire, Cause::Frozen)?;
-        tripwire.came.frozen = true;
-        tripwire.anchor = None;
-        save(batch, &id, &tripwire);
     }
+    Ok(())
+}
+
+fn tell_of<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    anchor: &AnchorId,
+    id: &TripwireId,
+    scene: &mut Scene,
+) -> Result<(), StoreError> {
+    let there = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))?;
+    let actions = batch.load_sealed(&list_key(id, Cause::Frozen))?;
+    let actions: Vec<Action> = actions.map_or(Ok(Vec::new()), |actions| record::decode_list(&actions))?;
+    batch.delete(Space::State, link_key(anchor, id));
+    let Some(mut tripwire) = there else { return Ok(()) };
+    list::run(batch, &actions, scene)?;
+    list::spend(batch, id, &mut tripwire, Cause::Frozen)?;
+    tripwire.came.frozen = true;
+    tripwire.anchor = None;
+    save(batch, id, &tripwire);
     Ok(())
 }

@@ -66,9 +66,14 @@ fn agreed<T: Tables>(
     let Some(quorum) = tripwire.quorum.as_ref().filter(|q| q.raised.len() >= usize::from(q.threshold)) else {
         return Ok(None);
     };
-    let Some(sealed) = batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum))? else {
-        return Ok(None);
+    let sealed = match batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum)) {
+        Err(StoreError::Damaged) => {
+            tracing::error!("what a quorum is to set off cannot be read; its voices are kept");
+            None
+        }
+        sealed => sealed?,
     };
+    let Some(sealed) = sealed else { return Ok(None) };
     let shares: Vec<&Share> = quorum.raised.iter().map(|raised| &raised.share).collect();
     Ok(open_list(&SealedList::from_bytes(sealed.to_vec()), quorum.threshold, &raise.tripwire, &shares))
 }

@@ -38,11 +38,19 @@ pub(in super::super) fn present<T: Tables>(
     let lot = scene.fill(batch);
     let mut best = Rank::Fire;
     let mut said: Vec<(OpenStatus, StatusKey)> = Vec::new();
-    for Match { record, index } in matches(batch, token)? {
-        if record.meaning == Meaning::Fire {
-            fire(batch, &record, index, &token.lookup(), scene)?;
-        }
-        let there: Option<Tripwire> = batch.load_as(Space::State, &key::tripwire(&record.tripwire))?;
+    let Found { all, mut is_damaged } = matches(batch, token)?;
+    let mut is_done = false;
+    for Match { record, index } in all {
+        // One tripwire that the disk has spoilt keeps no other from doing what the token says.
+        let there = match look(batch, &record, index, &token.lookup(), scene) {
+            Err(StoreError::Damaged) => {
+                tracing::error!("a tripwire of a token is damaged; the others are done");
+                is_damaged = true;
+                continue;
+            }
+            there => there?,
+        };
+        is_done = true;
         let status = OpenStatus {
             serial: there.as_ref().map_or(0, |there| there.serial),
             fired: there.as_ref().is_some_and(|there| there.fired),
@@ -60,12 +68,30 @@ pub(in super::super) fn present<T: Tables>(
             said.push((status, record.status_key));
         }
     }
+    if is_damaged && !is_done {
+        // Whoever shows it is told that it did nothing.
+        return Err(StoreError::Damaged);
+    }
     let chosen = match best {
         // An owner of several plans has one token for all: each answer tells of one that was set off, by lot.
         Rank::RenewFired => usize::from(lot) % said.len().max(1),
         Rank::Fire | Rank::Nothing | Rank::Renew => 0,
     };
     Ok(said.into_iter().nth(chosen))
+}
+
+/// Does what a record says at once; its tripwire after that.
+fn look<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    record: &OpenRecord,
+    index: u8,
+    lookup: &Lookup,
+    scene: &mut Scene,
+) -> Result<Option<Tripwire>, StoreError> {
+    if record.meaning == Meaning::Fire {
+        fire(batch, record, index, lookup, scene)?;
+    }
+    batch.load_as(Space::State, &key::tripwire(&record.tripwire))
 }
 
 /// Which of several matching records the answer speaks of: the greatest. The owner's own records renew; the status keys
@@ -95,6 +121,12 @@ struct Match {
     index: u8,
 }
 
+/// What can be read of a token's records, and whether that is all.
+struct Found {
+    all: Vec<Match>,
+    is_damaged: bool,
+}
+
 /// Where a record is kept after its lookup in its key.
 fn place_of(key: &[u8]) -> Option<(TripwireId, u8)> {
     let (id, index) = key.get(33..)?.split_first_chunk::<32>()?;
@@ -102,22 +134,29 @@ fn place_of(key: &[u8]) -> Option<(TripwireId, u8)> {
 }
 
 /// The records of a token, opened.
-fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Vec<Match>, StoreError> {
+fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Found, StoreError> {
     let lookup = token.lookup();
     let (first, last) = key::records(&lookup);
     let mut names = Vec::new();
-    batch.scan(Space::Bulk, &first, &last, &mut |name, _| {
+    let around = batch.scan_around(Space::Bulk, &first, &last, &mut |name, _| {
         names.push(name.to_vec());
         Ok(if names.len() < MAX_MATCHES { Scan::More } else { Scan::Stop })
     })?;
-    let mut found = Vec::new();
+    let mut found = Found { all: Vec::new(), is_damaged: around.is_damaged };
     for name in names {
-        let (owner, index) = place_of(&name).ok_or(StoreError::Damaged)?;
-        let Some(sealed) = batch.load_sealed(&name)? else { continue };
+        let sealed = match (place_of(&name), batch.load_sealed(&name)) {
+            (Some((owner, index)), Ok(sealed)) => sealed.map(|sealed| (owner, index, sealed)),
+            (None, _) | (_, Err(StoreError::Damaged)) => {
+                found.is_damaged = true;
+                None
+            }
+            (_, Err(failure)) => return Err(failure),
+        };
+        let Some((owner, index, sealed)) = sealed else { continue };
         let record = TokenRecord { lookup, sealed: serde_bytes::ByteBuf::from(sealed.to_vec()) };
         // One that names another owner's tripwire means nothing: else it would ask about what is not its own.
         let own = record.open(token).filter(|record| record.tripwire == owner);
-        found.extend(own.map(|record| Match { record, index }));
+        found.all.extend(own.map(|record| Match { record, index }));
     }
     Ok(found)
 }
@@ -146,7 +185,7 @@ fn fire<T: Tables>(
         None => return Ok(()),
     }
     list::spend(batch, id, &mut tripwire, Cause::Token)?;
-    batch.forget_alone(key::record(lookup, id, index))?;
+    batch.drop_alone(key::record(lookup, id, index))?;
     if let Some(own) = tripwire.records.get_mut(usize::from(index)).and_then(Option::take) {
         debug_assert_eq!(own, *lookup);
         let freed = count(RECORD_LENGTH + RECORD_OVERHEAD).min(tripwire.charged);

@@ -1,0 +1,183 @@
+//! What a store does while blocks of its disk cannot be read: what lies in them is lost, and keeps nothing else from being done.
+
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::*;
+use crate::store::{
+    engine::Engine,
+    record::{ENVELOPE_HEAD, Seal},
+    tables::{Entry, Rest, Space, Tables, Value, Visit, Writes},
+};
+
+/// What a block does to whoever reads it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ill {
+    /// Its sum is wrong.
+    Damaged,
+    /// It can be read; the bodies that its rows name cannot.
+    Bodiless,
+}
+
+/// A block, by the first and the last of its keys.
+pub(super) type Block = (Space, Vec<u8>, Vec<u8>, Ill);
+
+/// The ill blocks of each store, by its folder.
+static ALL: Mutex<BTreeMap<PathBuf, Vec<Block>>> = Mutex::new(BTreeMap::new());
+
+fn all() -> MutexGuard<'static, BTreeMap<PathBuf, Vec<Block>>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was written to each store, by its folder: of the bulk space, of the state space.
+static WRITTEN: Mutex<BTreeMap<PathBuf, [Writes; 2]>> = Mutex::new(BTreeMap::new());
+
+/// What was written last under the keys of a kind.
+pub(super) fn written(path: &Path, space: Space, kind: u8) -> Vec<Entry> {
+    let all = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some([bulk, state]) = all.get(path) else { return Vec::new() };
+    let writes = if space == Space::Bulk { bulk } else { state }.iter();
+    let there = writes.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    there.filter(|(key, _)| key.first() == Some(&kind)).collect()
+}
+
+/// Makes these blocks of a store's disk ill from now on, and all others well.
+pub(super) fn spoil(path: &Path, blocks: Vec<Block>) {
+    all().insert(path.to_owned(), blocks);
+}
+
+/// An engine on such a disk.
+#[derive(Clone)]
+pub(super) struct Spoilt<E> {
+    inner: E,
+    path: Arc<PathBuf>,
+}
+
+impl<E> Spoilt<E> {
+    fn over<T>(&self, inner: T) -> Shaded<T> {
+        Shaded { inner, blocks: all().get(&*self.path).cloned().unwrap_or_default() }
+    }
+}
+
+impl<E: Engine> Engine for Spoilt<E> {
+    type View = Shaded<E::View>;
+    type Direct<'a> = Shaded<E::Direct<'a>>;
+    type Group = E::Group;
+
+    const WRITERS: usize = E::WRITERS;
+
+    fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
+        Ok(Self { inner: E::open(path, cache)?, path: Arc::new(path.to_owned()) })
+    }
+
+    fn view(&self) -> Self::View {
+        self.over(self.inner.view())
+    }
+
+    fn direct(&self) -> Self::Direct<'_> {
+        self.over(self.inner.direct())
+    }
+
+    fn prepare(&self, bulk: &Writes, state: &Writes) -> Result<Self::Group, StoreError> {
+        // What is written anew lies elsewhere.
+        if let Some(blocks) = all().get_mut(&*self.path) {
+            blocks.retain(|(space, first, last, _)| {
+                let writes = if *space == Space::Bulk { bulk } else { state };
+                first != last || !writes.contains_key(first)
+            });
+        }
+        let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let [all_bulk, all_state] = written.entry((*self.path).clone()).or_default();
+        all_bulk.extend(bulk.clone());
+        all_state.extend(state.clone());
+        drop(written);
+        self.inner.prepare(bulk, state)
+    }
+
+    fn commit(&self, group: &Self::Group) -> Result<(), StoreError> {
+        self.inner.commit(group)
+    }
+
+    fn settle(&self, group: Self::Group) -> Result<(), StoreError> {
+        self.inner.settle(group)
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        self.inner.rest()
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.inner.tidy()
+    }
+}
+
+/// Tables that show what can be read.
+pub(crate) struct Shaded<T> {
+    inner: T,
+    blocks: Vec<Block>,
+}
+
+impl<T> Shaded<T> {
+    fn ill(&self, space: Space, key: &[u8]) -> Option<Ill> {
+        let lies_in =
+            |(of, first, last, _): &&Block| *of == space && first.as_slice() <= key && key <= last.as_slice();
+        self.blocks.iter().find(lies_in).map(|(_, _, _, ill)| *ill)
+    }
+
+    fn check(&self, space: Space, key: &[u8]) -> Result<(), StoreError> {
+        if self.ill(space, key) == Some(Ill::Damaged) { Err(StoreError::Damaged) } else { Ok(()) }
+    }
+}
+
+struct Unreadable(usize);
+
+impl Rest for Unreadable {
+    fn length(&self) -> usize {
+        self.0
+    }
+
+    fn append_to(&self, _: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::Disk)
+    }
+}
+
+impl<T: Tables> Tables for Shaded<T> {
+    fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.check(space, key)?;
+        self.inner.load(space, key)
+    }
+
+    fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        self.check(space, key)?;
+        self.inner.has(space, key)
+    }
+
+    fn scan(&self, space: Space, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.check(space, first)?;
+        self.inner.scan(space, first, last, &mut |key, value| {
+            self.check(space, key)?;
+            match self.ill(space, key) {
+                Some(Ill::Bodiless) => {
+                    let rest = Unreadable(value.length() - ENVELOPE_HEAD);
+                    visit(key, &Value::Apart { head: &value.head()[..ENVELOPE_HEAD], rest: &rest })
+                }
+                _ => visit(key, value),
+            }
+        })
+    }
+
+    fn last(&self, space: Space, first: &[u8], last: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let found = self.inner.last(space, first, last)?;
+        found.iter().try_for_each(|(key, _)| self.check(space, key))?;
+        Ok(found)
+    }
+
+    fn unseal(&self, seal: &Seal, bytes: &mut [u8]) -> Result<bool, StoreError> {
+        self.inner.unseal(seal, bytes)
+    }
+}

@@ -176,6 +176,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(endpoint.clone(), context, options.clone()));
         tasks.spawn(upkeep::watch(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
+        tasks.spawn(upkeep::forget(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
         tasks.spawn(upkeep::sweep(service, clock, stop.clone()));
         let options = options.clone();
         Ok(Self { address, key, options, endpoint, stop, tasks, counters, socket_buffers })

@@ -10,8 +10,8 @@ use crate::{clock::Clock, service::Service};
 const WATCH: Duration = Duration::from_secs(15);
 /// Between two looks at what retries need no more: what is appended and taken meanwhile stays for as long.
 const FORGET: Duration = Duration::from_secs(60);
-/// How many of these there are between two retention sweeps, which are an hour apart.
-const FORGETTINGS: u32 = 60;
+/// Between two retention sweeps.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// TRP-10: tells the service how long it has been running.
 pub(super) async fn watch(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
@@ -30,7 +30,25 @@ pub(super) async fn watch(service: Arc<Service>, clock: Arc<dyn Clock>, stop: Ca
     }
 }
 
-/// Deletes what is too old and forgets what retries need no more.
+/// Forgets what retries need no more.
+pub(super) async fn forget(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FORGET) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            forgot = service.forget(clock.now()) => {
+                if forgot.is_err() {
+                    tracing::warn!("what retries need no more could not be deleted");
+                }
+            }
+        }
+    }
+}
+
+/// Deletes what is too old.
 pub(super) async fn sweep(service: Arc<Service>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -41,19 +59,9 @@ pub(super) async fn sweep(service: Arc<Service>, clock: Arc<dyn Clock>, stop: Ca
                 }
             }
         }
-        for _ in 0..FORGETTINGS {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(FORGET) => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                forgot = service.forget_leftovers(clock.now()) => {
-                    if forgot.is_err() {
-                        tracing::warn!("what retries need no more could not be deleted");
-                    }
-                }
-            }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
         }
     }
 }

@@ -55,8 +55,8 @@ use rand_core::{CryptoRng, RngCore};
 use crate::{
     limits::Limits,
     store::{
-        Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreError, SweepCursor,
-        Ticket, Totals, WindowQuery,
+        Born, Change, Charge, Day, MailboxKeys, MailboxStore, Mutation, Outcome, StoreError, Ticket, Totals,
+        WindowQuery,
     },
 };
 
@@ -188,23 +188,19 @@ impl Service {
         }
     }
 
-    /// Forgets what retries need no more of what was taken or closed; a sweep does so too. To be called about once a minute: it
-    /// bounds what is left by who appends and takes again and again.
+    /// Forgets what retries need no more of what was taken or closed. To be called about once a minute: it bounds what is left by who
+    /// appends and takes again and again.
     ///
     /// # Errors
     /// [`StoreError`]; the rest is forgotten with the next call.
-    pub async fn forget_leftovers(&self, now: Timestamp) -> Result<(), StoreError> {
-        let (keep_from, unfinished_from) = (Day::default(), Day::default());
-        let mut from = Some(SweepCursor::at_leftovers());
-        while from.is_some() {
-            let Outcome::Swept { next, .. } =
-                self.apply(Mutation::Sweep { from, keep_from, unfinished_from }, now).await?
-            else {
-                return Ok(());
-            };
-            from = next.filter(SweepCursor::is_at_leftovers);
+    pub async fn forget(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut from = None;
+        loop {
+            match self.apply(Mutation::Forget { from }, now).await? {
+                Outcome::Swept { next: Some(next), .. } => from = Some(next),
+                _ => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// TRP-10: says how long the relay has been running since the last call, by a clock that nobody sets. To be called a

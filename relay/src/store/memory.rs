@@ -48,6 +48,26 @@ impl MemoryStore {
         self.maps().pressure = pressure;
     }
 
+    /// Changes that come to the disk with one commit.
+    #[cfg(test)]
+    pub(super) fn apply_together(&self, changes: &[Change]) -> Vec<Outcome> {
+        let mut maps = self.maps();
+        let mut cache = Cache::new(GENERATION);
+        let mut batch = Batch::new(&*maps, &mut cache);
+        let outcomes =
+            changes.iter().map(|change| rules::stage(&mut batch, change, Pressure::None).unwrap()).collect();
+        let Staged { bulk, state, fresh: _, due: _ } = batch.into_staged();
+        write(&mut maps.bulk, bulk);
+        write(&mut maps.state, state);
+        outcomes
+    }
+
+    /// Small records of a kind.
+    #[cfg(test)]
+    pub(super) fn count(&self, kind: u8) -> usize {
+        self.maps().state.keys().filter(|key| key.first() == Some(&kind)).count()
+    }
+
     /// What a change would write.
     #[cfg(test)]
     pub(super) fn staged(&self, change: &Change) -> Staged {

@@ -220,23 +220,16 @@ pub enum Mutation {
         /// Unfinished blobs begun before this day are deleted.
         unfinished_from: Day,
     },
+    /// One bounded step of forgetting what retries need no more; answered as a step of a sweep.
+    Forget {
+        /// Where to go on; `None` at the beginning.
+        from: Option<SweepCursor>,
+    },
 }
 
-/// Where a sweep stands.
+/// Where a sweep, or a forgetting, stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepCursor(pub(crate) Vec<u8>);
-
-impl SweepCursor {
-    /// Where it forgets what retries need no more, which has to be done more often than the rest.
-    pub fn at_leftovers() -> Self {
-        Self(vec![record::LEFTOVERS])
-    }
-
-    /// Whether it still stands there.
-    pub fn is_at_leftovers(&self) -> bool {
-        self.0.first() == Some(&record::LEFTOVERS)
-    }
-}
 
 /// What became of a change.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //! state  'm' mailbox 32                             keys 96 | kind | sink | born u64 | slot u32 | access key 0 or 32
 //! state  'n' born u64                               head u64 | newest u64 | running hash 32 | bytes u64 | reserved u64 | taken u32
 //! state  'i' born u64 | envelope id 11              envelope id 32 | seq u64 | running hash 32 | day u32 | length u32
-//! state  'j' born u64                               0: many were taken, 1: closed; its places are to be looked over (`places`)
+//! state  'j' born u64                               again 0 or 1 | limit u64 | up to envelope id 0 to 11: places to be looked over
 //! state  's' born u64                               mailbox 32, for sinks only
 //! state  'a' access key 32                          CBOR Ticket
 //! state  'h' blob 32                                CBOR Blob
@@ -446,7 +446,7 @@ pub(crate) mod key {
     const MOVING: u8 = b'n';
     pub(crate) const PLACES: u8 = b'i';
     /// Bytes of an envelope's id in its key; the value has all of it.
-    const ID_PREFIX: usize = 11;
+    pub(super) const ID_PREFIX: usize = 11;
     pub(crate) const TICKETS: u8 = b'a';
     pub(crate) const BLOBS: u8 = b'h';
     pub(crate) const TRIPWIRES: u8 = b'w';

@@ -541,15 +541,26 @@ impl<'a, T: Tables> Batch<'a, T> {
         last: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let staged = self.writes(space);
         let mut next = Scan::More;
-        self.tables.scan(space, first, last, &mut |key, value| {
-            if !staged.contains_key(key) {
-                next = visit(key, value)?;
-            }
+        self.scan_written(space, first, last, &mut |key, value| {
+            next = visit(key, value)?;
             Ok(next)
         })?;
         if next == Scan::More { self.scan_staged(space, first, last, visit) } else { Ok(()) }
+    }
+
+    /// As `scan`, what is on disk and this batch leaves as it is.
+    pub(crate) fn scan_written(
+        &self,
+        space: Space,
+        first: &[u8],
+        last: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let staged = self.writes(space);
+        self.tables.scan(space, first, last, &mut |key, value| {
+            if staged.contains_key(key) { Ok(Scan::More) } else { visit(key, value) }
+        })
     }
 
     /// As `scan`, over what the disk has spoilt.

@@ -28,20 +28,17 @@ async fn again(store: &dyn MailboxStore, owner: &Owner, number: u64) -> Result<u
     Ok(place(store, owner.append(envelope(number, 64))).await?.0.seq.value())
 }
 
-/// Forgets what retries need no more.
-pub(super) async fn forget(store: &dyn MailboxStore) -> Result<(), Violation> {
-    let mut from = Some(SweepCursor::at_leftovers());
-    for _ in 0..10_000 {
-        if from.is_none() {
-            return Ok(());
-        }
-        let (keep_from, unfinished_from) = (Day::new(0), Day::new(0));
-        match apply(store, Mutation::Sweep { from, keep_from, unfinished_from }, 1).await? {
-            Outcome::Swept { next, .. } => from = next.filter(SweepCursor::is_at_leftovers),
-            other => return Err(Violation(format!("a sweep is answered as a sweep, not {other:?}"))),
+/// Forgets what retries need no more, to the end; in how many steps.
+pub(super) async fn forget(store: &dyn MailboxStore) -> Result<usize, Violation> {
+    let mut from = None;
+    for steps in 1..10_000 {
+        match apply(store, Mutation::Forget { from }, 1).await? {
+            Outcome::Swept { next: Some(next), .. } => from = Some(next),
+            Outcome::Swept { next: None, .. } => return Ok(steps),
+            other => return Err(Violation(format!("forgetting is answered as a sweep, not {other:?}"))),
         }
     }
-    ensure(false, "forgetting ends")
+    Err(Violation("forgetting ends".into()))
 }
 
 pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
@@ -69,7 +66,7 @@ async fn taken(store: &dyn MailboxStore) -> Result<(), Violation> {
     ensure(again(store, &owner, 10).await? == MANY + 11, "it is a new one, and remembered as that")?;
     let close = Mutation::Close { mailbox: owner.id(), born: owner.born() };
     done(store, close, "closed").await?;
-    forget(store).await
+    forget(store).await.map(|_| ())
 }
 
 /// A mailbox whose oldest envelope is never taken.
@@ -88,15 +85,23 @@ async fn out_of_order(store: &dyn MailboxStore) -> Result<(), Violation> {
     ensure(again(store, &owner, 200).await? == MANY + 201, "others are not")
 }
 
-/// A sink answers as before, whatever was taken from it.
+/// A sink forgets what was taken before as every mailbox does, and nothing that it would hold.
 async fn sink(store: &dyn MailboxStore) -> Result<(), Violation> {
     let owner = Owner::new(0x63);
     done(store, owner.create(MailboxKind::Queue, Charge::Open), "created").await?;
     append(store, &owner, 1..=MANY + 5).await?;
     done(store, owner.ack(MANY, &[]), "taken").await?;
     fire(store, vec![Action::sink(owner.id(), &owner.admin)]).await?;
+    for number in MANY + 6..=2 * MANY + 20 {
+        let (place, is_new) = place(store, owner.append(envelope(number, 64))).await?;
+        ensure(place.seq.value() == number && !is_new, "a sink answers and keeps nothing")?;
+    }
+    // Whoever sweeps first.
+    sweep(store, 1).await?;
     forget(store).await?;
-    ensure(again(store, &owner, 1).await? == 1, "a sink's places stay until their day is over")
+    ensure(again(store, &owner, MANY + 1).await? == MANY + 1, "what was not taken is remembered")?;
+    ensure(again(store, &owner, MANY + 6).await? == MANY + 6, "and what came since")?;
+    ensure(again(store, &owner, MANY).await? == 2 * MANY + 21, "what was taken is forgotten as elsewhere")
 }
 
 /// Sets actions off by a token.
@@ -176,6 +181,93 @@ mod tests {
             assert!((100..160).contains(&rows), "{rows} records of one mailbox with 100");
             store.close().await;
         }
+    }
+
+    fn close(owner: &Owner) -> Mutation {
+        Mutation::Close { mailbox: owner.id(), born: owner.born() }
+    }
+
+    /// A store with mailboxes of which all was taken but so many, which lie there.
+    async fn emptied(owners: &[&Owner], waiting: u64) -> MemoryStore {
+        let store = MemoryStore::new();
+        for owner in owners {
+            done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            append(&store, owner, 1..=3 * MANY).await.unwrap();
+            done(&store, owner.ack(3 * MANY - waiting, &[]), "taken").await.unwrap();
+        }
+        store
+    }
+
+    const PLACES: u8 = b'i';
+
+    #[tokio::test]
+    async fn a_mailbox_that_is_closed_while_it_is_looked_over_leaves_nothing() {
+        let owner = Owner::new(73);
+        let store = emptied(&[&owner], 3 * MANY - MANY).await;
+        let Outcome::Swept { next: Some(next), .. } =
+            apply(&store, Mutation::Forget { from: None }, 1).await.unwrap()
+        else {
+            panic!("it is not done");
+        };
+        assert!(store.count(PLACES) as u64 >= 2 * MANY);
+        done(&store, close(&owner), "closed").await.unwrap();
+        let mut from = Some(next);
+        while from.is_some() {
+            let step = apply(&store, Mutation::Forget { from }, 1).await.unwrap();
+            let Outcome::Swept { next, .. } = step else { panic!("a step, not {step:?}") };
+            from = next;
+        }
+        assert_eq!((store.count(PLACES), store.count(b'j')), (0, 0));
+    }
+
+    /// Somebody whose mailbox is to be looked over again and again is looked over to the end each time, and keeps nobody waiting.
+    #[tokio::test]
+    async fn a_busy_mailbox_is_looked_over_to_its_end_and_others_too() {
+        let (busy, other) = (Owner::new(74), Owner::new(75));
+        assert!(busy.born().value() < other.born().value(), "its turn is first");
+        let store = emptied(&[&busy, &other], 0).await;
+        let day = Day::new(1);
+        let change = |mutation| Change { mutation, now: NOW, day };
+        let (mut from, mut number, mut steps) = (None, 3 * MANY, 0);
+        loop {
+            // In the group of each step so many are taken that it is to be looked over again.
+            append(&store, &busy, number + 1..=number + MANY).await.unwrap();
+            number += MANY;
+            let together =
+                store.apply_together(&[change(busy.ack(u64::MAX, &[])), change(Mutation::Forget { from })]);
+            let Some(Outcome::Swept { next, .. }) = together.into_iter().next_back() else {
+                panic!("a step is answered as a sweep");
+            };
+            steps += 1;
+            from = next;
+            if from.is_none() {
+                break;
+            }
+            assert!(steps < 100, "it comes to an end");
+        }
+        // One walk over what was there, and what came while it went on.
+        let rows = store.count(PLACES) as u64;
+        assert!(rows <= 2 * MANY + (steps + 1) * MANY, "{rows} after {steps} steps");
+        forget(&store).await.unwrap();
+        forget(&store).await.unwrap();
+        assert_eq!((store.count(PLACES) as u64, store.count(b'j')), (2 * MANY, 0));
+    }
+
+    /// More mailboxes than one group can close are done with in a step: else there would be no end while they come.
+    #[tokio::test]
+    async fn many_that_were_closed_take_few_steps() {
+        let store = MemoryStore::new();
+        for life in 0..1024u64 {
+            let mut owner = Owner::new(76);
+            owner.life += life;
+            done(&store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+            append(&store, &owner, 1..=1).await.unwrap();
+            done(&store, close(&owner), "closed").await.unwrap();
+        }
+        assert_eq!(store.count(PLACES), 1024);
+        let steps = forget(&store).await.unwrap();
+        assert!(steps <= 3, "{steps} steps for what takes three groups to close");
+        assert_eq!(store.count(PLACES), 0);
     }
 
     /// A relay that comes back forgets what it had to forget.

@@ -3,7 +3,7 @@
 //! A place is remembered for as long as its envelope is there, and after that until the envelope's age is the retention or
 //! [`REMEMBERED`] later ones came, whichever is first: who appends and takes again and again leaves a bounded number of them. Finding
 //! those that outlived their use means walking over all of a mailbox's, so it is done when as many were taken, or when it was closed:
-//! a record ([`Leftover`]) says of which.
+//! a record ([`Leftover`]) says of which, and how far it came.
 
 use lapwing_wire::{
     frame::{Seq, Stored},
@@ -58,29 +58,37 @@ impl Placed {
 /// Kind of the keys of [`Leftover`]s.
 pub(crate) const LEFTOVERS: u8 = b'j';
 
-/// Why the places of a mailbox are to be walked over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leftover {
-    /// Many envelopes were taken.
-    Taken,
-    /// It is not there any more.
-    Closed,
+/// How far the places of a mailbox were looked over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    /// Whether they are to be looked over once more, because more was taken meanwhile.
+    pub(crate) is_again: bool,
+    /// Later numbers than this are not looked at: in a sink they count what it would hold.
+    pub(crate) limit: Seq,
+    /// Part of the id of the last place that was looked at; empty at the beginning.
+    pub(crate) upto: Vec<u8>,
+}
+
+impl Default for Leftover {
+    fn default() -> Self {
+        Self { is_again: false, limit: Seq::new(u64::MAX), upto: Vec::new() }
+    }
 }
 
 impl Leftover {
-    pub(crate) fn encode(self) -> Vec<u8> {
-        vec![match self {
-            Self::Taken => 0,
-            Self::Closed => 1,
-        }]
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self { is_again, limit, upto } = self;
+        [&[u8::from(*is_again)][..], &limit.value().to_be_bytes(), upto].concat()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        match bytes {
-            [0] => Ok(Self::Taken),
-            [1] => Ok(Self::Closed),
-            _ => Err(StoreError::Damaged),
+        let mut rest = Reader(bytes);
+        let is_again = rest.flag()?;
+        let limit = Seq::new(rest.number()?);
+        if rest.0.len() > super::key::ID_PREFIX {
+            return Err(StoreError::Damaged);
         }
+        Ok(Self { is_again, limit, upto: rest.0.to_vec() })
     }
 }
 

@@ -1,106 +1,167 @@
 //! Places that nobody needs any more go before their age makes them: else what is appended, taken and appended again would fill
 //! the disk at nobody's cost.
+//!
+//! Whose are to be looked over, and how far that came, lies in a record for each mailbox ([`Leftover`]). So a walk goes on where it
+//! was after a crash, what comes meanwhile does not send it back, and one that is closed is walked over from the beginning.
+
+use lapwing_wire::frame::Seq;
 
 use super::super::{
-    Born, StoreError,
+    Born, Outcome, StoreError, SweepCursor,
     damage::after,
     record::{LEFTOVERS, Leftover, Placed, key, leftover_key},
     tables::{Batch, Scan, Space, Tables},
 };
 
-/// Places that one step looks at, at most: some milliseconds of the writer.
-const STEP: usize = 1024;
-/// Mailboxes that cost as much.
-const MAILBOX: usize = 16;
+/// What one step looks at, at most: some milliseconds of the writer. More than one group can append, so that a walk ends however
+/// much comes meanwhile.
+const STEP: usize = 2048;
+/// What a mailbox costs, in places: some searches.
+const MAILBOX: usize = 4;
 
-/// Where the first step begins.
-pub(super) fn beginning() -> Vec<u8> {
-    vec![LEFTOVERS]
+fn leftover<T: Tables>(batch: &Batch<'_, T>, born: Born) -> Result<Option<Leftover>, StoreError> {
+    match batch.load(Space::State, &leftover_key(born)) {
+        Err(StoreError::Damaged) => Ok(None),
+        there => Ok(there?.and_then(|there| Leftover::decode(&there).ok())),
+    }
 }
 
-pub(super) fn is_here(start: &[u8]) -> bool {
-    start.first() == Some(&LEFTOVERS)
+/// Many were taken from a mailbox: its places are to be looked over.
+pub(super) fn of_taken<T: Tables>(batch: &mut Batch<'_, T>, born: Born) -> Result<(), StoreError> {
+    let there = leftover(batch, born)?;
+    // A walk that is under way goes on to its end: else it would never come there while many are taken.
+    let leftover = there.map_or_else(Leftover::default, |there| Leftover { is_again: true, ..there });
+    batch.put(Space::State, leftover_key(born), leftover.encode());
+    Ok(())
 }
 
-/// One step from a place: a mailbox's leftover, and behind it how far its places were looked at. The next, if there is one.
-pub(super) fn step<T: Tables>(batch: &mut Batch<'_, T>, start: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+/// A mailbox becomes a sink: what comes from now on counts what it would hold, by its places.
+pub(super) fn of_sink<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    born: Born,
+    newest: Seq,
+) -> Result<(), StoreError> {
+    if let Some(there) = leftover(batch, born)? {
+        batch.put(Space::State, leftover_key(born), Leftover { limit: newest, ..there }.encode());
+    }
+    Ok(())
+}
+
+/// A mailbox is closed: all of its places are to go, wherever a walk over them was.
+pub(super) fn of_closed<T: Tables>(batch: &mut Batch<'_, T>, born: Born) {
+    batch.put(Space::State, leftover_key(born), Leftover::default().encode());
+}
+
+/// One step, from a mailbox on.
+pub(super) fn step<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    from: Option<&SweepCursor>,
+) -> Result<Outcome, StoreError> {
+    let mut start = from.map_or_else(|| vec![LEFTOVERS], |cursor| cursor.0.clone());
     let mut left = STEP;
-    let mut start = start.to_vec();
-    while left > 0 {
-        let found = match next(batch, &start) {
-            // The age of what is behind it makes that go.
-            Err(StoreError::Damaged) => None,
-            found => found?,
+    let mut is_damaged = false;
+    let next = loop {
+        if left == 0 {
+            break Some(SweepCursor(start));
+        }
+        let found = next(batch, &start)?;
+        is_damaged |= found.is_damaged;
+        let Some((key, leftover)) = found.leftover else {
+            break found.behind.map(SweepCursor);
         };
-        let Some((leftover, why)) = found else { return Ok(None) };
-        let Some(born) = key::born_in(&leftover) else { return Ok(None) };
-        let from = start.strip_prefix(leftover.as_slice()).unwrap_or_default();
-        let (first, last) = key::places(born, from);
-        let (looked, more) = match forget(batch, born, why, (&first, &last), left) {
+        let Some(born) = key::born_in(&key) else {
+            start = after(&key);
+            continue;
+        };
+        let (looked, upto) = match forget(batch, born, &leftover, left) {
+            // What is left of its places goes when their age makes them.
             Err(StoreError::Damaged) => {
-                tracing::error!("a record is damaged; what retries of its mailbox need is kept for longer");
+                is_damaged = true;
                 (0, None)
             }
             done => done?,
         };
-        left = left.saturating_sub(looked.max(STEP / MAILBOX));
-        start = match more {
-            Some(row) => [&leftover, key::id_prefix_in(&row)].concat(),
-            None => {
-                batch.delete(Space::State, leftover);
-                after(&leftover_key(born))
+        left = left.saturating_sub(looked + MAILBOX);
+        match upto {
+            Some(upto) => batch.put(Space::State, key.clone(), Leftover { upto, ..leftover }.encode()),
+            // Others come first: it is walked over again in the next pass.
+            None if leftover.is_again => {
+                batch.put(
+                    Space::State,
+                    key.clone(),
+                    Leftover { limit: leftover.limit, ..Leftover::default() }.encode(),
+                );
+                start = after(&key);
             }
-        };
+            None => {
+                start = after(&key);
+                batch.delete(Space::State, key);
+            }
+        }
+    };
+    if is_damaged {
+        tracing::error!(
+            "the store is damaged in places; what retries need of what lies there is kept for longer"
+        );
     }
-    Ok(Some(start))
+    Ok(Outcome::Swept { next, withdrawn: Vec::new() })
 }
 
-/// The first mailbox that left something, at or after a place.
-fn next<T: Tables>(batch: &Batch<'_, T>, start: &[u8]) -> Result<Option<(Vec<u8>, Leftover)>, StoreError> {
-    let here = start.get(..leftover_key(Born::new(0)).len()).unwrap_or(start);
-    let mut found = None;
-    batch.scan(Space::State, here, &key::all(LEFTOVERS).1, &mut |name, value| {
-        // Of a damaged one the mailbox is known, which says the rest.
-        let why = Leftover::decode(&value.whole()?).unwrap_or(Leftover::Taken);
-        found = Some((name.to_vec(), why));
+/// What [`next`] found.
+struct Found {
+    leftover: Option<(Vec<u8>, Leftover)>,
+    /// Where to go on, if more is damaged than one look passes over.
+    behind: Option<Vec<u8>>,
+    is_damaged: bool,
+}
+
+/// The first mailbox that left something, at or after a key.
+fn next<T: Tables>(batch: &Batch<'_, T>, start: &[u8]) -> Result<Found, StoreError> {
+    let (_, last) = key::all(LEFTOVERS);
+    let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+    let around = batch.scan_written_around(Space::State, start, &last, &mut |key, value| {
+        first = Some((key.to_vec(), value.whole()?.into_owned()));
         Ok(Scan::Stop)
     })?;
-    Ok(found)
+    let upto = first.as_ref().map_or(last, |(key, _)| key.clone());
+    batch.scan_staged(Space::State, start, &upto, &mut |key, value| {
+        first = Some((key.to_vec(), value.whole()?.into_owned()));
+        Ok(Scan::Stop)
+    })?;
+    // Of a damaged one the mailbox is known, which is enough.
+    let leftover = first.map(|(key, value)| (key, Leftover::decode(&value).unwrap_or_default()));
+    Ok(Found { leftover, behind: around.next, is_damaged: around.is_damaged })
 }
 
-/// Forgets places of one mailbox that outlived their use. How many were looked at, and the last one if there may be more.
+/// Forgets places of one mailbox that outlived their use, from where the last walk over them ended. How many were looked at, and how far, if there may
+/// be more.
 fn forget<T: Tables>(
     batch: &mut Batch<'_, T>,
     born: Born,
-    why: Leftover,
-    (first, last): (&[u8], &[u8]),
+    leftover: &Leftover,
     most: usize,
 ) -> Result<(usize, Option<Vec<u8>>), StoreError> {
-    let nothing = Ok((0, None));
-    // What a sink would hold is counted by its places, until each would have expired.
-    if batch.load(Space::State, &key::sink(born))?.is_some() {
-        return nothing;
-    }
-    let bounds = match why {
-        Leftover::Closed => None,
-        Leftover::Taken => match batch.bounds(born)? {
-            Some(bounds) => Some(bounds),
-            None => return nothing,
-        },
-    };
+    // `None`: it is closed.
+    let bounds = batch.bounds(born)?;
+    let (first, last) = key::places(born, &leftover.upto);
     let mut rows = Vec::new();
-    batch.scan(Space::State, first, last, &mut |name, value| {
+    batch.scan_written(Space::State, &first, &last, &mut |name, value| {
         rows.push((name.to_vec(), Placed::decode(&value.whole()?).ok()));
         Ok(if rows.len() < most { Scan::More } else { Scan::Stop })
     })?;
-    let more = if rows.len() < most { None } else { rows.last().map(|(name, _)| name.clone()) };
+    let upto = if rows.len() < most { None } else { rows.last().map(|(name, _)| name.clone()) };
     let looked = rows.len();
+    batch.scan_staged(Space::State, &first, upto.as_deref().unwrap_or(&last), &mut |name, value| {
+        rows.push((name.to_vec(), Placed::decode(&value.whole()?).ok()));
+        Ok(Scan::More)
+    })?;
     for (name, placed) in rows {
         let is_needed = match (bounds, placed) {
             (None, _) => false,
             (Some((head, newest)), Some(placed)) => {
                 let seq = placed.place.seq;
-                !placed.is_outlived(newest)
+                seq > leftover.limit
+                    || !placed.is_outlived(newest)
                     // Out of order it may have been taken too.
                     || (seq >= head && batch.has(Space::Bulk, &key::envelope(born, seq))?)
             }
@@ -110,5 +171,5 @@ fn forget<T: Tables>(
             batch.delete(Space::State, name);
         }
     }
-    Ok((looked, more))
+    Ok((looked, upto.map(|name| key::id_prefix_in(&name).to_vec())))
 }

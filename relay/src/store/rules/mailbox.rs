@@ -9,10 +9,11 @@ use lapwing_wire::{
 use super::{
     super::{
         Born, Charge, Day, Mailbox, MailboxKeys, Outcome, StoreError, Withdrawn, mailbox_id,
-        record::{Leftover, Placed, REMEMBERED, encode_envelope, envelope_length, key, leftover_key},
+        record::{Placed, REMEMBERED, encode_envelope, envelope_length, key},
         tables::{Batch, Scan, Space, Tables},
     },
     access::{self, Cost},
+    leftovers,
 };
 
 pub(super) fn create<T: Tables>(
@@ -66,7 +67,7 @@ pub(super) fn close<T: Tables>(
     access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
     // What is remembered for retries names the mailbox's birth, so it is dead now.
     if mailbox.newest > Seq::START {
-        batch.put(Space::State, leftover_key(born), Leftover::Closed.encode());
+        leftovers::of_closed(batch, born);
     }
     batch.delete_mailbox(*id, &mailbox);
     batch.forget_keys(mailbox.slot, u64::MAX);
@@ -190,7 +191,7 @@ fn count_taken<T: Tables>(batch: &mut Batch<'_, T>, id: &MailboxId, taken: u32) 
     if mailbox.taken >= REMEMBERED {
         mailbox.taken = 0;
         let born = mailbox.born;
-        batch.put(Space::State, leftover_key(born), Leftover::Taken.encode());
+        leftovers::of_taken(batch, born)?;
     }
     Ok(())
 }

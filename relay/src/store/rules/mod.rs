@@ -113,6 +113,7 @@ pub(crate) fn stage<T: Tables>(
         Mutation::Sweep { from, keep_from, unfinished_from } => {
             sweep::step(batch, from.as_ref(), *keep_from, *unfinished_from)
         }
+        Mutation::Forget { from } => leftovers::step(batch, from.as_ref()),
     }
 }
 
@@ -136,7 +137,8 @@ fn is_growth(mutation: &Mutation) -> bool {
         | Mutation::IssueTicket(_)
         | Mutation::RevokeTicket(_)
         | Mutation::Tick
-        | Mutation::Sweep { .. } => false,
+        | Mutation::Sweep { .. }
+        | Mutation::Forget { .. } => false,
     }
 }
 

@@ -10,10 +10,10 @@ use super::{
     super::{
         Day, Outcome, StoreError, SweepCursor, Withdrawn,
         damage::after,
-        record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key},
+        record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key, leftover_key},
         tables::{Batch, Scan, Space, Tables, Value},
     },
-    blob, leftovers, mailbox,
+    blob, mailbox,
 };
 
 /// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
@@ -55,10 +55,7 @@ pub(super) fn step<T: Tables>(
     let mut spoilt = Spoilt::default();
     let next = match start.first() {
         Some(&key::MAILBOXES) => mailboxes(batch, &start, keep_from, &mut withdrawn, &mut spoilt)?
-            .or_else(|| Some(leftovers::beginning())),
-        Some(_) if leftovers::is_here(&start) => {
-            leftovers::step(batch, &start)?.or_else(|| Some(vec![key::PLACES]))
-        }
+            .or_else(|| Some(vec![key::PLACES])),
         Some(&key::PLACES) => {
             places(batch, &start, keep_from, &mut spoilt)?.or_else(|| Some(vec![key::BLOBS]))
         }
@@ -104,6 +101,11 @@ fn mailboxes<T: Tables>(
         let Some(id) = key::id_in(&row).map(MailboxId::from_bytes) else { continue };
         let there = batch.mailbox(&id).map(|there| there.cloned());
         let Some(there) = spoilt.pass(there)?.flatten() else { continue };
+        // Which of its places are still to be forgotten is known by what is there.
+        let is_looked_over = there.sink && batch.has(Space::State, &leftover_key(there.born)) == Ok(true);
+        if is_looked_over {
+            continue;
+        }
         let mut old = Vec::new();
         let mut freed = 0u64;
         let mut head = there.newest.next();

@@ -19,7 +19,7 @@ use super::super::{
     },
     Scene,
     access::{self, Cost},
-    anchor, mailbox,
+    anchor, leftovers, mailbox,
 };
 
 /// Does what can be done of a list: what an action names may be damaged, and keeps no other action from being done. The list is spent in
@@ -87,12 +87,13 @@ fn sink<T: Tables>(
     let born = match batch.mailbox(mailbox) {
         Ok(None) => return Ok(()),
         Ok(Some(there)) => {
-            let (born, admin) = (there.born, there.keys.admin);
+            let (born, newest, admin) = (there.born, there.newest, there.keys.admin);
             // TRP-07
             if Action::check_sink(&admin, mailbox, permission).is_err() {
                 return Ok(());
             }
             batch.sink_mailbox(*mailbox)?;
+            leftovers::of_sink(batch, born, newest)?;
             born
         }
         // Its keys can go as long as it is known where they lie.

@@ -172,16 +172,16 @@ fn walk<T: Tables>(
             (now, first.clone())
         }
     };
-    let mut look = |name: &[u8], value: &Value<'_>| -> Result<(), StoreError> {
-        let Some(id) = key::id_in(name).map(TripwireId::from_bytes) else { return Ok(()) };
-        let Ok(tripwire) = record::decode::<Tripwire>(&value.whole()?) else { return Ok(()) };
+    let mut look = |name: &[u8], value: &Value<'_>| -> Result<bool, StoreError> {
+        let Some(id) = key::id_in(name).map(TripwireId::from_bytes) else { return Ok(false) };
+        let Ok(tripwire) = record::decode::<Tripwire>(&value.whole()?) else { return Ok(false) };
         for due in tripwire.dues.iter().filter(|due| due.at <= upto) {
             let found = (due.at, id, due.cause);
             if !come.contains(&found) {
                 come.push(found);
             }
         }
-        Ok(())
+        Ok(come.len() >= MAX_DUE)
     };
     // What this change leaves otherwise than it is on disk may lie where the walk has been.
     batch.scan_staged(Space::State, &first, &last, &mut |name, value| {
@@ -190,9 +190,9 @@ fn walk<T: Tables>(
     })?;
     let (mut looked, mut next) = (0, None);
     let around = batch.scan_written_around(Space::State, &start, &last, &mut |name, value| {
-        look(name, value)?;
+        let is_enough = look(name, value)?;
         looked += 1;
-        if looked < MAX_WALK {
+        if looked < MAX_WALK && !is_enough {
             return Ok(Scan::More);
         }
         next = Some(after(name));

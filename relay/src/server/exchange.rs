@@ -133,7 +133,10 @@ pub(super) async fn serve(
                 }
                 return End::Finished;
             }
-            let wants_bytes = !has_barrier && !is_stopping && !frames.is_ended() && waits_for_budget.is_none();
+            // While nobody takes what another stream has answered, this one takes no more either. Its own answers wake it.
+            let may_ask = is_idle || budget.answers.available_permits() > 0;
+            let wants_bytes =
+                may_ask && !has_barrier && !is_stopping && !frames.is_ended() && waits_for_budget.is_none();
             tokio::select! {
                 // Answers first: they free memory.
                 biased;

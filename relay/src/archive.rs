@@ -1,7 +1,7 @@
 //! A backup as a file.
 //!
 //! ```text
-//! file   = "lapwing-relay backup 1" 0a | nonce prefix 16 | piece*
+//! file   = "lapwing-relay backup 2" 0a | nonce prefix 16 | piece*
 //! piece  = length u32 BE (at most MAX_PIECE) | XChaCha20-Poly1305(key; prefix | number u64 BE with its top bit set in the last)
 //! pieces = CBOR Head | CBOR list of rows ...          the last list may be empty
 //! key    = 32 random bytes; as text "lapwing-backup:" and armoured
@@ -32,7 +32,10 @@ use zeroize::Zeroizing;
 
 use crate::store::{EngineName, Row};
 
-const MAGIC: &[u8] = b"lapwing-relay backup 1\n";
+const MAGIC: &[u8] = b"lapwing-relay backup 2\n";
+/// Of the version before, whose rows are read too: stores of format 7 and older made it.
+const BEFORE: &[u8] = b"lapwing-relay backup 1\n";
+const _: () = assert!(MAGIC.len() == BEFORE.len());
 const KEY_PREFIX: &str = "lapwing-backup";
 const PREFIX: usize = 16;
 /// Longest sealed piece: a quarter of a mebibyte of rows, one of the largest and a tag, with room.
@@ -60,7 +63,7 @@ pub enum ArchiveError {
 
 /// Whether a file that begins like this is a backup, whole or cut short.
 pub fn is_begun(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC)
+    bytes.starts_with(MAGIC) || bytes.starts_with(BEFORE)
 }
 
 /// What opens a backup.
@@ -201,7 +204,7 @@ impl<R: Read> Reader<R> {
     pub fn new(mut from: R, key: &ArchiveKey) -> Result<(Self, Head), ArchiveError> {
         let (mut magic, mut prefix) = ([0; MAGIC.len()], [0; PREFIX]);
         from.read_exact(&mut magic).map_err(whole(ArchiveError::Form))?;
-        if magic != MAGIC {
+        if magic != MAGIC && magic != BEFORE {
             return Err(ArchiveError::Form);
         }
         from.read_exact(&mut prefix).map_err(whole(ArchiveError::Form))?;
@@ -298,6 +301,18 @@ mod tests {
             count += rows.len();
         }
         Ok(count)
+    }
+
+    #[test]
+    fn a_backup_of_the_version_before_is_read_and_one_of_a_later_is_not() {
+        let key = ArchiveKey::generate(&mut rand::rng());
+        let mut bytes = made(&key);
+        let version = MAGIC.len() - 2;
+        assert_eq!(bytes[version], b'2');
+        for (number, is_read) in [(b'1', true), (b'3', false)] {
+            bytes[version] = number;
+            assert_eq!((is_begun(&bytes), read(&bytes, &key).is_ok()), (is_read, is_read));
+        }
     }
 
     #[test]

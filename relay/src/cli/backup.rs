@@ -20,7 +20,7 @@ use crate::{
     archive::{self, ArchiveError, ArchiveKey, Head, Reader, Writer},
     config::{Config, Size},
     key::RelaySecret,
-    operator::{self, Ask, Reply, Rest},
+    operator::{self, Ask, Piece, Reply, Rest},
     place::{Place, PlaceError},
     store::{MailboxStore, Row, StoreError, StoreOptions},
 };
@@ -53,11 +53,11 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         writer.rows(rows)
     };
     let acting = place.act_as_owner()?;
-    match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
+    let lost = match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
         Some((Reply::Rows, rest)) => of_running(rest, &mut add).await?,
         Some((other, _)) => return Err(unexpected(other)),
         None => of_store(place, &config, &mut add).await?,
-    }
+    };
     let written = writer.finish()?.into_inner().map_err(|error| ArchiveError::Io(error.into_error()))?;
     written.sync_all().map_err(ArchiveError::Io)?;
     let bytes = written.metadata().map_err(ArchiveError::Io)?.len();
@@ -74,28 +74,31 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         ));
     }
     let json = json!({
-        "file": file.display().to_string(), "bytes": bytes, "records": count,
+        "file": file.display().to_string(), "bytes": bytes, "records": count, "lost": lost,
         "recovery_key": key_text.as_ref().map(|key| key.as_str()),
     });
     output.result("backup", json, &text);
-    Ok(())
+    if lost > 0 { Err(CliError::Lost { file: file.clone(), lost }) } else { Ok(()) }
 }
 
+/// How many places could not be read.
 async fn of_running(
     mut rest: Rest,
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
-) -> Result<(), CliError> {
-    while let Some(rows) = rest.next().await.map_err(CliError::CutShort)? {
-        add(&rows)?;
+) -> Result<u64, CliError> {
+    loop {
+        match rest.next().await.map_err(CliError::CutShort)? {
+            Piece::Rows(rows) => add(&rows)?,
+            Piece::End { lost } => return Ok(lost),
+        }
     }
-    Ok(())
 }
 
 async fn of_store(
     place: &Place,
     config: &Config,
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
-) -> Result<(), CliError> {
+) -> Result<u64, CliError> {
     let store = open_store(place, config).await?;
     let (mut pieces, reading) = operator::rows(Arc::clone(&store));
     let mut added = Ok(());

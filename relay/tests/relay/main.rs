@@ -21,6 +21,7 @@ mod owner;
 mod quic;
 mod quota;
 mod restart;
+mod salvage;
 mod soak;
 mod stall;
 mod streams;

@@ -147,6 +147,9 @@ fn mailbox(tables: &impl Tables, name: &[u8], fixed: Vec<u8>) -> Result<Vec<Row>
     Ok(vec![row(false, name, fixed), row(false, &key, moving)])
 }
 
+/// Makes rows of a record.
+type Make<'a> = dyn FnMut(&[u8], &Value<'_>) -> Result<Vec<Row>, StoreError> + 'a;
+
 /// What is read of a store that may be damaged.
 struct Source<'a, 'b, T> {
     tables: &'a Readable<'b, T>,
@@ -160,7 +163,7 @@ impl<T: Tables> Source<'_, '_, T> {
         &mut self,
         space: Space,
         kind: u8,
-        make: &mut dyn FnMut(&[u8], &Value<'_>) -> Result<Vec<Row>, StoreError>,
+        make: &mut Make<'_>,
         take: &mut TakeRow<'_>,
     ) -> Result<(), StoreError> {
         let mut lost = 0;

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crowd::{Crowd, Prefix, Seat};
+use reset::Resets;
 
 use crate::{
     clock::Clock,
@@ -121,6 +122,7 @@ pub enum ServerError {
 pub struct Server {
     address: SocketAddr,
     key: Mutex<RelayKey>,
+    resets: Arc<Resets>,
     options: ServerOptions,
     endpoint: Endpoint,
     stop: CancellationToken,
@@ -160,7 +162,8 @@ impl Server {
             granted.recv_buffer_size().unwrap_or_default() / told,
             granted.send_buffer_size().unwrap_or_default() / told,
         );
-        let endpoint = Endpoint::new(reset::endpoint(secret)?, Some(config), socket, Arc::new(TokioRuntime))
+        let resets = Resets::of(secret)?;
+        let endpoint = Endpoint::new(resets.endpoint(), Some(config), socket, Arc::new(TokioRuntime))
             .map_err(ServerError::Listen)?;
         let address = endpoint.local_addr().map_err(ServerError::Listen)?;
         let stop = CancellationToken::new();
@@ -179,7 +182,7 @@ impl Server {
         tasks.spawn(upkeep::forget(Arc::clone(&service), Arc::clone(&clock), stop.clone()));
         tasks.spawn(upkeep::sweep(service, clock, stop.clone()));
         let options = options.clone();
-        Ok(Self { address, key, options, endpoint, stop, tasks, counters, socket_buffers })
+        Ok(Self { address, key, resets, options, endpoint, stop, tasks, counters, socket_buffers })
     }
 
     /// Where it listens, with the port that was taken.
@@ -193,13 +196,14 @@ impl Server {
     }
 
     /// Shows another key from the next handshake on. Connections that are open go on: they proved the old one while it
-    /// was the relay's.
+    /// was the relay's. The next life of the relay knows those that begin from now on, as it has this key.
     ///
     /// # Errors
     /// [`ServerError`]; then the key is as it was.
     pub fn set_key(&self, secret: &RelaySecret) -> Result<(), ServerError> {
         let (key, config) = (secret.public()?, handshake(&self.options, secret)?);
         self.endpoint.set_server_config(Some(config));
+        self.resets.set_key(secret);
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! Invariant: who begins a commit has staged its group and lets go of the staging only then; so the group that is
 //! staged stands on one group at most that is not durable (`over`).
 //!
-//! Invariant: no writer sleeps, uncalled, beside work that it could do now (`State::is_idle_beside_work`).
+//! Invariant: no writer sleeps, uncalled, beyond the time at which there is work for it (`State::is_overslept`).
 
 use std::{
     collections::VecDeque,
@@ -36,14 +36,18 @@ pub(super) struct Pace {
     worth: usize,
     /// Commits that take less, as the last few did, are not worth it at all: groups would only become smaller.
     slow: Duration,
+    /// What waits when a commit ends is left to who ended it for so long: he answers, settles and is back, mostly in far less, where
+    /// the other would be woken at every commit of a fast disk. After it the engine holds him up, for seconds perhaps.
+    late: Duration,
 }
 
 impl Pace {
     /// Measured with a disk that flushes in no time; one that flushes in 0.1 ms is beyond it.
-    pub(super) const MEASURED: Self = Self { worth: 8, slow: Duration::from_micros(250) };
+    pub(super) const MEASURED: Self =
+        Self { worth: 8, slow: Duration::from_micros(250), late: Duration::from_millis(5) };
     /// Tests of crashes, power cuts and full disks have few callers: two groups are to be under way in them too.
     #[cfg(test)]
-    pub(super) const EAGER: Self = Self { worth: 1, slow: Duration::ZERO };
+    pub(super) const EAGER: Self = Self { worth: 1, slow: Duration::ZERO, late: Duration::ZERO };
 }
 
 /// A change and who waits for it.
@@ -122,8 +126,8 @@ struct State {
     /// Who wait for room, and were let in before the end.
     waiting: usize,
     writers: usize,
-    /// Writers with nothing to do.
-    sleeping: usize,
+    /// Writers with nothing to do: until when each sleeps if nobody calls.
+    sleepers: Vec<Option<Instant>>,
     /// One of them was woken, and has not looked yet.
     is_called: bool,
     is_closed: bool,
@@ -133,6 +137,10 @@ struct State {
     ground: Ground,
     forget_at: Option<Instant>,
     tidy_at: Option<Instant>,
+    /// From when on a writer that slept may stage what waits while the disk does nothing.
+    anybodys_at: Instant,
+    /// Before everything.
+    long_ago: Instant,
     /// What a commit takes, about: the last counts for a quarter.
     commit_time: Duration,
 }
@@ -143,19 +151,25 @@ impl State {
         self.forget_at.into_iter().chain(self.tidy_at).min()
     }
 
-    /// Whether what waits is to be staged by a writer that does nothing: always if the disk does nothing either.
-    fn has_work(&self, pace: Pace) -> bool {
-        let least = match self.is_committing {
-            false => 1,
-            true if self.commit_time >= pace.slow => pace.worth,
-            true => return false,
+    /// From when on there is something to do for a writer that does nothing.
+    fn due_at(&self, pace: Pace) -> Option<Instant> {
+        if self.is_staging {
+            return None;
+        }
+        let is_worth = self.commit_time >= pace.slow && self.jobs.len() >= pace.worth;
+        let stage_at = match (self.jobs.is_empty(), self.is_committing) {
+            (true, _) => None,
+            _ if is_worth => Some(self.long_ago),
+            (_, true) => None,
+            (_, false) => Some(self.anybodys_at),
         };
-        !self.is_staging && self.jobs.len() >= least
+        stage_at.into_iter().chain(self.chore_at()).min()
     }
 
     /// Never true when nobody holds the lock.
-    fn is_idle_beside_work(&self, pace: Pace) -> bool {
-        self.sleeping > 0 && !self.is_called && self.has_work(pace)
+    fn is_overslept(&self, pace: Pace) -> bool {
+        let wakes_by = |at| self.sleepers.iter().flatten().any(|until| *until <= at);
+        !self.sleepers.is_empty() && !self.is_called && self.due_at(pace).is_some_and(|at| !wakes_by(at))
     }
 }
 
@@ -163,11 +177,12 @@ impl Queue {
     /// For so many writers.
     pub(super) fn new(writers: usize, forget_at: Option<Instant>, pace: Pace) -> Self {
         let ground = Ground { over: None, failures: 0 };
+        let long_ago = now();
         let state = State {
             jobs: VecDeque::new(),
             waiting: 0,
             writers,
-            sleeping: 0,
+            sleepers: Vec::with_capacity(writers),
             is_called: false,
             is_closed: false,
             is_broken: false,
@@ -176,6 +191,8 @@ impl Queue {
             ground,
             forget_at,
             tidy_at: None,
+            anybodys_at: long_ago,
+            long_ago,
             commit_time: Duration::ZERO,
         };
         Self {
@@ -217,10 +234,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Wakes a writer if there is work for one that sleeps. To be called wherever that may have come true: more waits, the staging is
-    /// free, or the disk.
+    /// Wakes a writer if there is work for one that sleeps, or will be before it wakes. To be called wherever that may have come true:
+    /// more waits, the staging is free, or the disk, or there is something to do at a time.
     fn call(&self, mut state: MutexGuard<'_, State>) {
-        if state.is_idle_beside_work(self.pace) {
+        if state.is_overslept(self.pace) {
             state.is_called = true;
             drop(state);
             self.idle.notify_one();
@@ -252,9 +269,11 @@ impl Queue {
     /// Waits until there is something to stage, or it is time to forget.
     pub(super) fn next(&self) -> Call {
         let mut state = self.lock();
+        // Who is awake needs no waking.
+        state.anybodys_at = state.long_ago;
         loop {
-            let has_chore = !state.is_staging && state.chore_at().is_some_and(|at| at <= now());
-            if (has_chore || state.has_work(self.pace)) && !state.is_broken {
+            let (due_at, now) = (state.due_at(self.pace), now());
+            if due_at.is_some_and(|at| at <= now) && !state.is_broken {
                 state.is_staging = true;
                 return Call::Stage;
             }
@@ -265,16 +284,19 @@ impl Queue {
                 self.idle.notify_all();
                 return Call::End { is_last: state.writers == 0 && !state.is_broken };
             }
-            let chore_at = state.chore_at().filter(|_| !state.is_staging);
-            state.sleeping += 1;
-            state = match chore_at {
+            // While the other writer stages: it need not call then for what comes at a time.
+            let until = due_at.or_else(|| state.chore_at().filter(|at| *at > now));
+            state.sleepers.push(until);
+            state = match until {
                 Some(at) => {
-                    let left = at.saturating_duration_since(now());
+                    let left = at.saturating_duration_since(now);
                     self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
-            state.sleeping = state.sleeping.saturating_sub(1);
+            if let Some(own) = state.sleepers.iter().position(|sleeper| *sleeper == until) {
+                state.sleepers.swap_remove(own);
+            }
             state.is_called = false;
         }
     }
@@ -291,12 +313,16 @@ impl Queue {
 
     /// To tidy up at a time.
     pub(super) fn tidy_by(&self, at: Instant) {
-        self.lock().tidy_at.get_or_insert(at);
+        let mut state = self.lock();
+        state.tidy_at.get_or_insert(at);
+        self.call(state);
     }
 
     /// Says when to forget next.
     pub(super) fn set_forget_at(&self, at: Option<Instant>) {
-        self.lock().forget_at = at;
+        let mut state = self.lock();
+        state.forget_at = at;
+        self.call(state);
     }
 
     /// Moves what waits into a group, as far as it has room.
@@ -317,7 +343,9 @@ impl Queue {
 
     /// To forget at a time at the latest.
     pub(super) fn forget_by(&self, at: Instant) {
-        self.lock().forget_at.get_or_insert(at);
+        let mut state = self.lock();
+        state.forget_at.get_or_insert(at);
+        self.call(state);
     }
 
     /// What the group that is staged now stands on.
@@ -379,7 +407,8 @@ impl Queue {
             drop(state);
             self.staging.notify_one();
         } else {
-            // Whoever committed settles now, which may take long, and the disk is idle.
+            // What comes to an empty queue is staged at once, while the last group is settled.
+            state.anybodys_at = if state.jobs.is_empty() { state.long_ago } else { now() + self.pace.late };
             self.call(state);
         }
     }
@@ -407,6 +436,7 @@ impl Queue {
     fn end_staging(&self, mut state: MutexGuard<'_, State>) {
         state.is_staging = false;
         if state.is_closed {
+            state.is_called = !state.sleepers.is_empty();
             drop(state);
             self.idle.notify_all();
         } else {
@@ -416,7 +446,9 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(!state.is_idle_beside_work(self.pace) || state.is_broken, "somebody forgot to call");
+        // A defect's own message is worth more than this one, which would end the process.
+        let is_judged = !state.is_broken && !std::thread::panicking();
+        debug_assert!(!is_judged || !state.is_overslept(self.pace), "somebody forgot to call");
         state
     }
 }

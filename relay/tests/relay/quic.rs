@@ -12,6 +12,7 @@ use lapwing_relay::{
     store::{StoreOptions, fjall::FjallStore},
 };
 use lapwing_wire::{
+    address::RelayAddress,
     capability::{Right, Subject},
     frame::*,
     ids::{BlobHash, EnvelopeId, RunningHash},
@@ -312,9 +313,7 @@ async fn a_relay_that_was_killed_and_started_again_tells_clients_at_once_that_it
     let mut client = Client::connect(socket, relay.address.key()).await.unwrap();
     assert_eq!(client.ask(RequestBody::Lineage).await, ResponseBody::Lineage(Vec::new()));
     relay.kill();
-    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
-    std::fs::write(dir.join("relay.toml"), config.replace("port = 0", &format!("port = {port}"))).unwrap();
-    let relay = Process::start(&dir);
+    let relay = start_at(&dir, port);
     assert_eq!(relay.socket(), socket);
     client.send(RequestBody::Lineage).await.unwrap();
     let end = within(client.connection.closed()).await;
@@ -322,4 +321,32 @@ async fn a_relay_that_was_killed_and_started_again_tells_clients_at_once_that_it
     let mut again = Client::connect(socket, relay.address.key()).await.unwrap();
     assert_eq!(again.ask(RequestBody::Lineage).await, ResponseBody::Lineage(Vec::new()));
     relay.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_changed_its_key_and_was_killed_tells_clients_that_came_since() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    let (socket, port) = (relay.socket(), relay.address.port());
+    let mut before = Client::connect(socket, relay.address.key()).await.unwrap();
+    let moved = run_json(&dir, &["rotate-key"]);
+    let moved: RelayAddress = moved["address"].as_str().unwrap().parse().unwrap();
+    assert!(matches!(before.ask(RequestBody::Lineage).await, ResponseBody::Lineage(_)), "it goes on");
+    let mut since = Client::connect(socket, moved.key()).await.unwrap();
+    assert!(matches!(since.ask(RequestBody::Lineage).await, ResponseBody::Lineage(_)));
+    relay.kill();
+    let relay = start_at(&dir, port);
+    since.send(RequestBody::Lineage).await.unwrap();
+    let end = within(since.connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
+    relay.kill();
+}
+
+/// Starts a relay again, at the port that it took before.
+fn start_at(dir: &std::path::Path, port: u16) -> Process {
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    std::fs::write(dir.join("relay.toml"), config.replace("port = 0", &format!("port = {port}"))).unwrap();
+    Process::start(dir)
 }

@@ -14,7 +14,11 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
-    BackupArgs, CliError, RestoreArgs, access::unexpected, init::open_store, output::Output, serve::load,
+    BackupArgs, CliError, RestoreArgs,
+    access::unexpected,
+    init::{hold, hold_relay, open_store},
+    output::Output,
+    serve::load,
 };
 use crate::{
     archive::{self, ArchiveError, ArchiveKey, Head, Reader, Writer},
@@ -99,6 +103,7 @@ async fn of_store(
     config: &Config,
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
 ) -> Result<u64, CliError> {
+    hold_relay(place).await?;
     let store = open_store(place, config).await?;
     let (mut pieces, reading) = operator::rows(Arc::clone(&store));
     let mut added = Ok(());
@@ -146,6 +151,7 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
         .mode(0o700)
         .create(place.dir())
         .map_err(|reason| PlaceError::Io { path: place.dir().to_path_buf(), reason })?;
+    hold(place).await?;
     let filled = fill(reader, head.engine, place.store()).await;
     let made = filled.and_then(|count| {
         place.create(&secret, &head.config, &head.lineage)?;
@@ -158,6 +164,7 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
             fs::remove_dir_all(place.store()).ok();
             fs::remove_file(place.config()).ok();
             if is_made {
+                place.remove_lock();
                 fs::remove_dir(place.dir()).ok();
             }
             return Err(error);

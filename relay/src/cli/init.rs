@@ -1,6 +1,6 @@
 //! `init`: from nothing to a relay with one access ticket.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use lapwing_wire::address::RelayAddress;
 use qrcode::{QrCode, render::unicode};
@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     key::RelaySecret,
     operator::{Ask, Desk, Reply},
-    place::{Place, quoted},
+    place::{Place, PlaceError, quoted},
     service::Service,
     store::{KeptStore, StoreError, StoreOptions},
 };
@@ -37,12 +37,47 @@ pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Resu
     Ok(())
 }
 
+/// How often it is tried to take the folder, which a command may give free in a moment, and how long is waited in between.
+const TRIES: usize = 10;
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// Takes the folder for as long as this process lives: no other uses what is in it, and `wipe` knows whom to end.
+///
+/// # Errors
+/// [`StoreError::Locked`] if another process has it.
+pub(super) async fn hold(place: &Place) -> Result<(), CliError> {
+    let mut lock = place.lock()?;
+    for _ in 0..TRIES {
+        if lock.try_take()? {
+            lock.keep();
+            return Ok(());
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    Err(StoreError::Locked.into())
+}
+
+/// As `hold`, of a folder that has to hold a relay, also after whoever had it is gone: that may have been a `wipe`.
+///
+/// # Errors
+/// [`PlaceError::Absent`] if there is none.
+pub(super) async fn hold_relay(place: &Place) -> Result<(), CliError> {
+    let absent = || PlaceError::Absent(place.dir().to_path_buf());
+    // A folder of something else gets no file of this program.
+    if !place.config().exists() {
+        return Err(absent().into());
+    }
+    hold(place).await?;
+    if place.config().exists() { Ok(()) } else { Err(absent().into()) }
+}
+
 /// A relay that does not run, for its operator.
 pub(super) async fn open(
     place: &Place,
     config: &Config,
     address: Option<RelayAddress>,
 ) -> Result<Desk, CliError> {
+    hold_relay(place).await?;
     let store = open_store(place, config).await?;
     let service =
         Service::start(Arc::clone(&store) as _, config.limits(), &mut rand::rng(), SystemClock.now()).await?;

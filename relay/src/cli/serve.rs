@@ -7,7 +7,12 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, ServeArgs, init::open_store, log, output::Output};
+use super::{
+    CliError, ServeArgs,
+    init::{hold_relay, open_store},
+    log,
+    output::Output,
+};
 use crate::{
     clock::{Clock, SystemClock},
     config::Config,
@@ -29,6 +34,8 @@ pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Res
     log::start(output.form());
     // Before anything else: a signal during start-up ends it in order too.
     let mut signals = Signals::new().map_err(CliError::System)?;
+    // Before the key is read: whatever `wipe` does is done to nobody's relay, or ends this one first.
+    hold_relay(place).await?;
     place.finish_rotation()?;
     let secret = place.secret()?;
     let mut config = load(place, output)?;

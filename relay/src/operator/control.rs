@@ -197,25 +197,15 @@ impl Rest {
     }
 }
 
-/// What became of the wish that a relay ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wished {
-    /// The process that listens on the socket, as the kernel says; it does where the process does nothing any more.
-    pub process: Option<i32>,
-    /// Whether it said that it will.
-    pub is_granted: bool,
-}
-
-/// Asks a running relay to end, and waits for its word no longer than `patience`. `None` if none runs there.
+/// Asks a running relay to end, and waits for its word no longer than `patience`: whether it said that it will. `None` if none runs
+/// there.
 ///
 /// # Errors
 /// What the system says about the socket.
-pub async fn wish_end(path: &Path, patience: Duration) -> std::io::Result<Option<Wished>> {
+pub async fn wish_end(path: &Path, patience: Duration) -> std::io::Result<Option<bool>> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    let process = stream.peer_cred()?.pid();
     let answer = tokio::time::timeout(patience, answer_of(stream, &Ask::Stop)).await;
-    let is_granted = matches!(answer, Ok(Ok((Reply::Done, _))));
-    Ok(Some(Wished { process, is_granted }))
+    Ok(Some(matches!(answer, Ok(Ok((Reply::Done, _))))))
 }
 
 /// Asks a running relay. `None` if none runs there. What follows the answer is for [`Ask::Rows`] only.

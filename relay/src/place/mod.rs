@@ -6,11 +6,12 @@
 //! DIR/relay.lineage 0600  which keys it had before, each vouching for the next
 //! DIR/relay.toml   0600   configuration
 //! DIR/control.sock 0600   while `serve` runs
+//! DIR/relay.lock   0600   locked by the process that uses the folder
 //! DIR/store/       0700
 //! ```
 
 mod error;
-mod holder;
+mod lock;
 mod owner;
 mod rotation;
 mod wipe;
@@ -25,7 +26,11 @@ use std::{
 use lapwing_wire::succession::Succession;
 use zeroize::Zeroizing;
 
-pub use self::{error::PlaceError, holder::Holder, owner::AsOwner};
+pub use self::{
+    error::PlaceError,
+    lock::{FolderLock, Holder},
+    owner::AsOwner,
+};
 use crate::{key::RelaySecret, store};
 
 /// Largest configuration file that is read.

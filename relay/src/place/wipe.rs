@@ -9,18 +9,23 @@ use std::{
 
 use rand_core::CryptoRng;
 
-use super::{Place, PlaceError, sync_folder};
+use super::{FolderLock, Place, PlaceError, sync_folder};
 use crate::store::{ANCHOR_KEYS, LOG_KEYS};
 
 impl Place {
     /// Destroys the relay. When it returns, its keys are overwritten and everything that it had made is removed; a crash in
     /// between leaves no key that was reached. Other files in the folder stay, and then the folder.
     ///
+    /// Nobody else may use the folder: `held` is its lock, taken.
+    ///
     /// # Errors
     /// [`PlaceError::Absent`] if nothing of a relay is there; [`PlaceError::Io`]: every key that could be reached is overwritten; call it
     /// again.
-    pub fn wipe(&self, rng: &mut impl CryptoRng) -> Result<(), PlaceError> {
+    pub fn wipe(&self, held: &FolderLock, rng: &mut impl CryptoRng) -> Result<(), PlaceError> {
+        debug_assert!(held.is_taken());
         if self.is_empty() && !self.next_key_file().exists() {
+            // Whoever opened the lock made its file.
+            self.remove_lock();
             return Err(PlaceError::Absent(self.dir.clone()));
         }
         let of_store = [ANCHOR_KEYS, "store.keys", LOG_KEYS].map(|name| self.store().join(name));
@@ -31,12 +36,11 @@ impl Place {
                 done = Err(PlaceError::Io { path: path.to_path_buf(), reason });
             }
         };
-        for path in [self.key_file(), self.next_key_file()] {
-            note(&path, overwrite(&path, rng));
-        }
-        // Whoever starts a relay that was ended, as systemd does, finds none from here on and begins no store among what goes.
+        // Before a key is touched: a wipe that is cut off leaves nothing that whoever starts relays, as systemd does, could begin, and
+        // any 32 bytes are a key.
         note(&self.config(), remove(&self.config()));
-        for path in of_store {
+        sync_folder(&self.dir).ok();
+        for path in [self.key_file(), self.next_key_file()].into_iter().chain(of_store) {
             note(&path, overwrite(&path, rng));
         }
         done?;
@@ -47,8 +51,10 @@ impl Place {
             }
             _ => {}
         }
-        // The key last: as long as it has a name, this can be done again.
-        let files = [self.lineage_file(), self.control(), self.next_key_file(), self.key_file()];
+        // The key after all that is the relay's: as long as it has a name, this can be done again. Then the lock: who waits for it finds
+        // that its file is gone.
+        let files =
+            [self.lineage_file(), self.control(), self.next_key_file(), self.key_file(), self.lock_file()];
         for path in files {
             remove(&path).map_err(|reason| PlaceError::Io { path: path.clone(), reason })?;
         }
@@ -90,6 +96,12 @@ mod tests {
     use super::*;
     use crate::key::RelaySecret;
 
+    fn wipe(place: &Place) -> Result<(), PlaceError> {
+        let mut lock = place.lock()?;
+        assert!(lock.try_take()?);
+        place.wipe(&lock, &mut rand::rng())
+    }
+
     #[test]
     fn a_key_file_that_cannot_be_overwritten_saves_no_other() {
         let dir = tempfile::tempdir().unwrap();
@@ -103,7 +115,7 @@ mod tests {
         for name in [ANCHOR_KEYS, "store.keys", LOG_KEYS] {
             fs::write(place.store().join(name), [5; 10_000]).unwrap();
         }
-        let told = place.wipe(&mut rand::rng()).unwrap_err();
+        let told = wipe(&place).unwrap_err();
         assert!(matches!(told, PlaceError::Io { path, .. } if path == place.key_file()));
         for name in [ANCHOR_KEYS, "store.keys", LOG_KEYS] {
             let bytes = fs::read(place.store().join(name)).unwrap();
@@ -116,7 +128,7 @@ mod tests {
     fn a_wipe_overwrites_keys_where_they_lie_and_leaves_what_is_not_the_relays() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(Some(dir.path().join("relay")));
-        assert!(matches!(place.wipe(&mut rand::rng()), Err(PlaceError::Absent(_))));
+        assert!(matches!(wipe(&place), Err(PlaceError::Absent(_))));
         let secret = RelaySecret::generate(&mut rand::rng());
         place.create(&secret, "# nothing\n", &[]).unwrap();
         place.rotate(&mut rand::rng()).unwrap();
@@ -128,7 +140,7 @@ mod tests {
         fs::write(place.store().join(LOG_KEYS), [5; 5_000]).unwrap();
         let opened = [place.key_file(), place.store().join("store.keys"), place.store().join(LOG_KEYS)]
             .map(|path| File::open(path).unwrap());
-        place.wipe(&mut rand::rng()).unwrap();
+        wipe(&place).unwrap();
         let left: Vec<_> =
             fs::read_dir(place.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["notes"]);
@@ -143,7 +155,7 @@ mod tests {
         assert!(keys.windows(16).chain(of_log.windows(16)).all(|window| window != [5; 16]));
         fs::remove_file(place.dir().join("notes")).unwrap();
         place.create(&secret, "# nothing\n", &[]).unwrap();
-        place.wipe(&mut rand::rng()).unwrap();
+        wipe(&place).unwrap();
         assert!(!place.dir().exists());
     }
 }

@@ -1,14 +1,31 @@
 //! The end of a relay.
 
-use std::os::unix::{net::UnixListener, process::ExitStatusExt};
+use std::{
+    os::unix::{net::UnixListener, process::ExitStatusExt},
+    process::{Command, Stdio},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use lapwing_wire::frame::*;
 use nix::sys::signal::Signal;
 
 use crate::{
     operator::{connect, relay, said, typed},
-    support::{client::stored, envelope},
+    support::{
+        client::stored,
+        envelope,
+        process::{Process, run_json},
+    },
 };
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lapwing-relay");
+/// How often it is looked.
+const MOMENT: Duration = Duration::from_millis(20);
+/// For a command that refuses at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between the seven seconds for which a wipe waits and the five more in which it ends processes.
+const LATE: Duration = Duration::from_millis(8500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wipe_asks_stops_the_relay_and_leaves_nothing() {
@@ -77,10 +94,17 @@ async fn a_wipe_ends_a_relay_that_does_not_answer() {
 
 /// As one whose stop hangs in the disk: a stop begins with the socket's end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wipe_ends_a_relay_that_hangs_and_has_no_socket_any_more() {
+async fn a_wipe_ends_a_relay_that_hangs_and_has_no_socket_any_more_and_no_other() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("relay");
-    let (relay, _) = relay(base.path());
+    let elsewhere = base.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (other, _) = relay(&elsewhere);
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    // Whatever the program is called.
+    let program = base.path().join("postbox");
+    std::os::unix::fs::symlink(PROGRAM, &program).unwrap();
+    let relay = Process::start_program(&program, &dir);
     relay.signal(Signal::SIGSTOP);
     std::fs::remove_file(dir.join("control.sock")).unwrap();
     let wiped = typed(&dir, &["wipe", "--yes"], "");
@@ -88,6 +112,104 @@ async fn a_wipe_ends_a_relay_that_hangs_and_has_no_socket_any_more() {
     assert!(said(&wiped).contains("its process was ended"), "{}", said(&wiped));
     assert!(!dir.exists());
     assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
+    assert_eq!(run_json(&elsewhere.join("relay"), &["status"])["connections"], 0, "it runs");
+    other.signal(Signal::SIGTERM);
+    assert!(other.wait().success());
+}
+
+/// Faster than any supervisor, and for longer than a wipe takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_started_again_at_once_does_not_outlive_a_wipe() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.signal(Signal::SIGSTOP);
+    std::fs::remove_file(dir.join("control.sock")).unwrap();
+    let begun = std::sync::atomic::AtomicUsize::new(0);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let wiped = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Acquire) {
+                    begun.fetch_add(1, Ordering::AcqRel);
+                    typed(&dir, &["serve"], "");
+                }
+            });
+        }
+        let wiped = typed(&dir, &["wipe", "--yes"], "");
+        is_done.store(true, Ordering::Release);
+        wiped
+    });
+    assert!(wiped.status.success(), "{}", said(&wiped));
+    assert!(begun.load(Ordering::Acquire) > 2 && !dir.exists());
+    assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
+}
+
+/// As by a supervisor, when the wipe has begun to overwrite.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_started_during_a_wipe_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.kill();
+    let (key, config) = (dir.join("relay.key"), dir.join("relay.toml"));
+    let (old, text) = (std::fs::read(&key).unwrap(), std::fs::read(&config).unwrap());
+    // The wipe waits here until somebody reads.
+    let pipe = dir.join("store/anchor.keys");
+    std::fs::remove_file(&pipe).ok();
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut wipe = Command::new(PROGRAM)
+        .args(["wipe", "--yes", "--dir"])
+        .arg(&dir)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while std::fs::read(&key).unwrap() == old {
+        assert_eq!(wipe.try_wait().unwrap(), None);
+        tokio::time::sleep(MOMENT).await;
+    }
+    assert!(!config.exists(), "gone before the key");
+    // Even so.
+    std::fs::write(&config, text).unwrap();
+    let mut begun = Command::new(PROGRAM)
+        .args(["serve", "--dir"])
+        .arg(&dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while begun.try_wait().unwrap().is_none() && tokio::time::Instant::now() < end {
+        tokio::time::sleep(MOMENT).await;
+    }
+    begun.kill().ok();
+    let refused = begun.wait_with_output().unwrap();
+    assert_eq!(wipe.try_wait().unwrap(), None, "it waits");
+    assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
+    assert!(said(&refused).contains("open in another process"), "{}", said(&refused));
+    wipe.kill().unwrap();
+    wipe.wait().unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    let again = typed(&dir, &["wipe", "--yes"], "");
+    assert!(again.status.success() && !dir.exists(), "{}", said(&again));
+}
+
+/// A program before `relay.lock`, which nobody can name, and which ends when it was waited for in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_goes_on_when_who_has_the_store_ends_late() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    relay.kill();
+    let lock = std::fs::File::open(dir.join("store/lock")).unwrap();
+    lock.lock().unwrap();
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(LATE);
+        drop(lock);
+    });
+    let wiped = typed(&dir, &["wipe", "--yes"], "");
+    assert!(wiped.status.success() && !dir.exists(), "{}", said(&wiped));
+    ends.join().unwrap();
 }
 
 /// A wipe that is cut off, or still removes files, while something starts the relay again.
@@ -103,27 +225,55 @@ async fn a_relay_that_is_being_wiped_is_not_begun_anew() {
     std::fs::create_dir(&keys).unwrap();
     let cut = typed(&dir, &["wipe", "--yes"], "");
     assert_eq!(cut.status.code(), Some(5), "{}", said(&cut));
-    let begun = typed(&dir, &["serve"], "");
-    assert!(begun.status.code() == Some(5) && said(&begun).contains("there is no relay"), "{}", said(&begun));
+    for command in ["serve", "status"] {
+        let begun = typed(&dir, &[command], "");
+        let is_absent = begun.status.code() == Some(5) && said(&begun).contains("there is no relay");
+        assert!(is_absent, "{command}: {}", said(&begun));
+    }
+    let made = typed(&dir, &["init", "--host", "127.0.0.1"], "");
+    assert!(made.status.code() == Some(5) && said(&made).contains("already"), "{}", said(&made));
     std::fs::remove_dir(&keys).unwrap();
     let again = typed(&dir, &["wipe", "--yes"], "");
     assert!(again.status.success() && !dir.exists(), "{}", said(&again));
 }
 
+/// This process listens and never answers; the stopped one has the folder.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wipe_ends_no_process_that_only_listens_or_only_has_the_store() {
+async fn a_wipe_ends_who_has_the_folder_and_not_who_only_listens() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("relay");
     let (relay, _) = relay(base.path());
     relay.signal(Signal::SIGSTOP);
     let control = dir.join("control.sock");
     std::fs::remove_file(&control).unwrap();
-    // This process listens and never answers; the stopped one has the store.
     let _listener = UnixListener::bind(&control).unwrap();
-    let kept = typed(&dir, &["wipe", "--yes"], "");
+    let wiped = typed(&dir, &["wipe", "--yes"], "");
+    assert!(wiped.status.success() && !dir.exists(), "{}", said(&wiped));
+    assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
+}
+
+/// From another process space the kernel has no number for the one that has the folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_in_another_container_destroys_nothing_and_says_so() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    let (relay, _) = relay(base.path());
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--pid", "--fork"]).args(arguments);
+        command.stdin(Stdio::null()).output()
+    };
+    // Not every system lets a test make one.
+    if !elsewhere(&["true"]).is_ok_and(|made| made.status.success()) {
+        return;
+    }
+    relay.signal(Signal::SIGSTOP);
+    std::fs::remove_file(dir.join("control.sock")).unwrap();
+    let kept = elsewhere(&[PROGRAM, "wipe", "--yes", "--dir", dir.to_str().unwrap()]).unwrap();
     assert_eq!(kept.status.code(), Some(4), "{}", said(&kept));
-    assert!(said(&kept).contains("nothing was destroyed yet"), "{}", said(&kept));
+    assert!(said(&kept).contains("cannot be seen from here"), "{}", said(&kept));
     assert_eq!(std::fs::read(dir.join("relay.key")).unwrap().len(), 32);
+    assert!(dir.join("relay.toml").exists());
     relay.signal(Signal::SIGCONT);
     relay.signal(Signal::SIGTERM);
     assert!(relay.wait().success(), "it was left alone");

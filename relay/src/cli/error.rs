@@ -166,7 +166,7 @@ impl CliError {
             }
             Self::CutShort(_) => "see the relay's own messages: a full disk ends a backup; then try again",
             Self::StillRuns => {
-                "end the process that uses it (`fuser DIR/store/lock`), or wait for the disk if it was ended, then wipe again; nothing was destroyed yet"
+                "end the process that uses it (`fuser DIR/relay.lock DIR/store/lock`), or wait for the disk if it was ended, then wipe again; nothing was destroyed yet"
             }
             Self::Unseen => {
                 "it runs in another container, or on another machine: end it there, then wipe again; nothing was destroyed yet"

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::{net::UnixListener, process::ExitStatusExt},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -26,6 +26,16 @@ const MOMENT: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between the seven seconds for which a wipe waits and the five more in which it ends processes.
 const LATE: Duration = Duration::from_millis(8500);
+
+/// Not left behind when a test fails.
+struct Waiting(Child);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wipe_asks_stops_the_relay_and_leaves_nothing() {
@@ -132,7 +142,12 @@ async fn a_relay_that_is_started_again_at_once_does_not_outlive_a_wipe() {
             scope.spawn(|| {
                 while !is_done.load(Ordering::Acquire) {
                     begun.fetch_add(1, Ordering::AcqRel);
-                    typed(&dir, &["serve"], "");
+                    let mut served = Command::new(PROGRAM);
+                    served.args(["serve", "--dir"]).arg(&dir).stdout(Stdio::null()).stderr(Stdio::null());
+                    let mut served = Waiting(served.spawn().unwrap());
+                    while !is_done.load(Ordering::Acquire) && served.0.try_wait().unwrap().is_none() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
                 }
             });
         }
@@ -158,14 +173,15 @@ async fn a_relay_that_is_started_during_a_wipe_is_refused() {
     let pipe = dir.join("store/anchor.keys");
     std::fs::remove_file(&pipe).ok();
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut wipe = Command::new(PROGRAM)
+    let wipe = Command::new(PROGRAM)
         .args(["wipe", "--yes", "--dir"])
         .arg(&dir)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut wipe = Waiting(wipe);
     while std::fs::read(&key).unwrap() == old {
-        assert_eq!(wipe.try_wait().unwrap(), None);
+        assert_eq!(wipe.0.try_wait().unwrap(), None);
         tokio::time::sleep(MOMENT).await;
     }
     assert!(!config.exists(), "gone before the key");
@@ -184,11 +200,10 @@ async fn a_relay_that_is_started_during_a_wipe_is_refused() {
     }
     begun.kill().ok();
     let refused = begun.wait_with_output().unwrap();
-    assert_eq!(wipe.try_wait().unwrap(), None, "it waits");
+    assert_eq!(wipe.0.try_wait().unwrap(), None, "it waits");
     assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
     assert!(said(&refused).contains("open in another process"), "{}", said(&refused));
-    wipe.kill().unwrap();
-    wipe.wait().unwrap();
+    drop(wipe);
     std::fs::remove_file(&pipe).unwrap();
     let again = typed(&dir, &["wipe", "--yes"], "");
     assert!(again.status.success() && !dir.exists(), "{}", said(&again));
@@ -250,6 +265,49 @@ async fn a_wipe_ends_who_has_the_folder_and_not_who_only_listens() {
     let wiped = typed(&dir, &["wipe", "--yes"], "");
     assert!(wiped.status.success() && !dir.exists(), "{}", said(&wiped));
     assert_eq!(relay.wait().signal(), Some(Signal::SIGKILL as i32));
+}
+
+/// As a wipe does. This process must have no other handle of the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_folder_keeps_every_command_from_it() {
+    use nix::{fcntl, libc};
+    let base = tempfile::tempdir().unwrap();
+    let (dir, empty) = (base.path().join("relay"), base.path().join("empty"));
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let backup = base.path().join("backup");
+    let made = run_json(&dir, &["backup", backup.to_str().unwrap()]);
+    let key = std::fs::read(dir.join("relay.key")).unwrap();
+    std::fs::create_dir(&empty).unwrap();
+    let whole = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap(),
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let _held = [&dir, &empty].map(|dir| {
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        let file = options.open(dir.join("relay.lock")).unwrap();
+        fcntl::fcntl(&file, fcntl::FcntlArg::F_SETLK(&whole)).unwrap();
+        file
+    });
+    let (other, file) = (base.path().join("other"), backup.to_str().unwrap());
+    let commands: [(&std::path::Path, &[&str]); 6] = [
+        (&dir, &["serve"]),
+        (&dir, &["status"]),
+        (&dir, &["access", "list"]),
+        (&dir, &["rotate-key"]),
+        (&dir, &["backup", other.to_str().unwrap()]),
+        (&empty, &["restore", file]),
+    ];
+    for (dir, command) in commands {
+        let refused = typed(dir, command, made["recovery_key"].as_str().unwrap());
+        assert_eq!(refused.status.code(), Some(4), "{command:?}: {}", said(&refused));
+        assert!(said(&refused).contains("open in another process"), "{command:?}: {}", said(&refused));
+    }
+    assert_eq!(std::fs::read(dir.join("relay.key")).unwrap(), key);
+    assert!(!empty.join("relay.key").exists() && !empty.join("store").exists() && !other.exists());
 }
 
 /// From another process space the kernel has no number for the one that has the folder.

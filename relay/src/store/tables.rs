@@ -25,6 +25,8 @@ use super::{
 /// Free slots that are looked at to find one that can be used, before a fresh one is taken: as many as a damaged part of a key file
 /// can have, and some. Without a bound a record that says that there are thousands of millions would hold everybody up.
 const MOST_UNUSABLE: usize = 64;
+/// Parts of a key file that are looked at for a fresh slot before one is taken behind all that were ever written.
+const MOST_UNUSABLE_UNITS: usize = 8;
 
 /// Two spaces, because one holds kilobytes and one holds bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +215,7 @@ impl<'a, T: Tables> Batch<'a, T> {
         };
         let slot = match self.take_free(&mut slots.free, false)? {
             Some(slot) => slot,
-            None => self.take_fresh(&mut slots.used, Slot::of_other)?,
+            None => self.take_fresh(&mut slots.used, false)?,
         };
         self.put(Space::State, key::SLOTS.to_vec(), slots.encode());
         self.fresh.push(slot);
@@ -232,7 +234,7 @@ impl<'a, T: Tables> Batch<'a, T> {
                     Ok(None) | Err(StoreError::Damaged) => self.slots_ever(true)?,
                     Err(failure) => return Err(failure),
                 };
-                let slot = self.take_fresh(&mut used, Slot::of_anchor)?;
+                let slot = self.take_fresh(&mut used, true)?;
                 self.put(Space::State, ANCHOR_SLOTS.to_vec(), used.to_be_bytes().to_vec());
                 slot
             }
@@ -272,15 +274,21 @@ impl<'a, T: Tables> Batch<'a, T> {
         Ok(None)
     }
 
-    /// Takes the next slot that never was anybody's.
-    fn take_fresh(&self, used: &mut u32, slot: impl Fn(u32) -> Option<Slot>) -> Result<Slot, StoreError> {
-        loop {
+    /// Takes the next slot that never was anybody's. Where one does not take keys, none of its part of the file does.
+    fn take_fresh(&self, used: &mut u32, is_of_anchor: bool) -> Result<Slot, StoreError> {
+        let slot = if is_of_anchor { Slot::of_anchor } else { Slot::of_other };
+        for _ in 0..MOST_UNUSABLE_UNITS {
             let next = slot(*used).ok_or(StoreError::Damaged)?;
-            *used = used.saturating_add(1);
             if self.takes(next) {
+                *used = used.saturating_add(1);
                 return Ok(next);
             }
+            *used = KeyFile::next_unit(next);
         }
+        // Nothing was ever written there that could be bad.
+        let next = slot(self.slots_ever(is_of_anchor)?.max(*used)).ok_or(StoreError::Damaged)?;
+        *used = next.number().saturating_add(1);
+        if self.takes(next) { Ok(next) } else { Err(StoreError::Damaged) }
     }
 
     fn takes(&self, slot: Slot) -> bool {

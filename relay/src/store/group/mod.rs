@@ -8,6 +8,7 @@
 //! from time to time whether there is room again; then it opens the engine anew, because an engine that failed in
 //! the middle of a commit takes no other.
 
+mod due;
 mod pending;
 mod queue;
 mod writer;
@@ -39,6 +40,7 @@ use super::{
     reads,
     sealing::{Opened, forget_unused, still_due},
 };
+use due::Due;
 use pending::{Pending, Shown};
 use queue::{Job, Pace, Queue};
 use writer::{Desk, Writer};
@@ -46,6 +48,10 @@ use writer::{Desk, Writer};
 /// How often, and after which time, a store that is locked is opened again.
 const TRIES: usize = 10;
 const MOMENT: Duration = Duration::from_millis(20);
+
+/// Times `forget_after` (9 s): how long it is remembered what part of the keys the disk could not read, about ten minutes. Who wants it
+/// meanwhile hears so at once, and the disk is not held up by it.
+const REMEMBERED: u32 = 64;
 
 #[cfg(not(test))]
 const PACE: Pace = Pace::MEASURED;
@@ -138,8 +144,9 @@ impl<E: Engine> GroupCommit<E> {
     pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
         create_folder(&options.path)?;
         let opened = unlocked(|| E::open(&options.path, options.memory / 2))?;
+        let remembered = options.forget_after.saturating_mul(REMEMBERED);
         // After the engine, whose lock keeps other processes away.
-        let keys = Arc::new(KeyFile::open(&options.path)?);
+        let keys = Arc::new(KeyFile::open(&options.path)?.remembering(remembered));
         let due = still_due(&opened.direct())?;
         forget_unused(&opened.direct(), &keys)?;
         let engine = Arc::new(RwLock::new(Some(opened)));
@@ -153,7 +160,7 @@ impl<E: Engine> GroupCommit<E> {
             keys: Arc::clone(&keys),
             queue: Arc::clone(&queue),
             desk: Mutex::new(Desk::new(options.memory)),
-            due: Mutex::new(due),
+            due: Mutex::new(Due::of(due)),
             forget_after: options.forget_after,
             path: options.path.clone(),
             cache: options.memory / 2,

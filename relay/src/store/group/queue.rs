@@ -344,7 +344,7 @@ impl Queue {
     /// To forget at a time at the latest.
     pub(super) fn forget_by(&self, at: Instant) {
         let mut state = self.lock();
-        state.forget_at.get_or_insert(at);
+        state.forget_at = state.forget_at.into_iter().chain([at]).min();
         self.call(state);
     }
 
@@ -401,7 +401,7 @@ impl Queue {
             state.ground.failures += 1;
         }
         if let Some(at) = forget_at {
-            state.forget_at.get_or_insert(at);
+            state.forget_at = state.forget_at.into_iter().chain([at]).min();
         }
         if state.is_staging {
             drop(state);

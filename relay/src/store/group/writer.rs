@@ -18,7 +18,9 @@ use super::{
         sealing::{Opened, Sealer, due_still, forget_unused, still_due},
         tables::{Batch, Staged},
     },
-    OnDisk, Shared, millis, now,
+    OnDisk, Shared,
+    due::Due,
+    millis, now,
     pending::Pending,
     queue::{Call, Ground, Job, Jobs, Queue, Turn},
     unlocked,
@@ -47,7 +49,7 @@ pub(super) struct Writer<E> {
     /// The one's that stages.
     pub(super) desk: Mutex<Desk>,
     /// What is to be forgotten.
-    pub(super) due: Mutex<BTreeMap<Slot, u64>>,
+    pub(super) due: Mutex<Due>,
     pub(super) forget_after: Duration,
     pub(super) path: PathBuf,
     /// The engine's, in bytes.
@@ -136,7 +138,7 @@ impl<E: Engine> Writer<E> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn due(&self) -> MutexGuard<'_, BTreeMap<Slot, u64>> {
+    fn due(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,7 +278,7 @@ impl<E: Engine> Writer<E> {
         let done = done.map_err(|failure| self.failed(failure));
         let forget_at = (done.is_ok() && !due.is_empty()).then(|| begun + self.forget_after);
         if forget_at.is_some() {
-            self.due().extend(due);
+            self.due().add(due);
         }
         if done.is_ok() {
             self.pending.add(Arc::clone(&layer));
@@ -343,17 +345,16 @@ impl<E: Engine> Writer<E> {
 
     /// Overwrites keys that nobody needs. What fails is tried again.
     fn forget_due(&self, desk: &mut Desk) {
-        let later = || Some(now() + self.forget_after);
-        let mut all = std::mem::take(&mut *self.due());
         if !self.is_able() {
-            self.queue.set_forget_at(later().filter(|_| !all.is_empty()));
-            self.due().append(&mut all);
-            return;
+            return self.forget_later();
         }
+        let begun = now();
+        let mut all = self.due().take(begun);
         // A backup reads what is deleted meanwhile. Of anchors it reads nothing, and theirs go at once.
-        let mut kept = BTreeMap::new();
         if self.shared.readings.load(Ordering::Acquire) > 0 {
-            (all, kept) = all.into_iter().partition(|(slot, _)| slot.is_of_anchor());
+            let (anchors, others) = all.into_iter().partition(|(slot, _)| slot.is_of_anchor());
+            self.due().add(others);
+            all = anchors;
         }
         while !all.is_empty() {
             let later = all.keys().nth(MAX_FORGOTTEN).copied();
@@ -363,12 +364,12 @@ impl<E: Engine> Writer<E> {
             let done = self.forget(desk, &due);
             self.watch(on_disk);
             match done {
-                Ok(left) => kept.extend(left),
+                Ok(left) => self.due().tried(&due, &left, self.forget_after, now()),
                 Err(failure) => {
                     let failure = self.failed(failure);
                     tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
                     desk.cache.forget();
-                    kept.extend(due);
+                    self.due().add(due);
                     // What is damaged holds nobody else up.
                     if failure != StoreError::Damaged {
                         break;
@@ -376,9 +377,13 @@ impl<E: Engine> Writer<E> {
                 }
             }
         }
-        kept.append(&mut all);
-        self.queue.set_forget_at(later().filter(|_| !kept.is_empty()));
-        self.due().append(&mut kept);
+        self.due().add(all);
+        self.forget_later();
+    }
+
+    fn forget_later(&self) {
+        let at = self.due().next_at(self.forget_after, now());
+        self.queue.set_forget_at(at);
     }
 
     /// Returns what is still to be forgotten of it, because the disk cannot read it.
@@ -478,7 +483,7 @@ impl<E: Engine> Writer<E> {
         engine.write(&bulk, &state)?;
         if !due.is_empty() {
             self.queue.forget_by(now() + self.forget_after);
-            self.due().extend(due);
+            self.due().add(due);
         }
         if !self.extra_flush.is_zero() {
             std::thread::sleep(self.extra_flush);
@@ -511,7 +516,7 @@ impl<E: Engine> Writer<E> {
                 // A commit that failed may be in the journal after all: then its keys are to be thrown away.
                 if !due.is_empty() {
                     self.queue.forget_by(now() + self.forget_after);
-                    self.due().extend(due);
+                    self.due().add(due);
                 }
                 *engine = Some(opened);
                 self.pending.clear();

@@ -2,21 +2,28 @@
 //!
 //! ```text
 //! unit n   lies twice, at 8192 n and at 8192 n + 4096
-//! unit     count u64 | 56 slots of 72 bytes | zeros | XXH3 of what is before it, 128 bits    4096 bytes
+//! unit     count u64 | 56 slots of 72 bytes | the count again | zeros | XXH3 of what is before it, 128 bits    4096 bytes
 //! slot     number u64 | chain key 32 | page key 32                                little-endian; zeros: none
 //! ```
 //! Of the two copies the whole one with the greater count is valid. A change writes the other one and flushes it, so a power
-//! cut leaves the state before or after. Forgetting writes both, one after the other, each flushed: then no copy has the
-//! old keys. Nothing here is ever moved or appended to elsewhere.
+//! cut leaves the state before or after; then it writes the first one and flushes it too. So both have the same keys whenever nothing is
+//! under way: what is forgotten lies in none, and of what is durable each has all. A change that was cut between the two was for a commit that
+//! never came, or is due still. Nothing here is ever moved or appended to elsewhere.
 //!
-//! A copy that the disk cannot read counts as a torn one. A unit without a whole copy fails alone: keys in it are not read any more,
+//! A copy that the disk cannot read counts as a torn one: the other has everything. That was not so before copies had their count
+//! twice: then who was added lay in one copy only. Beside such a copy what cannot be read may be the newer one: an empty slot may be
+//! somebody's, and forgetting overwrites what is due in the copy that can be read, and nothing of the other. The first change of
+//! such a unit makes its copies alike.
+//!
+//! A unit without a whole copy fails alone: keys in it are not read any more,
 //! and none are added. Forgetting goes on in it, slot by slot and in both copies where they lie, and leaves their sums wrong: what is
 //! to be gone is gone, and the other slots stay what somebody may still mend by hand. The chain of a slot is moved on there as its
 //! bytes say. If just they have rotted, what comes out is nobody's key, for which nothing is lost that could be read before; keys
 //! of what was deleted are not kept for that. Only a copy that cannot be read keeps its slots: to overwrite it would destroy
 //! keys of others that a disk, or the next start, may still give back.
 //!
-//! New keys go nowhere where a copy cannot be read.
+//! New keys go nowhere where a copy cannot be read. Which cannot is remembered for a time: a disk may take tens of seconds to say so, and
+//! the writer would wait for it again with each change.
 //!
 //! The sum is against torn writes and decay. Who can write the file could write any sum, so it is the quickest one: it is
 //! looked at whenever a mailbox is touched that was not touched for long.
@@ -26,9 +33,11 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
+use bad::Bad;
 use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
 
@@ -41,6 +50,8 @@ use super::{
     Chain, KEY, Keys, Slot,
 };
 
+mod bad;
+
 /// Name of the file of the keys of mailboxes, in the store's folder.
 pub(in super::super) const NAME: &str = "store.keys";
 /// ANC-12: name of the file of the keys of anchors, in the store's folder. A backup never has it.
@@ -49,7 +60,11 @@ const UNIT: usize = 4096;
 const COUNT: usize = 8;
 const SLOT: usize = 8 + 2 * KEY;
 const SLOTS: u32 = 56;
+/// Where the count is again.
+const AGAIN: usize = COUNT + SLOTS as usize * SLOT;
 const SUM: usize = UNIT - 16;
+/// How long a copy is not read again that the disk could not read.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The keys of a store.
 #[derive(Debug)]
@@ -58,6 +73,8 @@ pub(crate) struct KeyFile {
     anchors: File,
     /// What was said already: the disk does not get better by it.
     told: Mutex<BTreeSet<(Place, Told)>>,
+    /// Copies that the disk could not read.
+    bad: Mutex<Bad>,
     /// A folder that has a file for each copy that the disk cannot read.
     #[cfg(test)]
     unreadable: std::path::PathBuf,
@@ -121,9 +138,15 @@ impl KeyFile {
             file,
             anchors,
             told: Mutex::default(),
+            bad: Mutex::new(Bad::new(REMEMBERED)),
             #[cfg(test)]
             unreadable: _folder.with_extension("unreadable"),
         }
+    }
+
+    /// With another time for which it is remembered what the disk could not read.
+    pub(in super::super) fn remembering(self, time: Duration) -> Self {
+        Self { bad: Mutex::new(Bad::new(time)), ..self }
     }
 
     /// Whether every unit has a whole copy and the disk can read the other, in the file of mailboxes and in that of anchors. Opens
@@ -145,16 +168,27 @@ impl KeyFile {
     }
 
     /// The keys of a slot; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] also where a copy that cannot be read may have some: they are not forgotten, and what they open is not to be
+    /// passed over.
     pub(in super::super) fn load(&self, slot: Slot) -> Result<Option<Chain>, StoreError> {
-        let (unit, place) = place(slot);
-        let unit = self.read(unit)?;
-        chain_in(unit.bytes.get(place..place + SLOT).ok_or(StoreError::Damaged)?)
+        let (number, place) = place(slot);
+        let both = self.both(number);
+        let unit = self.told(number, &both)?;
+        let found = chain_in(unit.bytes.get(place..place + SLOT).ok_or(StoreError::Damaged)?)?;
+        if found.is_none() && both.may_have_more_than(&unit) { Err(StoreError::Damaged) } else { Ok(found) }
     }
 
-    /// Whether new keys can be kept in a slot: not where a copy cannot be read. They would lie in just that one, and if writing does not
-    /// mend it, be lost.
+    /// Whether new keys can be kept in a slot: not where a copy cannot be read. They would have the other one only, and if writing mends
+    /// nothing, a power cut while that one is written could take them.
     pub(in super::super) fn takes(&self, slot: Slot) -> bool {
         self.read_for_more(place(slot).0).is_ok()
+    }
+
+    /// The number of the first slot of the next unit after that of a slot.
+    pub(in super::super) fn next_unit(slot: Slot) -> u32 {
+        (slot.number() / SLOTS + 1).saturating_mul(SLOTS)
     }
 
     /// How many slots the file of anchors, or the other, has room for as it is. No other was ever in use: keys come first.
@@ -201,11 +235,11 @@ impl KeyFile {
             };
             put(unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?, chain);
         }
-        self.write(&mut units)
+        self.write_both(&mut units)
     }
 
     /// Overwrites keys wherever they are: all of a slot that come before a number, or all of it for the greatest. Returns the
-    /// slots that still have some, because the disk cannot read them.
+    /// slots that may still have some, because the disk cannot read them.
     pub(in super::super) fn forget(&self, due: &BTreeMap<Slot, u64>) -> Result<BTreeSet<Slot>, StoreError> {
         let mut wanted: BTreeMap<Place, Vec<(Slot, usize, u64)>> = BTreeMap::new();
         for (slot, before) in due {
@@ -216,24 +250,47 @@ impl KeyFile {
         let mut kept = BTreeSet::new();
         for (number, slots) in wanted {
             let mut both = self.both(number);
-            if let Ok(mut unit) = self.told(number, &both) {
-                for (_, place, before) in slots {
-                    move_on(unit.bytes.get_mut(place..place + SLOT).ok_or(StoreError::Damaged)?, before)?;
+            match self.told(number, &both) {
+                Ok(mut unit) if both.may_have_more_than(&unit) => {
+                    self.forget_in_one(number, &mut unit, &slots)?;
                 }
-                units.insert(number, unit);
-                continue;
+                Ok(mut unit) => {
+                    unit.move_on(&slots)?;
+                    units.insert(number, unit);
+                    continue;
+                }
+                Err(_) => self.forget_in_place(number, &mut both, &slots)?,
             }
-            self.forget_in_place(number, &mut both, &slots)?;
             if both.copies.contains(&Found::Unreadable) {
                 self.tell(number, Told::Kept);
                 kept.extend(slots.iter().map(|(slot, _, _)| *slot));
             }
         }
-        // Both copies, also where nothing changes: a forgetting that was cut off has written one. And without another look, which
-        // could find that the first did not stick, and would take the second for the newer one again.
-        self.write(&mut units)?;
-        self.write(&mut units)?;
+        // Also where nothing changes: a forgetting that was cut off has written one copy.
+        self.write_both(&mut units)?;
         Ok(kept)
+    }
+
+    /// Overwrites slots of a unit in the only copy that can be read, where the other may have more. The count stays: should the disk
+    /// give the other one back, it is the newer one still.
+    ///
+    /// A power cut just while it is written may leave a wrong sum. The bytes of others are written as they were, and what is due
+    /// is to go first of all.
+    fn forget_in_one(
+        &self,
+        number: Place,
+        unit: &mut Unit,
+        slots: &[(Slot, usize, u64)],
+    ) -> Result<(), StoreError> {
+        let before = unit.bytes.clone();
+        unit.move_on(slots)?;
+        if unit.bytes == before {
+            return Ok(());
+        }
+        unit.seal()?;
+        let start = start(number.unit, unit.copy);
+        self.of(number).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
+        self.of(number).sync_data().map_err(|error| io(&error))
     }
 
     /// Overwrites slots of a unit without a whole copy, in each copy that can be read, and nothing else of it.
@@ -261,14 +318,21 @@ impl KeyFile {
         self.of(number).sync_data().map_err(|error| io(&error))
     }
 
+    /// Writes both copies of each unit, the second when the first is on the disk: never are both cut at once. And without another look
+    /// between them, which could find that the first did not stick, and would take the second for the newer one again.
+    fn write_both(&self, units: &mut BTreeMap<Place, Unit>) -> Result<(), StoreError> {
+        self.write(units)?;
+        self.write(units)
+    }
+
     /// Writes each unit once, to its older copy, and flushes. That is the newer one then.
     fn write(&self, units: &mut BTreeMap<Place, Unit>) -> Result<(), StoreError> {
         for (place, unit) in &mut *units {
             unit.count += 1;
             unit.copy = 1 - unit.copy;
-            let (content, sum) = unit.bytes.split_at_mut(SUM);
-            content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&unit.count.to_le_bytes());
-            sum.copy_from_slice(&xxh3_128(content).to_le_bytes());
+            let again = unit.bytes.get_mut(AGAIN..AGAIN + COUNT).ok_or(StoreError::Damaged)?;
+            again.copy_from_slice(&unit.count.to_le_bytes());
+            unit.seal()?;
             let start = start(place.unit, unit.copy);
             self.of(*place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
         }
@@ -282,10 +346,6 @@ impl KeyFile {
 
     fn of(&self, place: Place) -> &File {
         if place.is_of_anchors { &self.anchors } else { &self.file }
-    }
-
-    fn read(&self, place: Place) -> Result<Unit, StoreError> {
-        self.told(place, &self.both(place))
     }
 
     fn read_for_more(&self, place: Place) -> Result<Unit, StoreError> {
@@ -324,26 +384,38 @@ impl KeyFile {
         }
     }
 
-    /// Both copies are read at once, and each by itself if that fails.
+    /// Both copies are read at once, and each by itself if that fails, or if one is known to be bad.
     fn both(&self, place: Place) -> Both {
         let mut bytes: Bytes = Zeroizing::new(vec![0; 2 * UNIT]);
-        if let Ok(length) = self.read_at_most(place, &mut bytes, start(place.unit, 0)) {
+        let known = self.bad().known(place, now());
+        if known == [false; 2]
+            && let Ok(length) = self.read_at_most(place, &mut bytes, start(place.unit, 0))
+        {
             let copies =
                 [UNIT, 2 * UNIT].map(|upto| if length < upto { Found::Absent } else { Found::There });
             return Both { bytes, copies };
         }
-        let mut copies = [Found::Absent; 2];
+        let mut copies = known.map(|is_bad| if is_bad { Found::Unreadable } else { Found::Absent });
         for ((copy, is), bytes) in (0..).zip(&mut copies).zip(bytes.chunks_mut(UNIT)) {
+            if *is == Found::Unreadable {
+                continue;
+            }
             *is = match self.read_at_most(place, bytes, start(place.unit, copy)) {
                 Ok(UNIT) => Found::There,
                 Ok(_) => Found::Absent,
                 Err(_) => {
                     bytes.fill(0);
+                    // When the disk had answered, which may have taken long.
+                    self.bad().remember(place, copy, now());
                     Found::Unreadable
                 }
             };
         }
         Both { bytes, copies }
+    }
+
+    fn bad(&self) -> MutexGuard<'_, Bad> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads as far as the file goes.
@@ -367,15 +439,44 @@ impl KeyFile {
     fn fail_if_unreadable(&self, place: Place, length: usize, start: u64) -> std::io::Result<()> {
         let name = if place.is_of_anchors { ANCHOR_KEYS } else { NAME };
         let first = start / UNIT as u64;
-        let is_bad = |page: u64| self.unreadable.join(format!("{name}.{page}")).exists();
-        if (first..first + (length / UNIT) as u64).any(is_bad) {
-            return Err(nix::errno::Errno::EIO.into());
+        let of_page = |page: u64| self.unreadable.join(format!("{name}.{page}"));
+        let mut pages = (first..first + (length / UNIT) as u64).map(of_page);
+        let Some(bad) = pages.find(|page| page.exists()) else { return Ok(()) };
+        // Tests count how often it was tried.
+        let tries = std::fs::read_dir(&bad)?.count();
+        std::fs::create_dir(bad.join(tries.to_string())).ok();
+        Err(nix::errno::Errno::EIO.into())
+    }
+}
+
+impl Unit {
+    fn move_on(&mut self, slots: &[(Slot, usize, u64)]) -> Result<(), StoreError> {
+        for (_, place, before) in slots {
+            move_on(self.bytes.get_mut(*place..place + SLOT).ok_or(StoreError::Damaged)?, *before)?;
         }
         Ok(())
+    }
+
+    /// Puts the count and the sum.
+    fn seal(&mut self) -> Result<(), StoreError> {
+        let (content, sum) = self.bytes.split_at_mut(SUM);
+        content.get_mut(..COUNT).ok_or(StoreError::Damaged)?.copy_from_slice(&self.count.to_le_bytes());
+        sum.copy_from_slice(&xxh3_128(content).to_le_bytes());
+        Ok(())
+    }
+
+    /// Whether its copy was written when changes wrote both already: then the other one has nothing durable that this one has not.
+    fn has_all(&self) -> bool {
+        self.count > 0 && self.bytes.get(AGAIN..AGAIN + COUNT) == Some(&self.count.to_le_bytes())
     }
 }
 
 impl Both {
+    /// Whether the copy that it was not read from may have keys that it has not, for all that the disk tells.
+    fn may_have_more_than(&self, unit: &Unit) -> bool {
+        self.copies.contains(&Found::Unreadable) && !unit.has_all()
+    }
+
     /// The newest whole copy; the sum of the older one is looked at only if the newer one is torn.
     fn whole(&self) -> Result<Unit, StoreError> {
         let (first, second) = self.bytes.split_at(UNIT);
@@ -399,6 +500,11 @@ impl Both {
         }
         Ok(Unit { bytes: Zeroizing::new(vec![0; UNIT]), count: 0, copy: 1 })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long ago the disk failed; no rule depends on it")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn is_written(bytes: &[u8]) -> bool {

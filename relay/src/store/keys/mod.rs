@@ -73,7 +73,7 @@ impl Slot {
     }
 
     /// Its number in its file.
-    const fn number(self) -> u32 {
+    pub(crate) const fn number(self) -> u32 {
         self.0 & !Self::ANCHOR
     }
 }

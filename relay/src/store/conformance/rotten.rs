@@ -298,3 +298,28 @@ async fn a_fresh_slot_is_found_beside_what_cannot_be_read() {
         store.close().await;
     }
 }
+
+/// A store of a backup begins with keys that nobody ever changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_store_from_a_backup_one_copy_of_keys_is_enough() {
+    let kept = Kept::new(EngineName::Fjall).await;
+    let mut rows = Vec::new();
+    let mut take = |row| {
+        rows.push(row);
+        Ok(())
+    };
+    kept.store.rows(&mut take).unwrap();
+    kept.store.close().await;
+    let mut rows = rows.into_iter();
+    let second = StoreOptions::at(kept.path.with_extension("second"));
+    EngineName::Fjall.fill(&second, &mut || Ok(rows.next())).unwrap();
+    for copy in 0..2 {
+        spoil_copy(&second.path, copy);
+        let store = EngineName::Fjall.open(&second).unwrap();
+        for slot in [2, LAST] {
+            assert_eq!(numbers(&*store, &owner(slot), 0).await, Ok(vec![1, 2, 3]), "{slot} {copy}");
+        }
+        store.close().await;
+        std::fs::remove_dir_all(page(&second.path, copy)).unwrap();
+    }
+}

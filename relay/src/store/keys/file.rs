@@ -78,6 +78,9 @@ pub(crate) struct KeyFile {
     /// A folder that has a file for each copy that the disk cannot read.
     #[cfg(test)]
     unreadable: std::path::PathBuf,
+    /// Copies that a power cut might tear.
+    #[cfg(test)]
+    unflushed: Mutex<BTreeSet<(Place, u64)>>,
 }
 
 /// Where a unit lies.
@@ -141,6 +144,8 @@ impl KeyFile {
             bad: Mutex::new(Bad::new(REMEMBERED)),
             #[cfg(test)]
             unreadable: _folder.with_extension("unreadable"),
+            #[cfg(test)]
+            unflushed: Mutex::default(),
         }
     }
 
@@ -288,9 +293,8 @@ impl KeyFile {
             return Ok(());
         }
         unit.seal()?;
-        let start = start(number.unit, unit.copy);
-        self.of(number).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
-        self.of(number).sync_data().map_err(|error| io(&error))
+        self.write_copy(number, unit)?;
+        self.flush(number)
     }
 
     /// Overwrites slots of a unit without a whole copy, in each copy that can be read, and nothing else of it.
@@ -315,7 +319,7 @@ impl KeyFile {
                 self.of(number).write_all_at(slot, at).map_err(|error| io(&error))?;
             }
         }
-        self.of(number).sync_data().map_err(|error| io(&error))
+        self.flush(number)
     }
 
     /// Writes both copies of each unit, the second when the first is on the disk: never are both cut at once. And without another look
@@ -333,15 +337,36 @@ impl KeyFile {
             let again = unit.bytes.get_mut(AGAIN..AGAIN + COUNT).ok_or(StoreError::Damaged)?;
             again.copy_from_slice(&unit.count.to_le_bytes());
             unit.seal()?;
-            let start = start(place.unit, unit.copy);
-            self.of(*place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))?;
+            self.write_copy(*place, unit)?;
         }
         for is_of_anchors in [false, true] {
             if let Some(place) = units.keys().find(|place| place.is_of_anchors == is_of_anchors) {
-                self.of(*place).sync_data().map_err(|error| io(&error))?;
+                self.flush(*place)?;
             }
         }
         Ok(())
+    }
+
+    fn write_copy(&self, place: Place, unit: &Unit) -> Result<(), StoreError> {
+        #[cfg(test)]
+        {
+            let mut unflushed = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
+            assert!(!unflushed.contains(&(place, 1 - unit.copy)), "a power cut could tear both copies");
+            unflushed.insert((place, unit.copy));
+        }
+        let start = start(place.unit, unit.copy);
+        self.of(place).write_all_at(&unit.bytes, start).map_err(|error| io(&error))
+    }
+
+    /// Flushes the file of a unit.
+    fn flush(&self, place: Place) -> Result<(), StoreError> {
+        let done = self.of(place).sync_data().map_err(|error| io(&error));
+        #[cfg(test)]
+        self.unflushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _)| of.is_of_anchors != place.is_of_anchors);
+        done
     }
 
     fn of(&self, place: Place) -> &File {

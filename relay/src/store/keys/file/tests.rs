@@ -91,6 +91,18 @@ fn forgotten_keys_are_in_no_byte_of_the_file() {
     assert_eq!(file.load(Slot(9999)), Ok(None));
 }
 
+/// In every other test, too: whoever writes a copy looks whether the other one is on the disk.
+#[test]
+fn the_second_copy_is_written_when_the_first_is_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KeyFile::open(dir.path()).unwrap();
+    let slots = [Slot(0), Slot(60), Slot::of_anchor(3).unwrap()];
+    file.add(&slots.into_iter().map(|slot| (slot, chain(1))).collect()).unwrap();
+    file.forget(&slots.into_iter().map(|slot| (slot, 2)).collect()).unwrap();
+    assert!(file.unflushed.lock().unwrap().is_empty(), "so is the second when it returns");
+    assert_eq!(std::fs::metadata(dir.path().join(NAME)).unwrap().len(), 4 * UNIT as u64);
+}
+
 #[test]
 fn a_torn_copy_leaves_the_other_and_two_torn_ones_are_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -51,10 +51,15 @@ impl Service {
 
     /// TRP-02, TRP-05: one path and one answer, whatever the token means.
     pub(super) async fn present(&self, mutation: Mutation, now: Timestamp) -> Result<ResponseBody, Refusal> {
-        let Outcome::Token { status, appended, .. } = self.apply(mutation, now).await.map_err(busy)? else {
+        let Outcome::Token { status, appended, is_whole, .. } =
+            self.apply(mutation, now).await.map_err(busy)?
+        else {
             return Err(Refusal::Busy);
         };
         self.publish(&appended);
+        if !is_whole {
+            return Err(Refusal::Busy);
+        }
         let mut rng = self.rng();
         Ok(ResponseBody::Token(match status {
             Some((said, key)) => Status::seal(said, &key, &mut *rng),
@@ -73,10 +78,11 @@ impl Service {
             return Err(Refusal::NotAllowed);
         }
         let change = Mutation::Trigger { raise, filler: self.filler() };
-        let Outcome::Triggered { appended, .. } = self.apply(change, now).await.map_err(busy)? else {
+        let Outcome::Triggered { appended, is_whole, .. } = self.apply(change, now).await.map_err(busy)?
+        else {
             return Err(Refusal::Busy);
         };
         self.publish(&appended);
-        Ok(ResponseBody::Done)
+        if is_whole { Ok(ResponseBody::Done) } else { Err(Refusal::Busy) }
     }
 }

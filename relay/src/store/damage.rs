@@ -10,6 +10,8 @@ use super::{
 
 /// Damaged places that one scan goes over: each is felt for with some hundred looks, and a disk may be full of them.
 const MAX_JUMPS: usize = 16;
+/// Scans over a range that has more damaged places than one goes over.
+pub(crate) const MAX_LOOKS: usize = 16;
 /// Bytes of a key, behind what all keys of a range have in common, by which the end of a damaged place is felt for. Keys that differ
 /// only behind them lie in one block in any case.
 const WIDTH: usize = 16;

@@ -260,6 +260,8 @@ pub enum Outcome {
         appended: Vec<MailboxId>,
         /// What became unreadable.
         withdrawn: Vec<Withdrawn>,
+        /// Whether nothing is left to be done with it. Else the rest is, when it is presented again.
+        is_whole: bool,
     },
     /// A voice was taken, or meant nothing.
     Triggered {
@@ -267,6 +269,8 @@ pub enum Outcome {
         appended: Vec<MailboxId>,
         /// What became unreadable.
         withdrawn: Vec<Withdrawn>,
+        /// Whether nothing is left to be done. Else the rest is, when it is raised again.
+        is_whole: bool,
     },
     /// What deadlines set off.
     Watched {

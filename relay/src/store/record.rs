@@ -21,6 +21,7 @@
 //! state  'y'                                        slots of anchors ever used u32
 //! state  'y' 'n'                                    free slots of anchors u32; not there before one was freed
 //! state  'y' 'f' place u32                          free slot of an anchor u32: a stack
+//! state  'y' 't' anchor 32                          not all tripwires could tell that the anchor froze
 //! bulk   'k' anchor 32 | version u64                slot u32 | nonce 12 | sealed CBOR Secrets
 //! bulk   'r' lookup 32 | tripwire 32 | index u8     slot u32 | nonce 12 | sealed record
 //! state  'c'                                        CBOR RetentionClock
@@ -62,7 +63,7 @@ use super::{StoreError, keys::Slot, tables::Value};
 pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
     ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, FREE_ANCHOR_SLOTS, Secrets, Staged, anchor_key,
-    free_anchor_key, free_anchor_keys, secrets_key, version_in,
+    free_anchor_key, free_anchor_keys, secrets_key, untold_key, version_in,
 };
 pub(crate) use places::{LEFTOVERS, Leftover, Placed, REMEMBERED, leftover_key};
 pub(crate) use sealed::{
@@ -76,6 +77,8 @@ pub(crate) use tripwire::{
 
 /// Longest CBOR record.
 const MAX_RECORD: usize = 16 << 10;
+/// Kinds of what has a slot of its own in the bulk space, and no record that says so.
+pub(crate) const ALONE: [u8; 2] = [tripwire::LIST, key::RECORDS];
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// By how many days one tick moves the retention clock at most: a clock that jumps, as it does on a board without
 /// a battery, must not expire everything at once. A relay that was off for longer keeps things for longer.
@@ -450,6 +453,7 @@ pub(crate) mod key {
     pub(super) const ID_PREFIX: usize = 11;
     pub(crate) const TICKETS: u8 = b'a';
     pub(crate) const BLOBS: u8 = b'h';
+    pub(crate) const RECORDS: u8 = b'r';
     pub(crate) const TRIPWIRES: u8 = b'w';
 
     fn joined(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -524,12 +528,12 @@ pub(crate) mod key {
     }
 
     pub(crate) fn record(lookup: &Lookup, id: &TripwireId, index: u8) -> Vec<u8> {
-        joined(b'r', &[lookup.as_bytes(), id.as_bytes(), &[index]])
+        joined(RECORDS, &[lookup.as_bytes(), id.as_bytes(), &[index]])
     }
 
     /// First and last possible key of a token's records.
     pub(crate) fn records(lookup: &Lookup) -> (Vec<u8>, Vec<u8>) {
-        (joined(b'r', &[lookup.as_bytes()]), joined(b'r', &[lookup.as_bytes(), &[0xff; 34]]))
+        (joined(RECORDS, &[lookup.as_bytes()]), joined(RECORDS, &[lookup.as_bytes(), &[0xff; 34]]))
     }
 
     /// First and last possible key of a kind.

@@ -11,10 +11,11 @@ use rand::RngCore;
 use super::{
     StoreError,
     cache::Generations,
-    damage::scan_around,
+    damage::{MAX_LOOKS, scan_around},
     keys::{Chain, KeyFile, Slot},
     record::{
-        ANCHOR_SLOTS, Seal, UNSEALED, decode_count, decode_due, free_anchor_keys, key, set_nonce, slot_in,
+        self, ALONE, ANCHOR_SLOTS, ANCHORS, Anchor, Blob, Mailbox, Seal, UNSEALED, decode_count, decode_due,
+        free_anchor_keys, key, set_nonce, slot_in,
     },
     tables::{Entry, Scan, Space, Tables, Visit, Writes},
 };
@@ -148,20 +149,27 @@ impl<V: Tables> Tables for Opened<V> {
     }
 }
 
+/// What is to be forgotten, as the tables say it.
+pub(super) struct Still {
+    pub(super) due: BTreeMap<Slot, u64>,
+    /// Whether these are, cannot be read now.
+    pub(super) unknown: BTreeMap<Slot, u64>,
+}
+
 /// Of what is to be forgotten, what the tables still say is. A forgetting may be durable although the disk said that it failed: then
-/// its slots are free, or somebody's.
-pub(super) fn due_still(
-    tables: &impl Tables,
-    due: &BTreeMap<Slot, u64>,
-) -> Result<BTreeMap<Slot, u64>, StoreError> {
-    let mut still = BTreeMap::new();
+/// its slots are free, or somebody's. So nothing goes of which the tables cannot tell.
+pub(super) fn due_still(tables: &impl Tables, due: &BTreeMap<Slot, u64>) -> Result<Still, StoreError> {
+    let mut still = Still { due: BTreeMap::new(), unknown: BTreeMap::new() };
     for (slot, before) in due {
-        let said = match tables.load(Space::State, &key::due(*slot)) {
-            // It is there, and goes with the forgetting.
-            Err(StoreError::Damaged) => Some(*before),
-            said => said?.map(|said| decode_due(&said).unwrap_or(*before)),
-        };
-        still.extend(said.map(|before| (*slot, before)));
+        match tables.load(Space::State, &key::due(*slot)) {
+            Err(StoreError::Damaged) => {
+                still.unknown.insert(*slot, *before);
+            }
+            said => {
+                let said = said?.map(|said| decode_due(&said).unwrap_or(*before));
+                still.due.extend(said.map(|before| (*slot, before)));
+            }
+        }
     }
     Ok(still)
 }
@@ -169,14 +177,50 @@ pub(super) fn due_still(
 /// ANC-11: overwrites keys of slots that no anchor has. They are of anchors whose commit never came to be, and what was sealed
 /// under them may be somewhere in the engine's files. Where a record of free slots is damaged nothing is overwritten: the store
 /// opens for everybody else.
+///
+/// Where a record of what is to be forgotten is damaged, so are those of slots that nobody has: it may have named them.
 pub(super) fn forget_unused(tables: &impl Tables, keys: &KeyFile) -> Result<(), StoreError> {
-    match unused(tables, keys) {
-        Ok(unused) => {
-            keys.forget(&keys.held(&unused).into_iter().map(|slot| (slot, u64::MAX)).collect()).map(drop)
+    forget_held(keys, unused(tables, keys))?;
+    let (_, is_damaged) = dues(tables)?;
+    if is_damaged {
+        forget_held(keys, unowned(tables, keys))?;
+    }
+    Ok(())
+}
+
+/// Overwrites keys of slots, which stay as free, or as lost, as they are.
+fn forget_held(keys: &KeyFile, slots: Result<BTreeSet<Slot>, StoreError>) -> Result<(), StoreError> {
+    match slots {
+        Ok(slots) => {
+            keys.forget(&keys.held(&slots).into_iter().map(|slot| (slot, u64::MAX)).collect()).map(drop)
         }
         Err(StoreError::Damaged) => Ok(()),
         Err(failure) => Err(failure),
     }
+}
+
+/// The slots, of anchors too, in which nothing lies that the tables know of; damaged where they may know more.
+fn unowned(tables: &impl Tables, keys: &KeyFile) -> Result<BTreeSet<Slot>, StoreError> {
+    let mut slots: BTreeSet<Slot> = (0..keys.slots(false)?).filter_map(Slot::of_other).collect();
+    slots.extend((0..keys.slots(true)?).filter_map(Slot::of_anchor));
+    let mut each = |space, kind, slot_of: &dyn Fn(&[u8]) -> Result<Slot, StoreError>| {
+        let (first, last) = key::all(kind);
+        tables.scan(space, &first, &last, &mut |_, value| {
+            let slot = match space {
+                Space::Bulk => slot_of(value.head())?,
+                Space::State => slot_of(&value.whole()?)?,
+            };
+            slots.remove(&slot);
+            Ok(Scan::More)
+        })
+    };
+    each(Space::State, key::MAILBOXES, &|fixed| Ok(Mailbox::of_fixed(fixed)?.slot))?;
+    each(Space::State, key::BLOBS, &|blob| Ok(record::decode::<Blob>(blob)?.slot))?;
+    each(Space::State, ANCHORS, &|anchor| Ok(record::decode::<Anchor>(anchor)?.slot))?;
+    for kind in ALONE {
+        each(Space::Bulk, kind, &slot_in)?;
+    }
+    Ok(slots)
 }
 
 /// The slots of the file of anchors that no anchor has.
@@ -198,26 +242,39 @@ fn unused(tables: &impl Tables, keys: &KeyFile) -> Result<BTreeSet<Slot>, StoreE
 /// What is still to be forgotten, from before the store was opened.
 ///
 /// Of a damaged record it is known whose keys, and not up to where: all of them may be more than is to go, so they stay until something of
-/// the same slot is forgotten again. Nobody else is kept from opening the store.
+/// the same slot is forgotten again, or nobody has the slot. Nobody else is kept from opening the store.
 pub(super) fn still_due(tables: &impl Tables) -> Result<BTreeMap<Slot, u64>, StoreError> {
-    let mut due = BTreeMap::new();
-    let mut is_damaged = false;
-    let (first, last) = key::all(key::DUE);
-    let around = scan_around(tables, Space::State, &first, &last, &mut |name, value| {
-        match (key::slot_in(name), decode_due(&value.whole()?)) {
-            (Some(slot), Ok(before)) => {
-                due.insert(slot, before);
-            }
-            _ => is_damaged = true,
-        }
-        Ok(Scan::More)
-    })?;
-    if is_damaged || around.is_damaged {
+    let (due, is_damaged) = dues(tables)?;
+    if is_damaged {
         tracing::error!(
             "what says which keys are to be overwritten is damaged: some of deleted envelopes stay"
         );
     }
     Ok(due)
+}
+
+/// What is to be forgotten, and whether any of it is damaged.
+fn dues(tables: &impl Tables) -> Result<(BTreeMap<Slot, u64>, bool), StoreError> {
+    let mut due = BTreeMap::new();
+    let mut is_damaged = false;
+    let (mut start, last) = key::all(key::DUE);
+    for _ in 0..MAX_LOOKS {
+        let around = scan_around(tables, Space::State, &start, &last, &mut |name, value| {
+            match (key::slot_in(name), decode_due(&value.whole()?)) {
+                (Some(slot), Ok(before)) => {
+                    due.insert(slot, before);
+                }
+                _ => is_damaged = true,
+            }
+            Ok(Scan::More)
+        })?;
+        is_damaged |= around.is_damaged;
+        match around.next {
+            Some(next) => start = next,
+            None => break,
+        }
+    }
+    Ok((due, is_damaged))
 }
 
 #[cfg(test)]
@@ -228,7 +285,7 @@ mod tests {
     };
 
     use super::{
-        super::record::{self, Born, Day},
+        super::record::{Born, Day},
         *,
     };
 

@@ -1,5 +1,7 @@
 //! Ordered keys and values, and the changes of one batch over them.
 
+mod spoilt;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashSet},
@@ -12,14 +14,13 @@ use lapwing_wire::{
     ids::{EnvelopeId, MailboxId},
 };
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::{
     Born, Mailbox, StoreError, Ticket,
     cache::Cache,
     damage::{self, Around},
     keys::{KeyFile, Slot},
-    record::{self, ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, SEAL_HEAD, Seal, Slots, UNSEALED, free_anchor_key, key},
+    record::{self, ANCHOR_SLOTS, FREE_ANCHOR_SLOTS, Seal, Slots, free_anchor_key, key},
 };
 
 /// Free slots that are looked at to find one that can be used, before a fresh one is taken: as many as a damaged part of a key file
@@ -129,10 +130,10 @@ pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 /// Changes of one space, in the order of their keys: `None` deletes.
 pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// A mailbox whose fixed part is `fixed`.
+/// A mailbox whose fixed part is `fixed`, for readers: newer envelopes that the disk has spoilt are not shown.
 pub(crate) fn load_mailbox(tables: &impl Tables, fixed: &[u8]) -> Result<Mailbox, StoreError> {
     let mut mailbox = load_written(tables, fixed)?;
-    pass_unwritten(tables, &mut mailbox)?;
+    spoilt::pass_readable(tables, &mut mailbox)?;
     Ok(mailbox)
 }
 
@@ -308,51 +309,6 @@ impl<'a, T: Tables> Batch<'a, T> {
         }
     }
 
-    /// A value of which everything is sealed, opened; its head is left away.
-    pub(crate) fn load_sealed(&self, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let Some(mut value) = self.load(Space::Bulk, key)?.map(Zeroizing::new) else { return Ok(None) };
-        let seal = Seal::of(key, &value)?;
-        value.drain(..SEAL_HEAD);
-        if seal.nonce == UNSEALED || self.tables.unseal(&seal, &mut value)? {
-            return Ok(Some(value));
-        }
-        Err(StoreError::Damaged)
-    }
-
-    /// Puts a value that is forgotten by itself: it has a slot of its own.
-    pub(crate) fn put_alone(&mut self, key: Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
-        let slot = self.allocate()?;
-        self.put(Space::Bulk, key, record::encode_part(slot, bytes));
-        Ok(())
-    }
-
-    /// Deletes such a value, and forgets what opens it.
-    pub(crate) fn forget_alone(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
-        // Its head is enough: what the disk has spoilt can be deleted.
-        let mut slot = None;
-        self.scan(Space::Bulk, &key, &key, &mut |_, value| {
-            slot = Some(record::slot_in(value.head())?);
-            Ok(Scan::Stop)
-        })?;
-        if let Some(slot) = slot {
-            self.forget_keys(slot, u64::MAX);
-            self.delete(Space::Bulk, key);
-        }
-        Ok(())
-    }
-
-    /// As `forget_alone`, for what must not fail with it: of what cannot be found on the disk the keys stay.
-    pub(crate) fn drop_alone(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
-        match self.forget_alone(key.clone()) {
-            Err(StoreError::Damaged) => {
-                tracing::error!("something that is deleted is damaged: what opens it is not overwritten");
-                self.delete(Space::Bulk, key);
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
     /// The keys of a slot before a number are not needed any more; `u64::MAX` for all of them.
     pub(crate) fn forget_keys(&mut self, slot: Slot, before: u64) {
         self.put(Space::State, key::due(slot), before.to_be_bytes().to_vec());
@@ -450,29 +406,6 @@ impl<'a, T: Tables> Batch<'a, T> {
         self.dirty_moving.insert(id);
         self.put(Space::State, key::sink(born), id.as_bytes().to_vec());
         Ok(())
-    }
-
-    /// Makes a mailbox a sink of which only the fixed part can be read. What it holds lies under keys that all go, so it gets others; its
-    /// number is one that no envelope has reached, as far as can be known.
-    pub(crate) fn sink_unreadable_mailbox(
-        &mut self,
-        id: MailboxId,
-        fixed: &[u8],
-    ) -> Result<Born, StoreError> {
-        let mut mailbox = match load_written(self.tables, fixed) {
-            Err(StoreError::Damaged) => Mailbox::of_fixed(fixed)?,
-            written => written?,
-        };
-        let (born, slot) = (mailbox.born, mailbox.slot);
-        mailbox.pass_all_unwritten();
-        mailbox.sink = true;
-        mailbox.slot = self.allocate()?;
-        self.forget_keys(slot, u64::MAX);
-        self.cache.mailboxes.insert(id, Some(mailbox));
-        self.dirty_fixed.insert(id);
-        self.dirty_moving.insert(id);
-        self.put(Space::State, key::sink(born), id.as_bytes().to_vec());
-        Ok(born)
     }
 
     /// Whether an envelope was certainly never stored.

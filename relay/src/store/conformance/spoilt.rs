@@ -1,16 +1,35 @@
 //! What a store does while blocks of its disk cannot be read: what lies in them is lost, and keeps nothing else from being done.
 
+/// Runs a scenario over each engine.
+macro_rules! over_engines {
+    ($scenario:ident) => {{
+        {
+            let dir = tempfile::tempdir().unwrap();
+            $scenario::<Fjall>(&options(dir.path())).await;
+            let dir = tempfile::tempdir().unwrap();
+            $scenario::<Sled<true>>(&options(dir.path())).await;
+        }
+    }};
+}
+
+mod deeds;
+mod keys;
+mod reading;
 mod tests;
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::*;
 use crate::store::{
+    KeptStore,
     engine::Engine,
+    group::GroupCommit,
+    keys::{ANCHOR_KEYS, KEYS, Slot},
     record::{ENVELOPE_HEAD, Seal},
     tables::{Entry, Rest, Space, Tables, Value, Visit, Writes},
 };
@@ -22,6 +41,10 @@ pub(super) enum Ill {
     Damaged,
     /// It can be read; the bodies that its rows name cannot.
     Bodiless,
+    /// It and the bodies that its rows name can be read; what was written to both was wrong.
+    Cut,
+    /// It can be read; the sums of the bodies that its rows name are wrong.
+    Rotten,
 }
 
 /// A block, by the first and the last of its keys.
@@ -134,7 +157,7 @@ impl<T> Shaded<T> {
     }
 }
 
-struct Unreadable(usize);
+struct Unreadable(usize, StoreError);
 
 impl Rest for Unreadable {
     fn length(&self) -> usize {
@@ -142,14 +165,36 @@ impl Rest for Unreadable {
     }
 
     fn append_to(&self, _: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        Err(StoreError::Disk)
+        Err(self.1)
+    }
+}
+
+/// Flips a bit in both copies of the part of a store's file of keys in which a slot lies, or back.
+pub(super) fn rot(path: &Path, slot: Slot) {
+    let (name, number) = match slot.0.checked_sub(1 << 31) {
+        Some(number) => (ANCHOR_KEYS, number),
+        None => (KEYS, slot.0),
+    };
+    let file = std::fs::File::options().read(true).write(true).open(path.join(name)).unwrap();
+    for copy in 0..2 {
+        // Behind the slots.
+        let at = u64::from(number / 56) * 8192 + copy * 4096 + 4060;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     }
 }
 
 impl<T: Tables> Tables for Shaded<T> {
     fn load(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.check(space, key)?;
-        self.inner.load(space, key)
+        let there = self.inner.load(space, key)?;
+        match self.ill(space, key).filter(|_| there.is_some()) {
+            Some(Ill::Bodiless) => Err(StoreError::Disk),
+            Some(Ill::Rotten) => Err(StoreError::Damaged),
+            Some(Ill::Cut) => Ok(there.map(|value| value[..10].to_vec())),
+            Some(Ill::Damaged) | None => Ok(there),
+        }
     }
 
     fn has(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
@@ -162,10 +207,12 @@ impl<T: Tables> Tables for Shaded<T> {
         self.inner.scan(space, first, last, &mut |key, value| {
             self.check(space, key)?;
             match self.ill(space, key) {
-                Some(Ill::Bodiless) => {
-                    let rest = Unreadable(value.length() - ENVELOPE_HEAD);
+                Some(ill @ (Ill::Bodiless | Ill::Rotten)) => {
+                    let failure = if ill == Ill::Rotten { StoreError::Damaged } else { StoreError::Disk };
+                    let rest = Unreadable(value.length() - ENVELOPE_HEAD, failure);
                     visit(key, &Value::Apart { head: &value.head()[..ENVELOPE_HEAD], rest: &rest })
                 }
+                Some(Ill::Cut) => visit(key, &Value::Whole(&value.head()[..10])),
                 _ => visit(key, value),
             }
         })

@@ -15,7 +15,7 @@ use super::{
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
         room, rules,
-        sealing::{Opened, Sealer, due_still, forget_unused, still_due},
+        sealing::{Opened, Sealer, Still, due_still, forget_unused, still_due},
         tables::{Batch, Staged},
     },
     OnDisk, Shared,
@@ -392,9 +392,9 @@ impl<E: Engine> Writer<E> {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         let tables = engine.direct();
-        let due = due_still(&tables, due)?;
+        let Still { due, unknown } = due_still(&tables, due)?;
         let left = sealer.forget(&self.keys, &due)?;
-        let (left, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        let (mut left, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
             due.into_iter().partition(|(slot, _)| left.contains(slot));
         let mut batch = Batch::new(&tables, cache);
         for (slot, before) in &forgotten {
@@ -404,6 +404,7 @@ impl<E: Engine> Writer<E> {
         if !state.is_empty() {
             engine.write(&bulk, &state)?;
         }
+        left.extend(unknown);
         Ok(left)
     }
 

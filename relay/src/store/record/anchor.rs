@@ -25,6 +25,8 @@ pub(crate) const ANCHOR_SLOTS: &[u8] = b"y";
 pub(crate) const FREE_ANCHOR_SLOTS: &[u8] = b"yn";
 /// A free one: `yf` place u32.
 const FREE: &[u8] = b"yf";
+/// Of an anchor: `yt` anchor 32.
+const UNTOLD: &[u8] = b"yt";
 
 /// What everybody who has the store's files may read of an anchor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,11 @@ pub(crate) fn anchor_key(id: &AnchorId) -> Vec<u8> {
 /// The key of an anchor's secrets.
 pub(crate) fn secrets_key(id: &AnchorId, version: u64) -> Vec<u8> {
     [&[SECRETS][..], id.as_bytes(), &version.to_be_bytes()].concat()
+}
+
+/// What says that an anchor froze and not every tripwire that is to tell it has.
+pub(crate) fn untold_key(id: &AnchorId) -> Vec<u8> {
+    [UNTOLD, id.as_bytes()].concat()
 }
 
 /// The key of a free slot of an anchor.

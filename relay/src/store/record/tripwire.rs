@@ -17,7 +17,7 @@ pub(crate) const RUNNING: &[u8] = b"u";
 /// Where a walk over all tripwires is kept, as long as there is one: their deadlines are in them too.
 pub(crate) const WALK: &[u8] = b"uw";
 const DUE: u8 = b'q';
-const LIST: u8 = b'l';
+pub(crate) const LIST: u8 = b'l';
 const LINK: u8 = b'o';
 
 /// The relay's running time.

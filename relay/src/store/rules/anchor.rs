@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         AnchorChange, AnchorOutcome, Charge, Day, StoreError,
-        record::{self, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key},
+        record::{self, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, untold_key},
         tables::{Batch, Space, Tables},
     },
     Scene,
@@ -84,6 +84,15 @@ fn seal<T: Tables>(batch: &mut Batch<'_, T>, id: &AnchorId, anchor: &mut Anchor,
     batch.forget_keys(anchor.slot, anchor.version);
 }
 
+/// Gives an anchor another slot where nothing can be sealed in its own any more.
+fn leave_spoilt_keys<T: Tables>(batch: &mut Batch<'_, T>, anchor: &mut Anchor) -> Result<(), StoreError> {
+    if !batch.has_keys(anchor.slot, anchor.version.saturating_add(1)) {
+        let spoilt = std::mem::replace(&mut anchor.slot, batch.allocate_anchor()?);
+        batch.forget_keys(spoilt, u64::MAX);
+    }
+    Ok(())
+}
+
 fn create<T: Tables>(
     batch: &mut Batch<'_, T>,
     make: &CreateAnchor,
@@ -131,6 +140,7 @@ fn create<T: Tables>(
         access: charge.key(),
     };
     let secrets = Secrets { key: key.clone(), outer: outer.clone(), staged: None, entries: entries.clone() };
+    leave_spoilt_keys(batch, &mut anchor)?;
     seal(batch, &id, &mut anchor, &secrets);
     save(batch, &id, &anchor);
     Ok(AnchorOutcome::Done)
@@ -157,6 +167,7 @@ fn remove<T: Tables>(
     if let Some(anchor) = load(batch, &id)? {
         batch.delete(Space::Bulk, secrets_key(&id, anchor.version));
         batch.delete(Space::State, anchor_key(&id));
+        batch.delete(Space::State, untold_key(&id));
         batch.forget_keys(anchor.slot, u64::MAX);
         access::give(batch, anchor.access.as_ref(), Cost { bytes: anchor.charged, mailboxes: 0 })?;
     }
@@ -172,16 +183,34 @@ fn decay(anchor: &mut Anchor, day: Day) {
     }
 }
 
-/// ANC-09: no guess counts from here on, and the owner's tripwires tell.
+/// ANC-09: no guess counts from here on, and the owner's tripwires tell. Whether all have: else whoever asked is to ask again.
 fn freeze<T: Tables>(
     batch: &mut Batch<'_, T>,
     id: &AnchorId,
     anchor: &mut Anchor,
     scene: &mut Scene,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     anchor.is_frozen = true;
     anchor.raised.clear();
-    frozen::tell(batch, id, scene)
+    let is_whole = frozen::tell(batch, id, scene)?;
+    if is_whole {
+        batch.delete(Space::State, untold_key(id));
+    } else {
+        batch.put(Space::State, untold_key(id), vec![1]);
+    }
+    Ok(is_whole)
+}
+
+/// Somebody asks an anchor that is frozen: what could not be told then is tried again.
+fn refuse_frozen<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &AnchorId,
+    scene: &mut Scene,
+) -> Result<AnchorOutcome, StoreError> {
+    if batch.has(Space::State, &untold_key(id)) == Ok(true) && frozen::tell(batch, id, scene)? {
+        batch.delete(Space::State, untold_key(id));
+    }
+    Ok(AnchorOutcome::Refused(Refusal::Frozen))
 }
 
 fn evaluation_of(blinded: &Blinded) -> [u8; 32] {
@@ -196,16 +225,16 @@ fn evaluate<T: Tables>(
     let Evaluate { anchor: id, blinded } = asked;
     let Some(mut anchor) = load(batch, id)? else { return NOT_ALLOWED };
     if anchor.is_frozen {
-        return Ok(AnchorOutcome::Refused(Refusal::Frozen));
+        return refuse_frozen(batch, id, scene);
     }
     decay(&mut anchor, scene.day);
     let evaluation = evaluation_of(blinded);
     // The same again tells nothing new.
     if !anchor.evaluations.iter().any(|known| known.id == evaluation) {
         if anchor.failures >= MAX_FAILURES {
-            freeze(batch, id, &mut anchor, scene)?;
+            let is_told = freeze(batch, id, &mut anchor, scene)?;
             save(batch, id, &anchor);
-            return Ok(AnchorOutcome::Refused(Refusal::Frozen));
+            return Ok(AnchorOutcome::Refused(if is_told { Refusal::Frozen } else { Refusal::Busy }));
         }
         anchor.failures += 1;
         if anchor.evaluations.len() >= MAX_EVALUATIONS {
@@ -226,10 +255,11 @@ fn prove<T: Tables>(
     let ProveEntry { anchor: id, blinded, proof } = shown;
     let Some(mut anchor) = load(batch, id)? else { return NOT_ALLOWED };
     if anchor.is_frozen {
-        return Ok(AnchorOutcome::Refused(Refusal::Frozen));
+        return refuse_frozen(batch, id, scene);
     }
     decay(&mut anchor, scene.day);
     let evaluation = evaluation_of(blinded);
+    let before = (anchor.failures, anchor.evaluations.clone());
     let digest = ByteArray::new(Sha256::digest(proof.expose()).into());
     // One try for each evaluation; the same try again gets the same answer.
     let Some(at) = anchor.evaluations.iter().position(|known| known.id == evaluation) else {
@@ -258,27 +288,35 @@ fn prove<T: Tables>(
                 // The deed may reach this very anchor.
                 seal(batch, id, &mut anchor, &secrets);
                 save(batch, id, &anchor);
-                match token::present(batch, fires, scene) {
-                    // What else the deed does is done.
-                    Err(StoreError::Damaged) => tracing::error!("what a deed sets off is damaged"),
-                    told => {
-                        told?;
-                    }
+                if !token::present(batch, fires, scene)?.is_whole {
+                    tracing::error!("what a deed sets off is damaged; nothing is released");
+                    return unjudged(batch, id, before);
                 }
                 return Ok(AnchorOutcome::Released(Box::new(release)));
             }
             AnchorOutcome::Released(Box::new(release))
         }
         None => {
-            if anchor.failures >= MAX_FAILURES {
-                freeze(batch, id, &mut anchor, scene)?;
-            }
-            AnchorOutcome::Refused(Refusal::NotAllowed)
+            let is_told = anchor.failures < MAX_FAILURES || freeze(batch, id, &mut anchor, scene)?;
+            AnchorOutcome::Refused(if is_told { Refusal::NotAllowed } else { Refusal::Busy })
         }
     };
     seal(batch, id, &mut anchor, &secrets);
     save(batch, id, &anchor);
     Ok(outcome)
+}
+
+/// ANC-06: a deed could not be done whole. What could be stays done; evaluation and try are as they were before the proof came, so that it
+/// can come again.
+fn unjudged<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &AnchorId,
+    (failures, evaluations): (u8, Vec<Evaluation>),
+) -> Result<AnchorOutcome, StoreError> {
+    let Some(mut anchor) = load(batch, id)? else { return NOT_ALLOWED };
+    (anchor.failures, anchor.evaluations) = (failures, evaluations);
+    save(batch, id, &anchor);
+    Ok(AnchorOutcome::Refused(Refusal::Busy))
 }
 
 /// ANC-09: takes back the counting of one evaluation.
@@ -337,6 +375,7 @@ pub(super) fn refresh<T: Tables>(
         opened => opened?,
     };
     replace(&mut secrets, spare, None, scene);
+    leave_spoilt_keys(batch, &mut anchor)?;
     seal(batch, id, &mut anchor, &secrets);
     save(batch, id, &anchor);
     Ok(())

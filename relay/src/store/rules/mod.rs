@@ -91,9 +91,10 @@ pub(crate) fn stage<T: Tables>(
         Mutation::Disarm { owner } => tripwire::disarm(batch, owner),
         Mutation::Token { token, filler } => {
             let mut scene = Scene::new(*day, filler);
-            let status = tripwire::token::present(batch, token, &mut scene)?;
+            let tripwire::token::Presented { status, is_whole } =
+                tripwire::token::present(batch, token, &mut scene)?;
             let Scene { appended, withdrawn, .. } = scene;
-            Ok(Outcome::Token { status, appended, withdrawn })
+            Ok(Outcome::Token { status, appended, withdrawn, is_whole })
         }
         Mutation::Trigger { raise, filler } => {
             tripwire::quorum::raise(batch, raise, Scene::new(*day, filler))

@@ -7,7 +7,7 @@
 //! A deadline stands in the order of time under a key of its own, and in its tripwire. Where the disk has spoilt the first, it is found in
 //! the second; where it has spoilt the running time, the tripwires tell what that was at least.
 
-use std::time::Duration;
+use std::{sync::Once, time::Duration};
 
 use lapwing_wire::ids::TripwireId;
 
@@ -15,7 +15,7 @@ use super::{
     super::{
         super::{
             Outcome, StoreError,
-            damage::after,
+            damage::{MAX_LOOKS, after},
             record::{
                 self, Cause, Due, RUNNING, Running, Tripwire, WALK, decode_walk, due_in, due_key,
                 dues_between, encode_walk, key, list_key,
@@ -35,6 +35,9 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const MAX_DUE: usize = 64;
 /// Tripwires that one change of a walk looks at: some milliseconds of the writer.
 const MAX_WALK: usize = 1024;
+
+/// Added to the deadlines that wait where nobody can count them: they are looked for from then on, whatever comes.
+const UNCOUNTED: u64 = 1 << 32;
 
 /// A deadline that has come.
 type Come = (u64, TripwireId, Cause);
@@ -59,18 +62,32 @@ fn at_least<T: Tables>(batch: &Batch<'_, T>) -> Result<Running, StoreError> {
     tracing::error!(
         "the running time is damaged: deadlines come later, by the time since somebody armed or renewed last"
     );
-    let mut running = Running::default();
-    let (first, last) = key::all(key::TRIPWIRES);
-    batch.scan_around(Space::State, &first, &last, &mut |_, value| {
-        let dues = record::decode::<Tripwire>(&value.whole()?).map_or_else(|_| Vec::new(), |it| it.dues);
-        for due in dues {
-            // One that is tried again was put off by as much as that.
-            let wait = due.after.max(millis(AGAIN)).saturating_add(millis(MAX_STEP));
-            running.now = running.now.max(due.at.saturating_sub(wait));
-            running.waiting = running.waiting.saturating_add(1);
+    let (mut running, mut is_damaged) = (Running::default(), false);
+    let (mut start, last) = key::all(key::TRIPWIRES);
+    for _ in 0..MAX_LOOKS {
+        let around = batch.scan_around(Space::State, &start, &last, &mut |_, value| {
+            let Ok(tripwire) = record::decode::<Tripwire>(&value.whole()?) else {
+                is_damaged = true;
+                return Ok(Scan::More);
+            };
+            for due in tripwire.dues {
+                // One that is tried again was put off by as much as that.
+                let wait = due.after.max(millis(AGAIN)).saturating_add(millis(MAX_STEP));
+                running.now = running.now.max(due.at.saturating_sub(wait));
+                running.waiting = running.waiting.saturating_add(1);
+            }
+            Ok(Scan::More)
+        })?;
+        is_damaged |= around.is_damaged;
+        match around.next {
+            Some(next) => start = next,
+            None => break,
         }
-        Ok(Scan::More)
-    })?;
+    }
+    if is_damaged {
+        // At zero nobody looks for deadlines any more.
+        running.waiting = running.waiting.saturating_add(UNCOUNTED);
+    }
     Ok(running)
 }
 
@@ -168,7 +185,11 @@ fn walk<T: Tables>(
     let (upto, start) = match there.and_then(|there| decode_walk(&there).ok()) {
         Some(there) => there,
         None => {
-            tracing::error!("deadlines are damaged; they are looked for in the tripwires");
+            // The next look may come to the same place.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::error!("deadlines are damaged; they are looked for in the tripwires; told once");
+            });
             (now, first.clone())
         }
     };
@@ -233,26 +254,28 @@ fn fire<T: Tables>(
         Ok(actions) => actions.unwrap_or_default(),
         Err(_) => return come_again(batch, id, tripwire, cause).map(|()| true),
     };
+    if !list::run(batch, &actions, scene)? {
+        return come_again(batch, id, tripwire, cause).map(|()| true);
+    }
     tripwire.dues.retain(|due| due.cause != cause);
     match cause {
         Cause::Alerting => tripwire.came.alerting = true,
         Cause::Destroying => tripwire.came.destroying = true,
         Cause::Token | Cause::Quorum | Cause::Frozen => return Err(StoreError::Damaged),
     }
-    list::run(batch, &actions, scene)?;
     list::spend(batch, id, &mut tripwire, cause)?;
     save(batch, id, &tripwire);
     Ok(true)
 }
 
-/// What a deadline sets off cannot be read now. It is tried again, and keeps nobody else's from coming meanwhile.
+/// What a deadline sets off cannot be read, or not all of it be done now. It is tried again, and keeps nobody else's from coming meanwhile.
 fn come_again<T: Tables>(
     batch: &mut Batch<'_, T>,
     id: &TripwireId,
     mut tripwire: Tripwire,
     cause: Cause,
 ) -> Result<(), StoreError> {
-    tracing::error!("what a deadline is to set off cannot be read; it is tried again");
+    tracing::error!("what a deadline is to set off cannot be read, or not all be done; it is tried again");
     let at = running(batch)?.now.saturating_add(millis(AGAIN));
     let Some(due) = tripwire.dues.iter_mut().find(|due| due.cause == cause) else { return Ok(()) };
     due.at = at;
@@ -278,10 +301,12 @@ pub(super) fn renew<T: Tables>(
     if tripwire.dues.is_empty() {
         return Ok(());
     }
-    let now = running(batch)?.now;
+    let running = running(batch)?;
+    // Where that was damaged it is whole from here on, and is not looked for with every token.
+    set_running(batch, running);
     for due in &mut tripwire.dues {
         batch.delete(Space::State, due_key(due.at, id, due.cause));
-        due.at = due_at(now, due.after);
+        due.at = due_at(running.now, due.after);
         batch.put(Space::State, due_key(due.at, id, due.cause), vec![1]);
     }
     save(batch, id, &tripwire);

@@ -20,26 +20,30 @@ use super::{
 /// Tripwires that tell of one anchor, at most: more than its owner has relations to alert by.
 const MAX_LINKS: usize = 64;
 
-/// TRP-15: an anchor froze, and the tripwires of its owner tell, each once.
+/// TRP-15: an anchor froze, and the tripwires of its owner tell, each once. Whether all have; the others stay linked.
 pub(in super::super) fn tell<T: Tables>(
     batch: &mut Batch<'_, T>,
     anchor: &AnchorId,
     scene: &mut Scene,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (first, last) = links_of(anchor);
     let mut linked = Vec::new();
-    batch.scan_around(Space::State, &first, &last, &mut |key, _| {
+    let around = batch.scan_around(Space::State, &first, &last, &mut |key, _| {
         linked.extend(linked_in(key));
         Ok(if linked.len() < MAX_LINKS { Scan::More } else { Scan::Stop })
     })?;
+    let mut is_whole = !around.is_damaged;
     for id in linked {
         // One that the disk has spoilt keeps no other from telling, and no anchor from freezing.
         match tell_of(batch, anchor, &id, scene) {
-            Err(StoreError::Damaged) => tracing::error!("a tripwire that is to tell of an anchor is damaged"),
-            told => told?,
+            Err(StoreError::Damaged) => {
+                tracing::error!("a tripwire that is to tell of an anchor is damaged");
+                is_whole = false;
+            }
+            told => is_whole &= told?,
         }
     }
-    Ok(())
+    Ok(is_whole)
 }
 
 fn tell_of<T: Tables>(
@@ -47,16 +51,21 @@ fn tell_of<T: Tables>(
     anchor: &AnchorId,
     id: &TripwireId,
     scene: &mut Scene,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let there = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))?;
     let actions = batch.load_sealed(&list_key(id, Cause::Frozen))?;
     let actions: Vec<Action> = actions.map_or(Ok(Vec::new()), |actions| record::decode_list(&actions))?;
+    let Some(mut tripwire) = there else {
+        batch.delete(Space::State, link_key(anchor, id));
+        return Ok(true);
+    };
+    if !list::run(batch, &actions, scene)? {
+        return Ok(false);
+    }
     batch.delete(Space::State, link_key(anchor, id));
-    let Some(mut tripwire) = there else { return Ok(()) };
-    list::run(batch, &actions, scene)?;
     list::spend(batch, id, &mut tripwire, Cause::Frozen)?;
     tripwire.came.frozen = true;
     tripwire.anchor = None;
     save(batch, id, &tripwire);
-    Ok(())
+    Ok(true)
 }

@@ -22,13 +22,16 @@ use super::super::{
     anchor, leftovers, mailbox,
 };
 
-/// Does what can be done of a list: what an action names may be damaged, and keeps no other action from being done. The list is spent in
-/// any case, since what the disk has spoilt stays as it is, and the others must not be done twice.
+/// Does what can be done of a list: what an action names may be damaged, and keeps no other action from being done. Whether all are.
+///
+/// Where not, the list is kept and run again: an envelope is appended once, and a sink or an anchor's new entries are what they were.
+#[must_use = "a list that was not done whole is not spent"]
 pub(super) fn run<T: Tables>(
     batch: &mut Batch<'_, T>,
     actions: &[Action],
     scene: &mut Scene,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let mut is_whole = true;
     for action in actions {
         let done = match action {
             Action::Append { mailbox, envelope, permission } => {
@@ -42,11 +45,12 @@ pub(super) fn run<T: Tables>(
         match done {
             Err(StoreError::Damaged) => {
                 tracing::error!("what an action of a tripwire names is damaged; the other actions are done");
+                is_whole = false;
             }
             done => done?,
         }
     }
-    Ok(())
+    Ok(is_whole)
 }
 
 fn append<T: Tables>(
@@ -58,7 +62,8 @@ fn append<T: Tables>(
 ) -> Result<(), StoreError> {
     let envelope_id = EnvelopeId::of(envelope);
     let Some(there) = batch.mailbox(mailbox)? else { return Ok(()) };
-    let (born, writer) = (there.born, there.keys.write);
+    let (born, writer, next) = (there.born, there.keys.write, there.newest.next());
+    let kept_in = (!there.sink).then_some(there.slot);
     // TRP-07
     if Action::check_append(&writer, mailbox, &envelope_id, permission).is_err()
         || SizeClass::of_sealed(envelope.len()).is_none()
@@ -69,6 +74,10 @@ fn append<T: Tables>(
     match mailbox::placed(batch, born, &envelope_id) {
         Ok(None) | Err(StoreError::Damaged) => {}
         placed => return placed.map(|_| ()),
+    }
+    // What cannot be sealed would make everything void that is done with it.
+    if kept_in.is_some_and(|slot| !batch.has_keys(slot, next.value())) {
+        return Err(StoreError::Damaged);
     }
     // Beyond every quota: the list was charged when it was armed.
     let outcome = mailbox::store(batch, mailbox, &envelope_id, envelope, scene.day)?;
@@ -87,9 +96,9 @@ fn sink<T: Tables>(
     let born = match batch.mailbox(mailbox) {
         Ok(None) => return Ok(()),
         Ok(Some(there)) => {
-            let (born, newest, admin) = (there.born, there.newest, there.keys.admin);
+            let (born, newest, admin, is_done) = (there.born, there.newest, there.keys.admin, there.sink);
             // TRP-07
-            if Action::check_sink(&admin, mailbox, permission).is_err() {
+            if is_done || Action::check_sink(&admin, mailbox, permission).is_err() {
                 return Ok(());
             }
             batch.sink_mailbox(*mailbox)?;
@@ -101,7 +110,7 @@ fn sink<T: Tables>(
             let Some(fixed) = batch.load(Space::State, &key::mailbox(mailbox))? else { return Ok(()) };
             let there = Mailbox::of_fixed(&fixed)?;
             // TRP-07
-            if Action::check_sink(&there.keys.admin, mailbox, permission).is_err() {
+            if there.sink || Action::check_sink(&there.keys.admin, mailbox, permission).is_err() {
                 return Ok(());
             }
             batch.sink_unreadable_mailbox(*mailbox, &fixed)?

@@ -181,7 +181,7 @@ fn remove<T: Tables>(batch: &mut Batch<'_, T>, id: &TripwireId, there: &Tripwire
     for (index, lookup) in there.records.iter().enumerate() {
         let index = u8::try_from(index).map_err(|_| StoreError::Damaged)?;
         if let Some(lookup) = lookup {
-            batch.forget_alone(key::record(lookup, id, index))?;
+            batch.drop_alone(key::record(lookup, id, index))?;
         }
     }
     deadline::wait_no_more(batch, id, &there.dues)?;
@@ -189,7 +189,7 @@ fn remove<T: Tables>(batch: &mut Batch<'_, T>, id: &TripwireId, there: &Tripwire
         batch.delete(Space::State, link_key(anchor, id));
     }
     for (cause, _) in &there.lists {
-        batch.forget_alone(list_key(id, *cause))?;
+        batch.drop_alone(list_key(id, *cause))?;
     }
     access::give(batch, there.access.as_ref(), Cost { bytes: there.charged, mailboxes: 0 })
 }

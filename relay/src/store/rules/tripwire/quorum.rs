@@ -30,19 +30,28 @@ pub(in super::super) fn raise<T: Tables>(
 ) -> Result<Outcome, StoreError> {
     scene.fill(batch);
     let id = &raise.tripwire;
+    let mut is_whole = true;
     if let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))?
         && take(&mut tripwire, raise, &scene)
     {
-        if let Some(actions) = agreed(batch, raise, &tripwire)? {
-            list::run(batch, &actions, &mut scene)?;
-            list::spend(batch, id, &mut tripwire, Cause::Quorum)?;
-            tripwire.came.quorum = true;
-            tripwire.quorum = None;
+        match agreed(batch, raise, &tripwire) {
+            // The voices are kept: whoever raised this one comes again.
+            Err(StoreError::Damaged) => is_whole = false,
+            agreed => {
+                if let Some(actions) = agreed? {
+                    is_whole = list::run(batch, &actions, &mut scene)?;
+                    if is_whole {
+                        list::spend(batch, id, &mut tripwire, Cause::Quorum)?;
+                        tripwire.came.quorum = true;
+                        tripwire.quorum = None;
+                    }
+                }
+            }
         }
         save(batch, id, &tripwire);
     }
     let Scene { appended, withdrawn, .. } = scene;
-    Ok(Outcome::Triggered { appended, withdrawn })
+    Ok(Outcome::Triggered { appended, withdrawn, is_whole })
 }
 
 /// Whether the voice is one of the quorum's with its own share; then it counts from today on.
@@ -66,13 +75,9 @@ fn agreed<T: Tables>(
     let Some(quorum) = tripwire.quorum.as_ref().filter(|q| q.raised.len() >= usize::from(q.threshold)) else {
         return Ok(None);
     };
-    let sealed = match batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum)) {
-        Err(StoreError::Damaged) => {
-            tracing::error!("what a quorum is to set off cannot be read; its voices are kept");
-            None
-        }
-        sealed => sealed?,
-    };
+    let sealed = batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum)).inspect_err(|_| {
+        tracing::error!("what a quorum is to set off cannot be read; its voices are kept");
+    })?;
     let Some(sealed) = sealed else { return Ok(None) };
     let shares: Vec<&Share> = quorum.raised.iter().map(|raised| &raised.share).collect();
     Ok(open_list(&SealedList::from_bytes(sealed.to_vec()), quorum.threshold, &raise.tripwire, &shares))

@@ -27,37 +27,45 @@ use super::{
 /// whoever fills a lookup beyond this has the token.
 const MAX_MATCHES: usize = 64;
 
-/// What the owner may learn, and under which key.
-type Said = Option<(OpenStatus, StatusKey)>;
+/// What a token did.
+pub(in super::super) struct Presented {
+    /// What the owner may learn, and under which key.
+    pub(in super::super) status: Option<(OpenStatus, StatusKey)>,
+    /// Whether all that it sets off is done. Where not, it is to be presented again.
+    pub(in super::super) is_whole: bool,
+}
 
 pub(in super::super) fn present<T: Tables>(
     batch: &mut Batch<'_, T>,
     token: &Token,
     scene: &mut Scene,
-) -> Result<Said, StoreError> {
+) -> Result<Presented, StoreError> {
     let lot = scene.fill(batch);
     let mut best = Rank::Fire;
     let mut said: Vec<(OpenStatus, StatusKey)> = Vec::new();
-    let Found { all, mut is_damaged } = matches(batch, token)?;
-    let mut is_done = false;
+    let Found { all, is_damaged } = matches(batch, token)?;
+    let mut is_whole = !is_damaged;
     for Match { record, index } in all {
         // One tripwire that the disk has spoilt keeps no other from doing what the token says.
-        let there = match look(batch, &record, index, &token.lookup(), scene) {
+        let (there, is_done) = match look(batch, &record, index, &token.lookup(), scene) {
             Err(StoreError::Damaged) => {
                 tracing::error!("a tripwire of a token is damaged; the others are done");
-                is_damaged = true;
+                is_whole = false;
                 continue;
             }
             there => there?,
         };
-        is_done = true;
+        is_whole &= is_done;
         let status = OpenStatus {
             serial: there.as_ref().map_or(0, |there| there.serial),
             fired: there.as_ref().is_some_and(|there| there.fired),
             came: there.as_ref().map_or(Came::default(), |there| there.came),
         };
         if let (Meaning::Renew, Some(there)) = (record.meaning, there) {
-            deadline::renew(batch, &record.tripwire, there)?;
+            match deadline::renew(batch, &record.tripwire, there) {
+                Err(StoreError::Damaged) => is_whole = false,
+                renewed => renewed?,
+            }
         }
         let rank = Rank::of(record.meaning, status);
         if said.is_empty() || rank > best {
@@ -68,30 +76,24 @@ pub(in super::super) fn present<T: Tables>(
             said.push((status, record.status_key));
         }
     }
-    if is_damaged && !is_done {
-        // Whoever shows it is told that it did nothing.
-        return Err(StoreError::Damaged);
-    }
     let chosen = match best {
         // An owner of several plans has one token for all: each answer tells of one that was set off, by lot.
         Rank::RenewFired => usize::from(lot) % said.len().max(1),
         Rank::Fire | Rank::Nothing | Rank::Renew => 0,
     };
-    Ok(said.into_iter().nth(chosen))
+    Ok(Presented { status: said.into_iter().nth(chosen), is_whole })
 }
 
-/// Does what a record says at once; its tripwire after that.
+/// Does what a record says at once; its tripwire after that, and whether all of it is done.
 fn look<T: Tables>(
     batch: &mut Batch<'_, T>,
     record: &OpenRecord,
     index: u8,
     lookup: &Lookup,
     scene: &mut Scene,
-) -> Result<Option<Tripwire>, StoreError> {
-    if record.meaning == Meaning::Fire {
-        fire(batch, record, index, lookup, scene)?;
-    }
-    batch.load_as(Space::State, &key::tripwire(&record.tripwire))
+) -> Result<(Option<Tripwire>, bool), StoreError> {
+    let is_done = record.meaning != Meaning::Fire || fire(batch, record, index, lookup, scene)?;
+    Ok((batch.load_as(Space::State, &key::tripwire(&record.tripwire))?, is_done))
 }
 
 /// Which of several matching records the answer speaks of: the greatest. The owner's own records renew; the status keys
@@ -161,7 +163,8 @@ fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Found, Stor
     Ok(found)
 }
 
-/// TRP-06: does what the list says and deletes the list and the record that fired; nothing if it has fired before.
+/// TRP-06: does what the list says and deletes the list and the record that fired; nothing if it has fired before. Where not all can be
+/// done, both stay, and it has not fired.
 ///
 /// The relay cannot read the tripwire's other records. Those that renew have to stay, for the owner's token. One of another
 /// firing token stays unread until that token comes or the owner arms anew: its list is gone.
@@ -171,18 +174,22 @@ fn fire<T: Tables>(
     index: u8,
     lookup: &Lookup,
     scene: &mut Scene,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let id = &record.tripwire;
     let Some(mut tripwire) = batch.load_as::<Tripwire>(Space::State, &key::tripwire(id))? else {
-        return Ok(());
+        return Ok(true);
     };
     match batch.load_sealed(&list_key(id, Cause::Token))? {
         Some(sealed) => match SealedList::from_bytes(sealed.to_vec()).open(id, &record.list_key) {
-            Some(actions) => list::run(batch, &actions, scene)?,
-            None => return Ok(()),
+            Some(actions) => {
+                if !list::run(batch, &actions, scene)? {
+                    return Ok(false);
+                }
+            }
+            None => return Ok(true),
         },
         None if tripwire.fired => {}
-        None => return Ok(()),
+        None => return Ok(true),
     }
     list::spend(batch, id, &mut tripwire, Cause::Token)?;
     batch.drop_alone(key::record(lookup, id, index))?;
@@ -194,5 +201,5 @@ fn fire<T: Tables>(
     }
     tripwire.fired = true;
     save(batch, id, &tripwire);
-    Ok(())
+    Ok(true)
 }

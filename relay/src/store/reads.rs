@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     Born, Mailbox, StoreError, Ticket, Totals, WindowQuery,
+    damage::scan_around,
     record::{self, Blob, ENVELOPE_HEAD, Seal, decode_envelope, decode_part, key},
     tables::{Scan, Space, Tables, load_mailbox},
 };
@@ -31,12 +32,15 @@ pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mai
     }
 }
 
+/// Envelopes that are left out beside what a window shows.
+const MAX_LEFT_OUT: usize = 16;
+/// Envelopes that are tried before the first that can be read: an empty window would move no reader on.
+const MAX_TRIED: usize = 1024;
+
 /// Once: whoever reads such a mailbox meets it again with every read.
 fn tell_left_out() {
     static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        tracing::error!("stored envelopes are damaged or cannot be read, and left out; told once");
-    });
+    TOLD.call_once(|| tracing::error!("stored envelopes are damaged, and left out; told once"));
 }
 
 /// What no mailbox is born as.
@@ -50,19 +54,25 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
     if first <= there.newest && !there.sink && *count > 0 {
         let mut total = 0usize;
         let (from, to) = (key::envelope(*born, first), key::envelope(*born, there.newest));
-        tables.scan(Space::Bulk, &from, &to, &mut |key, value| {
+        let mut left_out = 0;
+        let scanned = scan_around(tables, Space::Bulk, &from, &to, &mut |key, value| {
             total = total.saturating_add(value.length().saturating_sub(ENVELOPE_HEAD));
-            if total > *bytes && !items.is_empty() {
+            let is_full = total > *bytes || left_out >= MAX_LEFT_OUT;
+            if is_full && !items.is_empty() {
                 return Ok(Scan::Stop);
             }
             let seq = key::seq_in(key).ok_or(StoreError::Damaged)?;
             let value = match value.whole() {
-                // It would keep all behind it from being read until it expires. An unreadable sector of it is no reason to end either.
-                Err(StoreError::Damaged | StoreError::Disk) => {
+                Ok(value) if value.len() >= ENVELOPE_HEAD => value,
+                // It would keep all behind it from being read until it expires.
+                Ok(_) | Err(StoreError::Damaged) if left_out < MAX_TRIED => {
+                    left_out += 1;
                     tell_left_out();
                     return Ok(Scan::More);
                 }
-                whole => whole?,
+                // The disk may still give it back, and who takes what comes behind it takes it too.
+                Err(StoreError::Disk) if !items.is_empty() => return Ok(Scan::Stop),
+                unread => unread.and(Err(StoreError::Damaged))?,
             };
             let (_, hash, envelope) = decode_envelope(&value)?;
             let mut envelope = envelope.to_vec();
@@ -72,7 +82,14 @@ pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option
             }
             items.push(Item { place: Stored { seq, hash }, envelope: ByteBuf::from(envelope) });
             Ok(if items.len() < *count { Scan::More } else { Scan::Stop })
-        })?;
+        });
+        match scanned {
+            Ok(around) if around.is_damaged => tell_left_out(),
+            Err(StoreError::Disk) if !items.is_empty() => {}
+            scanned => {
+                scanned?;
+            }
+        }
     }
     Ok(Some(Window { mailbox: *id, newest: there.newest, items }))
 }

@@ -4,6 +4,8 @@
 //! Whose are to be looked over, and how far that came, lies in a record for each mailbox ([`Leftover`]). So a walk goes on where it
 //! was after a crash, what comes meanwhile does not send it back, and one that is closed is walked over from the beginning.
 
+use std::sync::Once;
+
 use lapwing_wire::frame::Seq;
 
 use super::super::{
@@ -100,9 +102,13 @@ pub(super) fn step<T: Tables>(
         }
     };
     if is_damaged {
-        tracing::error!(
-            "the store is damaged in places; what retries need of what lies there is kept for longer"
-        );
+        // A step comes at least every minute.
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::error!(
+                "the store is damaged in places; what retries need of what lies there is kept for longer; told once"
+            );
+        });
     }
     Ok(Outcome::Swept { next, withdrawn: Vec::new() })
 }

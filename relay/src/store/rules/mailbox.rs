@@ -60,8 +60,14 @@ pub(super) fn close<T: Tables>(
     born: Born,
 ) -> Result<Outcome, StoreError> {
     let withdrawn = Outcome::Withdrawn(Withdrawn::all(*id, born));
-    let Some(mailbox) = living(batch, id, born)? else { return Ok(withdrawn) };
-    for (key, _) in live(batch, born, mailbox.head, mailbox.newest)? {
+    let there = match living(batch, id, born) {
+        // Its keys can go as long as it is known where they lie.
+        Err(StoreError::Damaged) => batch.unreadable_mailbox(id)?.filter(|mailbox| mailbox.born == born),
+        there => there?,
+    };
+    let Some(mailbox) = there else { return Ok(withdrawn) };
+    let Live { all, .. } = live(batch, born, mailbox.head, mailbox.newest)?;
+    for (key, _) in all {
         batch.delete(Space::Bulk, key);
     }
     access::give(batch, mailbox.access.as_ref(), Cost { bytes: mailbox.bytes, mailboxes: 1 })?;
@@ -152,7 +158,14 @@ pub(super) fn ack<T: Tables>(
     upto: Seq,
     also: &[Seq],
 ) -> Result<Outcome, StoreError> {
-    let Some(mailbox) = living(batch, id, born)? else {
+    let there = match living(batch, id, born) {
+        Err(StoreError::Damaged) => {
+            batch.mend_mailbox(id)?;
+            living(batch, id, born)?
+        }
+        there => there?,
+    };
+    let Some(mailbox) = there else {
         return Ok(Outcome::Refused(Refusal::NotAllowed));
     };
     if mailbox.kind == MailboxKind::Log || mailbox.sink {
@@ -160,8 +173,11 @@ pub(super) fn ack<T: Tables>(
     }
     let upto = upto.min(mailbox.newest);
     let (mut freed, mut taken) = (0u64, 0u32);
+    let mut is_damaged = false;
     let mut take = |batch: &mut Batch<'_, T>, first: Seq, last: Seq| {
-        for (key, length) in live(batch, born, first, last)? {
+        let live = live(batch, born, first, last)?;
+        is_damaged |= live.is_damaged;
+        for (key, length) in live.all {
             (freed, taken) = (freed.saturating_add(length), taken.saturating_add(1));
             batch.delete(Space::Bulk, key);
         }
@@ -173,6 +189,10 @@ pub(super) fn ack<T: Tables>(
     }
     count_taken(batch, id, taken)?;
     let head = mailbox.head.max(upto.next());
+    if is_damaged && head > mailbox.newest {
+        // What cannot be read is not charged for ever.
+        freed = mailbox.bytes;
+    }
     if freed > 0 || head != mailbox.head {
         release(batch, id, freed, head)?;
     }
@@ -245,20 +265,23 @@ fn living<T: Tables>(
     Ok(batch.mailbox(id)?.filter(|mailbox| mailbox.born == born).cloned())
 }
 
-/// Keys and lengths of the envelopes from `head` to `upto`.
-fn live<T: Tables>(
-    batch: &Batch<'_, T>,
-    born: Born,
-    head: Seq,
-    upto: Seq,
-) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
-    let mut found = Vec::new();
+/// Envelopes that can be read.
+struct Live {
+    /// Keys and lengths.
+    all: Vec<(Vec<u8>, u64)>,
+    is_damaged: bool,
+}
+
+/// The envelopes from `head` to `upto`. What the disk has spoilt is lost, and keeps none beside it.
+fn live<T: Tables>(batch: &Batch<'_, T>, born: Born, head: Seq, upto: Seq) -> Result<Live, StoreError> {
+    let mut all = Vec::new();
     if head > upto {
-        return Ok(found);
+        return Ok(Live { all, is_damaged: false });
     }
-    batch.scan(Space::Bulk, &key::envelope(born, head), &key::envelope(born, upto), &mut |key, value| {
-        found.push((key.to_vec(), envelope_length(value.length())));
+    let (first, last) = (key::envelope(born, head), key::envelope(born, upto));
+    let around = batch.scan_around(Space::Bulk, &first, &last, &mut |key, value| {
+        all.push((key.to_vec(), envelope_length(value.length())));
         Ok(Scan::More)
     })?;
-    Ok(found)
+    Ok(Live { all, is_damaged: around.is_damaged })
 }

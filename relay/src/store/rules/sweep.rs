@@ -1,5 +1,7 @@
 //! Retention: what is too old goes, in bounded steps between other changes.
 
+use std::sync::Once;
+
 use lapwing_wire::{
     frame::Seq,
     ids::{BlobHash, MailboxId},
@@ -63,7 +65,13 @@ pub(super) fn step<T: Tables>(
         _ => None,
     };
     if spoilt.0 {
-        tracing::error!("the store is damaged in places; what lies there is not swept, the rest is");
+        // A sweep has many steps, and comes every hour.
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::error!(
+                "the store is damaged in places; what lies there is not swept, the rest is; told once"
+            );
+        });
     }
     Ok(Outcome::Swept { next: next.map(SweepCursor), withdrawn })
 }
@@ -109,12 +117,13 @@ fn mailboxes<T: Tables>(
         let mut old = Vec::new();
         let mut freed = 0u64;
         let mut head = there.newest.next();
+        let mut is_spoilt = false;
         if there.head <= there.newest {
             let (first, last) =
                 (key::envelope(there.born, there.head), key::envelope(there.born, there.newest));
             let mut look = |key: &[u8], value: &Value<'_>| {
                 let Ok((day, _, _)) = decode_envelope(value.head()) else {
-                    spoilt.0 = true;
+                    is_spoilt = true;
                     return Ok(Scan::More);
                 };
                 if old.len() == left || (day >= keep_from && !there.sink) {
@@ -126,7 +135,7 @@ fn mailboxes<T: Tables>(
                 Ok(Scan::More)
             };
             let around = batch.scan_around(Space::Bulk, &first, &last, &mut look)?;
-            if around.is_damaged {
+            if around.is_damaged || is_spoilt {
                 spoilt.0 = true;
                 // What comes before something old is old too. Of the rest nothing is known.
                 let oldest = old.iter().filter_map(|key| key::seq_in(key)).max();

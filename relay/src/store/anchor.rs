@@ -70,6 +70,7 @@ pub enum AnchorOutcome {
     Evaluate(OprfKey),
     /// The proof is right, and what its entry says is done.
     Released(Box<Release>),
-    /// Not done. Other than [`Outcome::Refused`](super::Outcome::Refused), a failure may have been counted.
+    /// Not done. Other than [`Outcome::Refused`](super::Outcome::Refused), a failure may have been counted, and with
+    /// [`Refusal::Busy`] a part of what it sets off is done: the rest is, when it is asked for again.
     Refused(Refusal),
 }

@@ -187,6 +187,8 @@ async fn made_anew<E: Engine>(options: &StoreOptions) {
         let made = anchor(&store, create(&Anchored::new(byte).create().unwrap())).await.unwrap();
         assert!(matches!(made, AnchorOutcome::Done));
     }
+    // Nothing is on its way that would write it anew.
+    let store = on_ill(store, options, Vec::new()).await;
     rot(&options.path, Slot::of_anchor(0).unwrap());
     assert!(unlock(&store, &anchored, 0, 1).await.is_err());
     make.serial += 1;

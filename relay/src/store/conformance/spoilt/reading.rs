@@ -253,8 +253,10 @@ async fn uncounted<E: Engine>(options: &StoreOptions) {
     let all = [60, 61].map(Watched::new);
     for watched in &all {
         done(&store, watched.alerts.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
-        done(&store, watched.arm(1, alerting(600, vec![watched.alert(1)])).unwrap(), "armed").await.unwrap();
+        done(&store, watched.arm(1, alerting(1200, vec![watched.alert(1)])).unwrap(), "armed").await.unwrap();
     }
+    let early = Watched::new(63);
+    done(&store, early.arm(1, alerting(600, Vec::new())).unwrap(), "armed").await.unwrap();
     let cut = |n: usize| {
         let name = key::tripwire(&all[n].id());
         (Space::State, name.clone(), name, Ill::Cut)
@@ -262,7 +264,7 @@ async fn uncounted<E: Engine>(options: &StoreOptions) {
     let store = on_ill(store, options, vec![at(Space::State, RUNNING.to_vec()), cut(0), cut(1)]).await;
     assert_eq!(pass(&store, 2).await.unwrap(), 0);
     let store = on_ill(store, options, Vec::new()).await;
-    assert_eq!(pass(&store, 2 * SHORTEST).await.unwrap(), 2, "nobody knew that they wait, and they come");
+    assert_eq!(pass(&store, 3 * SHORTEST).await.unwrap(), 2, "nobody knew that they wait, and they come");
     // A token tells it anew too, for all that follow.
     let third = Watched::new(62);
     done(&store, third.arm(1, alerting(36_000, Vec::new())).unwrap(), "armed").await.unwrap();

@@ -24,7 +24,7 @@ use crate::{
     archive::{self, ArchiveError, ArchiveKey, Head, Reader, Writer},
     config::{Config, Size},
     key::RelaySecret,
-    operator::{self, Ask, Piece, Reply, Rest},
+    operator::{self, Ask, Reply, Rest},
     place::{Place, PlaceError},
     store::{MailboxStore, Row, StoreError, StoreOptions},
 };
@@ -57,11 +57,11 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         writer.rows(rows)
     };
     let acting = place.act_as_owner()?;
-    let lost = match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
+    match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
         Some((Reply::Rows, rest)) => of_running(rest, &mut add).await?,
         Some((other, _)) => return Err(unexpected(other)),
         None => of_store(place, &config, &mut add).await?,
-    };
+    }
     let written = writer.finish()?.into_inner().map_err(|error| ArchiveError::Io(error.into_error()))?;
     written.sync_all().map_err(ArchiveError::Io)?;
     let bytes = written.metadata().map_err(ArchiveError::Io)?.len();
@@ -78,31 +78,28 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         ));
     }
     let json = json!({
-        "file": file.display().to_string(), "bytes": bytes, "records": count, "lost": lost,
+        "file": file.display().to_string(), "bytes": bytes, "records": count,
         "recovery_key": key_text.as_ref().map(|key| key.as_str()),
     });
     output.result("backup", json, &text);
-    if lost > 0 { Err(CliError::Lost { file: file.clone(), lost }) } else { Ok(()) }
+    Ok(())
 }
 
-/// How many places could not be read.
 async fn of_running(
     mut rest: Rest,
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
-) -> Result<u64, CliError> {
-    loop {
-        match rest.next().await.map_err(CliError::CutShort)? {
-            Piece::Rows(rows) => add(&rows)?,
-            Piece::End { lost } => return Ok(lost),
-        }
+) -> Result<(), CliError> {
+    while let Some(rows) = rest.next().await.map_err(CliError::CutShort)? {
+        add(&rows)?;
     }
+    Ok(())
 }
 
 async fn of_store(
     place: &Place,
     config: &Config,
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
-) -> Result<u64, CliError> {
+) -> Result<(), CliError> {
     hold_relay(place).await?;
     let store = open_store(place, config).await?;
     let (mut pieces, reading) = operator::rows(Arc::clone(&store));

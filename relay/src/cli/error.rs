@@ -31,14 +31,6 @@ pub enum CliError {
     /// The key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A backup of a store that is damaged in places.
-    #[error("{} has not everything: in {lost} places the disk could not be read", file.display())]
-    Lost {
-        /// What was made.
-        file: PathBuf,
-        /// Records and places.
-        lost: u64,
-    },
     /// The control socket.
     #[error("cannot use the control socket: {0}")]
     Control(#[source] std::io::Error),
@@ -141,9 +133,6 @@ impl CliError {
                 ErrorKind::InvalidInput => "the folder's path must be shorter than 90 letters",
                 _ => OTHER_VERSION,
             },
-            Self::Lost { .. } => {
-                "the disk fails: restore this backup, or one from before, on another one, and `wipe` here"
-            }
             Self::Metrics(_) => "choose a free port in metrics.listen of relay.toml, or leave it empty",
             Self::Refused { message: _, hint } => hint,
             Self::NoSuchTicket => "see `lapwing-relay access list`",
@@ -186,7 +175,7 @@ impl CliError {
             Self::Config(_) => "config",
             Self::Address(_) => "address",
             Self::Store(StoreError::Locked) => "locked",
-            Self::Store(_) | Self::DiskFailed | Self::Lost { .. } => "store",
+            Self::Store(_) | Self::DiskFailed => "store",
             Self::Server(_) | Self::Metrics(_) => "listen",
             Self::Key(_) => "key",
             Self::Refused { .. } => "refused",
@@ -211,7 +200,6 @@ impl CliError {
             Self::Place(_)
             | Self::Store(_)
             | Self::DiskFailed
-            | Self::Lost { .. }
             | Self::Server(_)
             | Self::Control(_)
             | Self::Metrics(_)

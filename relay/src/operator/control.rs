@@ -105,8 +105,7 @@ async fn write_line(to: &mut OwnedWriteHalf, line: &impl serde::Serialize) -> st
     to.write_all(text.as_bytes()).await
 }
 
-/// Pieces of a length (u32) and that many bytes, and behind the last an empty one and how many places could not be read (u64): a
-/// stream that ends without them is not whole.
+/// Pieces of a length (u32) and that many bytes, and an empty one behind the last: a stream that ends without it is not whole.
 async fn send_rows(to: &mut OwnedWriteHalf, store: Arc<dyn KeptStore>) -> std::io::Result<()> {
     let (mut pieces, reading) = rows(store);
     while let Some(piece) = pieces.recv().await {
@@ -118,25 +117,20 @@ async fn send_rows(to: &mut OwnedWriteHalf, store: Arc<dyn KeptStore>) -> std::i
         })
         .await?;
     }
-    if let Ok(Ok(lost)) = reading.await {
-        within(async {
-            to.write_all(&[0; 4]).await?;
-            to.write_all(&lost.to_be_bytes()).await
-        })
-        .await?;
+    if reading.await.is_ok_and(|read| read.is_ok()) {
+        within(to.write_all(&[0; 4])).await?;
     }
     Ok(())
 }
 
-/// Reads the records of a backup on a thread of its own, in pieces, and tells how many places could not be read. Whoever stops taking
-/// them ends the reading.
+/// Reads the records of a backup on a thread of its own, in pieces. Whoever stops taking them ends the reading.
 pub fn rows(
     store: Arc<dyn KeptStore>,
-) -> (mpsc::Receiver<Vec<Row>>, tokio::task::JoinHandle<Result<u64, StoreError>>) {
+) -> (mpsc::Receiver<Vec<Row>>, tokio::task::JoinHandle<Result<(), StoreError>>) {
     let (sender, pieces) = mpsc::channel(PIECES);
     let reading = tokio::task::spawn_blocking(move || {
         let (mut piece, mut bytes) = (Vec::new(), 0);
-        let lost = store.rows(&mut |row| {
+        store.rows(&mut |row| {
             bytes += row.length();
             piece.push(row);
             if bytes < PIECE {
@@ -145,8 +139,7 @@ pub fn rows(
             bytes = 0;
             sender.blocking_send(std::mem::take(&mut piece)).map_err(|_| StoreError::Closed)
         })?;
-        sender.blocking_send(piece).map_err(|_| StoreError::Closed)?;
-        Ok(lost)
+        sender.blocking_send(piece).map_err(|_| StoreError::Closed)
     });
     (pieces, reading)
 }
@@ -161,39 +154,25 @@ async fn within<T>(work: impl Future<Output = std::io::Result<T>>) -> std::io::R
 #[derive(Debug)]
 pub struct Rest(BufReader<OwnedReadHalf>);
 
-/// A part of what follows the answer to [`Ask::Rows`].
-#[derive(Debug)]
-pub enum Piece {
-    /// Records.
-    Rows(Vec<Row>),
-    /// That was all.
-    End {
-        /// Records and places that the relay's disk could not read.
-        lost: u64,
-    },
-}
-
 impl Rest {
-    /// The next piece, up to [`Piece::End`].
+    /// The next piece; `None` behind the last one.
     ///
     /// # Errors
     /// What the system says; the relay went away or could not read on.
-    pub async fn next(&mut self) -> std::io::Result<Piece> {
+    pub async fn next(&mut self) -> std::io::Result<Option<Vec<Row>>> {
         // The relay may be busy with others: only a relay that is gone ends this.
         let mut length = [0; 4];
         self.0.read_exact(&mut length).await?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length == 0 {
-            let mut lost = [0; 8];
-            within(async { self.0.read_exact(&mut lost).await }).await?;
-            return Ok(Piece::End { lost: u64::from_be_bytes(lost) });
+            return Ok(None);
         }
         if length > MAX_PIECE {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
         let mut bytes = vec![0; length];
         within(async { self.0.read_exact(&mut bytes).await }).await?;
-        codec::decode(&bytes, MAX_PIECE).map(Piece::Rows).map_err(|_| std::io::ErrorKind::InvalidData.into())
+        codec::decode(&bytes, MAX_PIECE).map(Some).map_err(|_| std::io::ErrorKind::InvalidData.into())
     }
 }
 

@@ -17,7 +17,7 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use control::{Piece, Rest, ask, listen, rows, serve, wish_end};
+pub use control::{Rest, ask, listen, rows, serve, wish_end};
 pub use desk::{Desk, Running};
 
 /// Letters of a ticket's name: 64 bits, so that no two of one relay are alike.

@@ -429,12 +429,11 @@ pub trait KeptStore: MailboxStore {
     fn health(&self) -> Health;
 
     /// Reads what a backup has, as of one moment: no anchors and no tripwires. Blocks its thread, not the store; until it
-    /// returns, keys of what is deleted meanwhile are not forgotten. Returns how many records and places the disk could not read:
-    /// what lies there is left out.
+    /// returns, keys of what is deleted meanwhile are not forgotten.
     ///
     /// # Errors
     /// [`StoreError`], and what `take` returns.
-    fn rows(&self, take: &mut TakeRow<'_>) -> Result<u64, StoreError>;
+    fn rows(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError>;
 
     /// Bytes on disk.
     ///

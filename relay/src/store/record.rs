@@ -445,9 +445,8 @@ pub(crate) mod key {
     pub(crate) const FILLER: &[u8] = b"z";
     pub(crate) const SLOTS: &[u8] = b"g";
     pub(crate) const DUE: u8 = b'd';
-    pub(crate) const FREE: u8 = b'f';
     pub(crate) const MAILBOXES: u8 = b'm';
-    pub(crate) const MOVING: u8 = b'n';
+    const MOVING: u8 = b'n';
     pub(crate) const PLACES: u8 = b'i';
     /// Bytes of an envelope's id in its key; the value has all of it.
     pub(super) const ID_PREFIX: usize = 11;
@@ -511,7 +510,7 @@ pub(crate) mod key {
     }
 
     pub(crate) fn free(place: u32) -> Vec<u8> {
-        joined(FREE, &[&place.to_be_bytes()])
+        joined(b'f', &[&place.to_be_bytes()])
     }
 
     pub(crate) fn due(slot: Slot) -> Vec<u8> {

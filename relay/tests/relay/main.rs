@@ -21,7 +21,6 @@ mod owner;
 mod quic;
 mod quota;
 mod restart;
-mod salvage;
 mod soak;
 mod stall;
 mod streams;

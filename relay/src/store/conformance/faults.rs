@@ -259,7 +259,7 @@ async fn nobody_waits_for_somebody_elses_query() {
                 rows += 1;
                 Ok(())
             });
-            read.map(|_| rows)
+            read.map(|()| rows)
         });
         has_begun.await.unwrap();
         let others = async {

@@ -265,7 +265,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
         }
     }
 
-    fn rows(&self, take: &mut TakeRow<'_>) -> Result<u64, StoreError> {
+    fn rows(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
         let _reading = self.shared.keep_keys();
         // Held while it reads: an engine is closed only when nobody looks at it.
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);

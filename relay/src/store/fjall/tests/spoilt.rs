@@ -14,8 +14,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{
     super::{
         super::{
-            Change, Charge, EngineName, KeptStore, MailboxKeys, MailboxStore, Mutation, Outcome, Row,
-            StoreOptions, WindowQuery, mailbox_id, tables::Tables,
+            Change, Charge, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions, WindowQuery,
+            mailbox_id, tables::Tables,
         },
         *,
     },
@@ -80,44 +80,12 @@ impl One {
         apply(store, Mutation::Arm { owner, serial: 1, records, list, causes, charge }).await;
     }
 
-    /// As `shown`; nothing, where there is no mailbox.
-    async fn shown_if_there(&self, store: &FjallStore) -> usize {
-        if store.mailbox(self.id()).await == Ok(None) { 0 } else { self.shown(store).await.unwrap_or(0) }
-    }
-
     /// How many envelopes its mailbox shows.
     async fn shown(&self, store: &FjallStore) -> Result<usize, StoreError> {
         let (mailbox, born, after) = (self.id(), self.born, Seq::START);
         let window = store.window(WindowQuery { mailbox, born, after, count: 9, bytes: 1 << 20 }).await?;
         Ok(window.unwrap().items.len())
     }
-}
-
-/// Spoils the block of the index in which a row lies: bytes of the tables, until it cannot be read.
-fn spoil_block_of(store: &Path, is_bulk: bool, row: &[u8]) {
-    let space = if is_bulk { Space::Bulk } else { Space::State };
-    let engine = Fjall::open(store, CACHE).unwrap();
-    let keyspace = if is_bulk { &engine.bulk } else { &engine.state };
-    keyspace.rotate_memtable_and_wait().unwrap();
-    let folder = keyspace.path().join("tables");
-    drop(engine);
-    let is_read = || Fjall::open(store, CACHE).unwrap().direct().load(space, row).is_ok();
-    assert!(is_read());
-    for table in std::fs::read_dir(folder).unwrap() {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(table.unwrap().path()).unwrap();
-        let length = file.metadata().unwrap().len();
-        // Blocks of rows come first; behind them lies what finds them.
-        for at in (500..length * 9 / 10).step_by(1500) {
-            let mut byte = [0; 1];
-            file.read_exact_at(&mut byte, at).unwrap();
-            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-            if !is_read() {
-                return;
-            }
-            file.write_all_at(&byte, at).unwrap();
-        }
-    }
-    panic!("it lies in no table");
 }
 
 /// Spoils the block of the index in which the last bytes of an id stand first.
@@ -172,72 +140,6 @@ async fn a_damaged_block_of_mailboxes_keeps_no_others_from_being_swept() {
     }
     store.close().await;
     assert!((1..LOST).contains(&left), "{left} mailboxes are not swept");
-}
-
-/// What can be read of it, and how many places cannot.
-fn salvaged(store: &FjallStore) -> (Vec<Row>, u64) {
-    let mut rows = Vec::new();
-    let lost = store.rows(&mut |row| {
-        rows.push(row);
-        Ok(())
-    });
-    (rows, lost.unwrap())
-}
-
-/// A store that is made of what a damaged one still has. Mailboxes that are in it show their envelope and take another.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_store_is_read_for_a_backup_and_the_rest_of_it_is_whole_elsewhere() {
-    for what in ["mailbox", "moving", "slots", "envelope"] {
-        let dir = tempfile::tempdir().unwrap();
-        let options = StoreOptions::at(dir.path().join("store"));
-        let all = filled(&options).await;
-        let one = &all[200];
-        let row = match what {
-            "mailbox" => key::mailbox(&one.id()),
-            "moving" => key::moving(one.born),
-            "slots" => key::SLOTS.to_vec(),
-            _ => key::envelope(one.born, Seq::START.next()),
-        };
-        spoil_block_of(&options.path, what == "envelope", &row);
-        let store = FjallStore::open(&options).unwrap();
-        let (rows, lost) = salvaged(&store);
-        store.close().await;
-        drop(store);
-        assert!((1..=LOST as u64).contains(&lost), "{what}: {lost}");
-        let elsewhere = StoreOptions::at(dir.path().join("elsewhere"));
-        let mut rows = rows.into_iter();
-        EngineName::Fjall.fill(&elsewhere, &mut || Ok(rows.next())).unwrap();
-        let store = FjallStore::open(&elsewhere).unwrap();
-        let (mut there, mut shown) = (0, 0);
-        for one in &all {
-            let mailbox = store.mailbox(one.id()).await;
-            there += usize::from(matches!(mailbox, Ok(Some(_))));
-            assert!(mailbox.is_ok(), "{what}: half a mailbox");
-            shown += usize::from(mailbox != Ok(None) && one.shown(&store).await == Ok(1));
-        }
-        let whole = all.len();
-        match what {
-            "slots" => assert_eq!((there, shown), (whole, whole), "{what}"),
-            "envelope" => {
-                assert!(there == whole && (whole - LOST..whole).contains(&shown), "{what}: {shown}")
-            }
-            _ => {
-                assert!((whole - LOST..whole).contains(&there) && shown == there, "{what}: {there}, {shown}")
-            }
-        }
-        // New ones get slots that nobody has.
-        let new: Vec<One> = (COUNT..COUNT + 100).map(One::new).collect();
-        futures_util::future::join_all(new.iter().map(|one| one.make(&store))).await;
-        let mut shown_then = 0;
-        for one in &all {
-            shown_then += usize::from(one.shown_if_there(&store).await == 1);
-        }
-        assert_eq!(shown_then, shown, "{what}");
-        for one in &new {
-            assert_eq!(one.shown(&store).await, Ok(1), "{what}");
-        }
-        store.close().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,13 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
         .create(place.dir())
         .map_err(|reason| PlaceError::Io { path: place.dir().to_path_buf(), reason })?;
     hold(place).await?;
+    // Since it was looked at somebody may have made one, which is not this command's to remove.
+    if !place.is_empty() {
+        return Err(PlaceError::Exists(place.dir().to_path_buf()).into());
+    }
+    if place.store().exists() {
+        return Err(StoreError::Exists.into());
+    }
     let filled = fill(reader, head.engine, place.store()).await;
     let made = filled.and_then(|count| {
         place.create(&secret, &head.config, &head.lineage)?;

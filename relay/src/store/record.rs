@@ -15,7 +15,7 @@
 //! bulk   'l' tripwire 32 | cause u8                 slot u32 | nonce 12 | sealed list, or sealed CBOR [ACTION]
 //! state  'q' running time u64 | tripwire 32 | cause u8   a deadline
 //! state  'u'                                        running time u64, in milliseconds | done u64 | waiting u64
-//! state  'u' 'w'                                    running time u64 | key: deadlines until then are looked for in tripwires, from there
+//! state  'u' 'w'                                    running time u64 | damaged | key: deadlines until then are looked for in tripwires, from there
 //! state  'o' anchor 32 | tripwire 32                the tripwire tells when the anchor freezes
 //! state  'x' anchor 32                              CBOR Anchor
 //! state  'y'                                        slots of anchors ever used u32

@@ -46,13 +46,13 @@ impl Running {
 }
 
 /// A walk: until when what it looks for was to come, and where it goes on.
-pub(crate) fn encode_walk(upto: u64, next: &[u8]) -> Vec<u8> {
-    [&upto.to_be_bytes()[..], next].concat()
+pub(crate) fn encode_walk(upto: u64, is_damaged: bool, next: &[u8]) -> Vec<u8> {
+    [&upto.to_be_bytes()[..], &[u8::from(is_damaged)], next].concat()
 }
 
-pub(crate) fn decode_walk(bytes: &[u8]) -> Result<(u64, Vec<u8>), StoreError> {
+pub(crate) fn decode_walk(bytes: &[u8]) -> Result<(u64, bool, Vec<u8>), StoreError> {
     let mut rest = Reader(bytes);
-    Ok((rest.number()?, rest.0.to_vec()))
+    Ok((rest.number()?, rest.flag()?, rest.0.to_vec()))
 }
 
 /// What sets off one of a tripwire's lists.

@@ -43,7 +43,9 @@ pub(super) fn of_sink<T: Tables>(
     born: Born,
     newest: Seq,
 ) -> Result<(), StoreError> {
-    if let Some(there) = leftover(batch, born)? {
+    // Of one that cannot be read it is not known how far it came.
+    if batch.has(Space::State, &leftover_key(born)) != Ok(false) {
+        let there = leftover(batch, born)?.unwrap_or_default();
         batch.put(Space::State, leftover_key(born), Leftover { limit: newest, ..there }.encode());
     }
     Ok(())

@@ -15,19 +15,21 @@ use super::{
     super::{
         super::{
             Change, Charge, MailboxKeys, MailboxStore, Mutation, Outcome, StoreOptions, WindowQuery,
-            mailbox_id, tables::Tables,
+            mailbox_id,
+            tables::{Tables, Value},
         },
         *,
     },
     Born, Day,
 };
 
+const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);
 const COUNT: u64 = 400;
 /// Rows that one block and what lies beside it have at most.
 const LOST: usize = 80;
 
 async fn apply(store: &FjallStore, mutation: Mutation) -> Outcome {
-    let change = Change { mutation, now: Timestamp::from_millis(1_750_000_000_000), day: Day::new(1) };
+    let change = Change { mutation, now: NOW, day: Day::new(1) };
     store.apply(change).await.unwrap()
 }
 
@@ -86,6 +88,141 @@ impl One {
         let window = store.window(WindowQuery { mailbox, born, after, count: 9, bytes: 1 << 20 }).await?;
         Ok(window.unwrap().items.len())
     }
+}
+
+/// Spoils the block of the index in which a row lies: bytes of the tables, until it cannot be read. The byte that was there, and where.
+fn spoil_block_of(store: &Path, space: Space, row: &[u8]) -> (PathBuf, u64, [u8; 1]) {
+    let engine = Fjall::open(store, CACHE).unwrap();
+    let keyspace = if space == Space::Bulk { &engine.bulk } else { &engine.state };
+    keyspace.rotate_memtable_and_wait().unwrap();
+    let folder = keyspace.path().join("tables");
+    drop(engine);
+    // Some blocks it does not open without.
+    let is_lost = || Fjall::open(store, CACHE).is_ok_and(|engine| engine.direct().load(space, row).is_err());
+    assert!(!is_lost());
+    for table in std::fs::read_dir(folder).unwrap() {
+        let path = table.unwrap().path();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        // Blocks of rows come first; behind them lies what finds them.
+        for at in (500..length * 9 / 10).step_by(1500) {
+            let mut byte = [0; 1];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            if is_lost() {
+                return (path, at, byte);
+            }
+            file.write_all_at(&byte, at).unwrap();
+        }
+    }
+    panic!("it lies in no table");
+}
+
+fn restore((path, at, byte): (PathBuf, u64, [u8; 1])) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&byte, at).unwrap();
+}
+
+/// What comes to a mailbox whose rows lie in a damaged block lies whole in other tables. A reader is shown nothing behind what he was
+/// not shown: he would take it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_shown_behind_what_a_damaged_block_hides() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let all = filled(&options).await;
+    let spoilt = spoil_block_of(&options.path, Space::Bulk, &key::envelope(all[200].born, Seq::START.next()));
+    let store = FjallStore::open(&options).unwrap();
+    let mut stored = Vec::new();
+    for one in &all {
+        let mut count = usize::from(one.shown(&store).await == Ok(1));
+        for number in 0..8 {
+            let (mailbox, born, limit) = (one.id(), one.born, 1 << 20);
+            let envelope = vec![10 + number; 1024];
+            let id = EnvelopeId::of(&envelope);
+            let append = Mutation::Append { mailbox, born, id, envelope: envelope.into(), limit, reserve: 0 };
+            let change = Change { mutation: append, now: NOW, day: Day::new(1) };
+            count += usize::from(matches!(store.apply(change).await, Ok(Outcome::Stored { .. })));
+        }
+        stored.push(count);
+    }
+    let mut hidden = 0;
+    for one in &all {
+        let (mailbox, born, after) = (one.id(), one.born, Seq::START);
+        let query = WindowQuery { mailbox, born, after, count: 9, bytes: 1 << 20 };
+        match store.window(query).await {
+            Ok(window) => {
+                let shown: Vec<u64> =
+                    window.unwrap().items.iter().map(|item| item.place.seq.value()).collect();
+                let from_the_first: Vec<u64> = (1..=shown.len() as u64).collect();
+                assert_eq!(shown, from_the_first, "nothing is passed over");
+            }
+            Err(failure) => {
+                assert_eq!(failure, StoreError::Damaged);
+                hidden += 1;
+            }
+        }
+    }
+    assert!((1..LOST).contains(&hidden), "{hidden} mailboxes wait");
+    store.close().await;
+    drop(store);
+    restore(spoilt);
+    let store = FjallStore::open(&options).unwrap();
+    for (one, stored) in all.iter().zip(stored) {
+        assert!(one.shown(&store).await.unwrap() >= stored, "all is there again");
+    }
+    store.close().await;
+}
+
+/// Deadlines that cannot be seen are not taken for come: they come when the disk reads again.
+#[tokio::test(flavor = "multi_thread")]
+async fn trp_10_deadlines_that_damage_hides_come_when_it_can_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::at(dir.path().join("store"));
+    let all = filled(&options).await;
+    let tripwire = all[200].tripwire();
+    let mut due = None;
+    {
+        let engine = Fjall::open(&options.path, CACHE).unwrap();
+        let (first, last) = key::all(b'q');
+        let mut look = |name: &[u8], _: &Value<'_>| {
+            if name.windows(32).any(|id| id == tripwire.as_bytes()) {
+                due = Some(name.to_vec());
+            }
+            Ok(super::Scan::More)
+        };
+        engine.direct().scan(Space::State, &first, &last, &mut look).unwrap();
+    }
+    // Both are in the order of the same ids: of some neither the deadline is seen nor the tripwire.
+    let spoilt =
+        [due.unwrap(), key::tripwire(&tripwire)].map(|row| spoil_block_of(&options.path, Space::State, &row));
+    let store = FjallStore::open(&options).unwrap();
+    let before = watched(&store, 12).await;
+    store.close().await;
+    drop(store);
+    let whole = usize::try_from(COUNT).unwrap();
+    assert!((whole - LOST..whole).contains(&before), "{before} came");
+    spoilt.into_iter().for_each(restore);
+    let store = FjallStore::open(&options).unwrap();
+    assert_eq!(before + watched(&store, 70).await, whole, "each once");
+    store.close().await;
+}
+
+/// How many alerts come in some minutes.
+async fn watched(store: &FjallStore, minutes: usize) -> usize {
+    let mut came = 0;
+    for _ in 0..minutes {
+        let mut elapsed = Duration::from_secs(60);
+        loop {
+            let watch = Mutation::Watch { elapsed, filler: [1; 32] };
+            let Outcome::Watched { appended, has_more, .. } = apply(store, watch).await else { panic!() };
+            came += appended.len();
+            elapsed = Duration::ZERO;
+            if !has_more {
+                break;
+            }
+        }
+    }
+    came
 }
 
 /// Spoils the block of the index in which the last bytes of an id stand first.

@@ -149,16 +149,19 @@ pub(in super::super) fn watch<T: Tables>(
         come.extend(due_in(key));
         Ok(if come.len() < MAX_DUE { Scan::More } else { Scan::Stop })
     })?;
-    let done = if come.len() >= MAX_DUE {
-        None
+    let (done, has_more) = if come.len() >= MAX_DUE {
+        (None, true)
     } else if around.is_damaged {
-        walk(batch, running.now, &mut come)?
+        match walk(batch, running.now, &mut come)? {
+            Walked::OnTheWay => (None, true),
+            Walked::All(upto) => (Some(upto), false),
+            Walked::NotAll => (None, false),
+        }
     } else {
-        Some(running.now)
+        (Some(running.now), false)
     };
     // A scan shows what is on disk first, so what it left may lie anywhere.
     running.done = done.unwrap_or(running.done);
-    let has_more = done.is_none();
     set_running(batch, running);
     // The order within a change is that of time.
     come.sort_unstable_by_key(|(at, _, _)| *at);
@@ -174,15 +177,20 @@ pub(in super::super) fn watch<T: Tables>(
     Ok(Outcome::Watched { appended, withdrawn, has_more })
 }
 
-/// Looks for what has come in all tripwires, a step of it. Until when all of it has been found, once it has been.
-fn walk<T: Tables>(
-    batch: &mut Batch<'_, T>,
-    now: u64,
-    come: &mut Vec<Come>,
-) -> Result<Option<u64>, StoreError> {
+/// How far a walk over tripwires came.
+enum Walked {
+    OnTheWay,
+    /// To the end. All that had come by then has been found.
+    All(u64),
+    /// To the end, but not over all of them. Those that were passed over have not come, and are looked for again.
+    NotAll,
+}
+
+/// Looks for what has come in all tripwires, a step of it.
+fn walk<T: Tables>(batch: &mut Batch<'_, T>, now: u64, come: &mut Vec<Come>) -> Result<Walked, StoreError> {
     let (first, last) = key::all(key::TRIPWIRES);
     let there = batch.load(Space::State, WALK).ok().flatten();
-    let (upto, start) = match there.and_then(|there| decode_walk(&there).ok()) {
+    let (upto, was_damaged, start) = match there.and_then(|there| decode_walk(&there).ok()) {
         Some(there) => there,
         None => {
             // The next look may come to the same place.
@@ -190,7 +198,7 @@ fn walk<T: Tables>(
             TOLD.call_once(|| {
                 tracing::error!("deadlines are damaged; they are looked for in the tripwires; told once");
             });
-            (now, first.clone())
+            (now, false, first.clone())
         }
     };
     let mut look = |name: &[u8], value: &Value<'_>| -> Result<bool, StoreError> {
@@ -219,16 +227,13 @@ fn walk<T: Tables>(
         next = Some(after(name));
         Ok(Scan::Stop)
     })?;
-    match next.or(around.next) {
-        Some(next) => {
-            batch.put(Space::State, WALK.to_vec(), encode_walk(upto, &next));
-            Ok(None)
-        }
-        None => {
-            batch.delete(Space::State, WALK.to_vec());
-            Ok(Some(upto))
-        }
+    let is_damaged = was_damaged || around.is_damaged;
+    if let Some(next) = next.or(around.next) {
+        batch.put(Space::State, WALK.to_vec(), encode_walk(upto, is_damaged, &next));
+        return Ok(Walked::OnTheWay);
     }
+    batch.delete(Space::State, WALK.to_vec());
+    Ok(if is_damaged { Walked::NotAll } else { Walked::All(upto) })
 }
 
 /// TRP-12: once. Whether it was one of those that are waited for.

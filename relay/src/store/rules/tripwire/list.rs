@@ -5,7 +5,7 @@
 use lapwing_wire::{
     anchor::GroupKey,
     capability::Signature,
-    frame::Stored,
+    frame::{Seq, Stored},
     ids::{AnchorId, EnvelopeId, MailboxId, TripwireId},
     padding::SizeClass,
     tripwire::Action,
@@ -113,7 +113,10 @@ fn sink<T: Tables>(
             if there.sink || Action::check_sink(&there.keys.admin, mailbox, permission).is_err() {
                 return Ok(());
             }
-            batch.sink_unreadable_mailbox(*mailbox, &fixed)?
+            let born = batch.sink_unreadable_mailbox(*mailbox, &fixed)?;
+            // Which of its places count what it would hold is not known: none of them is passed over.
+            leftovers::of_sink(batch, born, Seq::START)?;
+            born
         }
         Err(failure) => return Err(failure),
     };

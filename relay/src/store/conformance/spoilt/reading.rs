@@ -83,8 +83,9 @@ async fn tails<E: Engine>(options: &StoreOptions) {
     let store = open::<E>(options).await;
     let owner = filled(&store, 9, 5).await;
     let store = on_ill(store, options, vec![bodies(&owner, 3, 4, Ill::Damaged)]).await;
-    assert_eq!(numbers(&store, &owner, 0).await.unwrap(), [1, 2]);
-    done(&store, owner.ack(2, &[]), "taken").await.unwrap();
+    // Shown with a number that is too low it would look as if the relay had been put back.
+    assert!(numbers(&store, &owner, 0).await.is_err(), "not even the newest number is known");
+    done(&store, owner.ack(2, &[]), "taken by who had read it before").await.unwrap();
     let (next, _) = place(&store, owner.append(envelope(6, 1024))).await.unwrap();
     assert!(next.seq > Seq::new(5), "no number comes again");
     assert!(numbers(&store, &owner, 2).await.is_err(), "what is behind the damage waits");
@@ -94,7 +95,7 @@ async fn tails<E: Engine>(options: &StoreOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mailbox_whose_newest_envelopes_are_damaged_is_read_up_to_them_and_taken_from_around_them() {
+async fn a_mailbox_whose_newest_envelopes_are_damaged_waits_and_is_taken_from_around_them() {
     over_engines!(tails);
 }
 

@@ -556,6 +556,17 @@ fn random_change(
     }
 }
 
+/// The records that a backup of a store has.
+#[cfg(test)]
+fn backed_up(store: &dyn super::KeptStore) -> Vec<super::Row> {
+    let mut rows = Vec::new();
+    let read = store.rows(&mut |row| {
+        rows.push(row);
+        Ok(())
+    });
+    read.map(|()| rows).unwrap()
+}
+
 mod anchors;
 mod causes;
 #[cfg(test)]

@@ -16,10 +16,19 @@ use super::{
     tables::{Scan, Space, Tables, load_mailbox, load_readable_mailbox},
 };
 
-/// Asks the tables as much for a mailbox that is not there as for one that is (FRM-04).
+/// For whoever asks what it is, not what is in it.
 pub(super) fn mailbox(tables: &impl Tables, id: &MailboxId) -> Result<Option<Mailbox>, StoreError> {
+    look(tables, id, load_readable_mailbox)
+}
+
+/// Asks the tables as much for a mailbox that is not there as for one that is (FRM-04).
+fn look<T: Tables>(
+    tables: &T,
+    id: &MailboxId,
+    load: impl FnOnce(&T, &[u8]) -> Result<Mailbox, StoreError>,
+) -> Result<Option<Mailbox>, StoreError> {
     match tables.load(Space::State, &key::mailbox(id))? {
-        Some(fixed) => load_readable_mailbox(tables, &fixed).map(Some),
+        Some(fixed) => load(tables, &fixed).map(Some),
         None => {
             // Nobody's: births are random.
             tables.load(Space::State, &key::moving(NOBODY))?;
@@ -47,9 +56,8 @@ const NOBODY: Born = Born::new(0);
 
 pub(super) fn window(tables: &impl Tables, query: &WindowQuery) -> Result<Option<Window>, StoreError> {
     let WindowQuery { mailbox: id, born, after, count, bytes } = query;
-    let there = tables.load(Space::State, &key::mailbox(id))?;
     // One of which not even the newest number is known has nothing to show: it would look as if it had been put back.
-    let there = there.map(|fixed| load_mailbox(tables, &fixed)).transpose()?;
+    let there = look(tables, id, load_mailbox)?;
     let Some(there) = there.filter(|there| there.born == *born) else { return Ok(None) };
     let first = there.head.max(after.next());
     let mut items = Vec::new();

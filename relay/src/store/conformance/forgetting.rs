@@ -321,13 +321,7 @@ async fn a_store_from_a_backup_has_no_tripwire_and_uses_its_slots_again() {
     let armed = Armed::new(2);
     done(&*store, armed.arm(1, &alerts, &[1; 1024], &[2; 1024]), "armed").await.unwrap();
     place(&*store, alerts.append(envelope(1, 1024))).await.unwrap();
-    let mut rows = Vec::new();
-    store
-        .rows(&mut |row| {
-            rows.push(row);
-            Ok(())
-        })
-        .unwrap();
+    let rows = backed_up(&*store);
     store.close().await;
     let mut rows = rows.into_iter();
     EngineName::Fjall.fill(&at("second"), &mut || Ok(rows.next())).unwrap();

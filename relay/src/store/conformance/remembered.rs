@@ -283,13 +283,7 @@ mod tests {
         done(&*store, taken.ack(u64::MAX, &[]), "taken").await.unwrap();
         let close = Mutation::Close { mailbox: closed.id(), born: closed.born() };
         done(&*store, close, "closed").await.unwrap();
-        let mut rows = Vec::new();
-        store
-            .rows(&mut |row| {
-                rows.push(row);
-                Ok(())
-            })
-            .unwrap();
+        let rows = backed_up(&*store);
         store.close().await;
         drop(store);
         let second = StoreOptions::at(dir.path().join("second"));

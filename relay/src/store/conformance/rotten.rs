@@ -303,12 +303,7 @@ async fn a_fresh_slot_is_found_beside_what_cannot_be_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_store_from_a_backup_one_copy_of_keys_is_enough() {
     let kept = Kept::new(EngineName::Fjall).await;
-    let mut rows = Vec::new();
-    let mut take = |row| {
-        rows.push(row);
-        Ok(())
-    };
-    kept.store.rows(&mut take).unwrap();
+    let rows = backed_up(&*kept.store);
     kept.store.close().await;
     let mut rows = rows.into_iter();
     let second = StoreOptions::at(kept.path.with_extension("second"));

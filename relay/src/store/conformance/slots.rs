@@ -11,7 +11,6 @@ use super::{
 use crate::store::{
     AnchorChange, AnchorOutcome, EngineName, KeptStore, StoreOptions,
     engine::Engine,
-    export::Row,
     fjall::Fjall,
     group::GroupCommit,
     keys::{KeyFile, Slot},
@@ -160,20 +159,10 @@ async fn a_forgetting_that_is_durable_although_it_failed_frees_its_slots_once() 
 async fn anc_12_a_backup_has_nothing_of_free_slots_of_anchors() {
     let dir = tempfile::tempdir().unwrap();
     let owner = Owner::new(1);
-    let rows = |store: &dyn KeptStore| -> Vec<Row> {
-        let mut rows = Vec::new();
-        store
-            .rows(&mut |row| {
-                rows.push(row);
-                Ok(())
-            })
-            .unwrap();
-        rows
-    };
     let store = EngineName::Fjall.open(&options(dir.path(), NEVER)).unwrap();
     done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
     place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
-    let without = rows(&*store);
+    let without = backed_up(&*store);
     let all: Vec<Anchored> = (1..=6).map(Anchored::new).collect();
     for anchored in &all {
         make(&*store, anchored).await.unwrap();
@@ -187,7 +176,7 @@ async fn anc_12_a_backup_has_nothing_of_free_slots_of_anchors() {
     let keys = KeyFile::open(&dir.path().join("store")).unwrap();
     assert_eq!([0, 1, 2].map(|number| secret(&keys, number)), [None; 3], "they are free");
     remove(&*store, &all[3]).await;
-    assert!(rows(&*store) == without);
+    assert!(backed_up(&*store) == without);
     store.close().await;
 }
 

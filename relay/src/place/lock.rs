@@ -27,6 +27,9 @@ use super::{Place, PlaceError};
 /// What an engine locks while a process has the store open: that of `fjall`, that of `sled`.
 const OF_ENGINES: [&str; 2] = ["lock", "db"];
 
+/// How often it is looked, in one try, whether the file that was locked is still the one that is there.
+const LOOKS: usize = 16;
+
 /// The folder's lock. Dropping it gives the folder free.
 #[derive(Debug)]
 #[must_use]
@@ -111,12 +114,16 @@ impl Place {
 }
 
 impl FolderLock {
-    /// Takes the lock, if nobody has it. `false` if somebody has.
+    /// Takes the lock, if nobody has it. `false` if somebody has, or if its file is another one each time: a wipe is at work, or the file
+    /// system has no lasting numbers of files.
     ///
     /// # Errors
     /// [`PlaceError::Absent`] if the folder is gone; the system's.
     pub fn try_take(&mut self) -> Result<bool, PlaceError> {
-        while !self.is_taken {
+        for _ in 0..LOOKS {
+            if self.is_taken {
+                break;
+            }
             match fcntl(&self.file, FcntlArg::F_SETLK(&whole_file())) {
                 Ok(_) => {}
                 Err(Errno::EACCES | Errno::EAGAIN) => return Ok(false),
@@ -128,7 +135,7 @@ impl FolderLock {
                 self.file = self.place.open_lock()?;
             }
         }
-        Ok(true)
+        Ok(self.is_taken)
     }
 
     /// Takes the locks of the engines too, which the folder's lock does not keep from others: from a program before `relay.lock`. `false`

@@ -357,12 +357,13 @@ port = {port}
 listen = "{listen}"
 # Name of the protocol in the TLS handshake. Clients must use the same.
 alpn = "{alpn}"
-# Connections at a time, some 60 KiB each when idle. Above, new ones are refused.
+# Connections at a time, some 50 KiB each when idle. Above, new ones are refused. An eighth of them (or 64) may have proved nothing.
 max_connections = {max_connections}
 # Connections at a time from one network: one IPv4 address, one IPv6 /56. Raise it where many people share an address
 # (a proxy, an onion service, a venue).
 connections_per_network = {connections_per_network}
-# When three quarters of max_connections are taken: silence after which those who proved nothing are closed, oldest first.
+# When three quarters of max_connections are taken: silence after which those who proved nothing are closed, oldest first. When three
+# quarters of the places of those are taken: how long they may stay.
 stranger_timeout = "{stranger_timeout}"
 # Handshakes at a time above which an address must first prove that it receives.
 retry_above = {retry_above}

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Context, DRAIN,
+    crowd::Seat,
     exchange::{self, Budget, End, within},
 };
 use crate::service::ConnectionState;
@@ -20,15 +21,19 @@ const BROKEN: VarInt = VarInt::from_u32(1);
 const STALLED: VarInt = VarInt::from_u32(2);
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(connection: Connection, context: &Arc<Context>) {
+pub(super) async fn serve(connection: Connection, seat: Arc<Seat>, context: &Arc<Context>) {
     let mut binding = [0; 32];
     if connection.export_keying_material(&mut binding, labels::EXPORTER, b"").is_err() {
         connection.close(BROKEN, b"");
         return;
     }
     let state = Arc::new(context.service.connect(ChannelBinding::from_bytes(binding)));
-    let entry = context.crowd.enter(connection.clone());
+    let entry = context.crowd.enter(connection.clone(), seat);
     let budget = Budget::new();
+    // Where nobody needs a ticket everybody may create, which takes large frames.
+    if context.service.limits().open_creation && entry.visit.admit() {
+        budget.admit();
+    }
     let mut streams = JoinSet::new();
     let mut notices = JoinSet::new();
     notices.spawn(notify(connection.clone(), Arc::clone(context), Arc::clone(&state)));

@@ -15,11 +15,29 @@ use std::{
 use quinn::{Connection, VarInt};
 use tokio::time::Instant;
 
-use super::CONNECTION_WINDOW;
+use super::pool::{Pool, Share};
 use crate::service::ConnectionState;
 
 /// The relay is crowded and the client has proved nothing.
 const CROWDED: VarInt = VarInt::from_u32(3);
+
+/// Bytes and streams of one connection, which the transport holds for it.
+pub(super) struct Room {
+    /// Unread bytes that a client may send ahead.
+    pub(super) receive: u32,
+    /// Bytes that it has not acknowledged; a slow reader stops at it.
+    pub(super) send: u32,
+    /// Streams that it may have open.
+    pub(super) streams: u32,
+}
+
+/// Who has proved nothing: proofs, tokens, voices, guesses, all of them small. Some hundred proofs fit. What comes in pieces with holes
+/// costs the transport many times its length.
+pub(super) const STRANGER: Room = Room { receive: 16 << 10, send: 16 << 10, streams: 4 };
+/// Who has proved something: half of one of the largest frames at a time, and two windows of envelopes.
+const KNOWN: Room = Room { receive: 128 << 10, send: 256 << 10, streams: 16 };
+/// Who moves a file, as long as there is room for it: 2 MiB in a round trip.
+const WIDE: Room = Room { receive: 2 << 20, send: 1 << 20, streams: 16 };
 
 /// The network that an address belongs to: a home or a customer of a provider gets all addresses of a /56, or one of IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,10 +64,18 @@ pub(super) struct Crowd {
 
 #[derive(Default)]
 struct State {
-    seats: HashMap<Prefix, usize>,
+    seats: HashMap<Prefix, Seats>,
+    strangers: usize,
     /// In the order in which they came.
     visits: BTreeMap<u64, Arc<Visit>>,
     next: u64,
+}
+
+/// Seats that a network has taken.
+#[derive(Clone, Copy, Default)]
+struct Seats {
+    all: usize,
+    strangers: usize,
 }
 
 impl Crowd {
@@ -59,22 +85,39 @@ impl Crowd {
 
     /// Connections and handshakes from a network.
     pub(super) fn from(&self, prefix: Prefix) -> usize {
-        self.lock().seats.get(&prefix).copied().unwrap_or(0)
+        self.lock().seats.get(&prefix).map_or(0, |seats| seats.all)
+    }
+
+    /// Whether one more from a network may come who has proved nothing yet, where so many may be there: each network may have as many
+    /// as are free besides, so that one that takes all it gets leaves half of them.
+    pub(super) fn has_place(&self, prefix: Prefix, places: usize) -> bool {
+        let state = self.lock();
+        let near = state.seats.get(&prefix).map_or(0, |seats| seats.strangers);
+        near < places.saturating_sub(state.strangers)
     }
 
     /// Counts one more from a network until the seat is dropped.
     pub(super) fn seat(self: &Arc<Self>, prefix: Prefix) -> Seat {
-        *self.lock().seats.entry(prefix).or_default() += 1;
-        Seat { crowd: Arc::clone(self), prefix }
+        let mut state = self.lock();
+        state.strangers += 1;
+        let seats = state.seats.entry(prefix).or_default();
+        seats.all += 1;
+        seats.strangers += 1;
+        drop(state);
+        Seat { crowd: Arc::clone(self), prefix, is_stranger: AtomicBool::new(true) }
     }
 
     /// Lists a connection until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, connection: Connection) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, connection: Connection, seat: Arc<Seat>) -> Entry {
+        let now = millis(self.since);
         let visit = Arc::new(Visit {
             connection,
             since: self.since,
-            asked: AtomicU64::new(millis(self.since)),
+            entered: now,
+            asked: AtomicU64::new(now),
             is_known: AtomicBool::new(false),
+            seat,
+            wide: Mutex::new(None),
         });
         let mut state = self.lock();
         let number = state.next;
@@ -96,6 +139,18 @@ impl Crowd {
         }
     }
 
+    /// Where strangers take more than three quarters of their places: closes the oldest who have proved nothing for `stay`, whatever they
+    /// ask.
+    pub(super) fn make_place(&self, places: usize, stay: Duration) {
+        let state = self.lock();
+        let excess = state.strangers.saturating_sub(places - places / 4);
+        let now = millis(self.since);
+        let stay = u64::try_from(stay.as_millis()).unwrap_or(u64::MAX);
+        for visit in state.visits.values().filter(|visit| visit.is_old_stranger(now, stay)).take(excess) {
+            visit.connection.close(CROWDED, b"");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,14 +160,29 @@ impl Crowd {
 pub(super) struct Seat {
     crowd: Arc<Crowd>,
     prefix: Prefix,
+    is_stranger: AtomicBool,
+}
+
+impl Seat {
+    /// Whoever sits there has proved something.
+    fn know(&self) {
+        if self.is_stranger.swap(false, Ordering::Relaxed) {
+            let mut state = self.crowd.lock();
+            state.strangers -= 1;
+            if let Some(seats) = state.seats.get_mut(&self.prefix) {
+                seats.strangers -= 1;
+            }
+        }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.know();
         let mut state = self.crowd.lock();
-        if let Some(count) = state.seats.get_mut(&self.prefix) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(seats) = state.seats.get_mut(&self.prefix) {
+            seats.all -= 1;
+            if seats.all == 0 {
                 state.seats.remove(&self.prefix);
             }
         }
@@ -128,36 +198,89 @@ pub(super) struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.crowd.lock().visits.remove(&self.number);
+        // Its seat may go with it, which takes the same lock.
+        let visit = self.crowd.lock().visits.remove(&self.number);
+        drop(visit);
     }
 }
 
-/// What is looked at when it is crowded.
+/// What is looked at when it is crowded, and what the transport holds for it.
 pub(super) struct Visit {
     connection: Connection,
     since: Instant,
+    /// Milliseconds after `since`.
+    entered: u64,
     /// Milliseconds after `since` of the latest request.
     asked: AtomicU64,
     is_known: AtomicBool,
+    seat: Arc<Seat>,
+    /// What it has of the pool for moving files, until it ends: what a client may send ahead cannot be taken back.
+    wide: Mutex<Option<Share>>,
 }
 
 impl Visit {
+    /// The network that it came from.
+    pub(super) fn network(&self) -> Prefix {
+        self.seat.prefix
+    }
+
+    /// Whether it has proved something.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+
     /// A request came.
     pub(super) fn asks(&self) {
         self.asked.store(millis(self.since), Ordering::Relaxed);
     }
 
-    /// A request was answered: who has proved something may send more ahead and is not sent away.
-    pub(super) fn answered(&self, state: &ConnectionState) {
-        if !self.is_known.load(Ordering::Relaxed) && state.is_known() {
-            self.is_known.store(true, Ordering::Relaxed);
-            self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+    /// A request was answered. Whether it was the first by which the connection has proved something.
+    pub(super) fn answered(&self, state: &ConnectionState) -> bool {
+        !self.is_known() && state.is_known() && self.admit()
+    }
+
+    /// From here on it is no stranger: it may send more ahead and is not sent away. Whether it was one.
+    pub(super) fn admit(&self) -> bool {
+        let was_stranger = !self.is_known.swap(true, Ordering::Relaxed);
+        if was_stranger {
+            self.seat.know();
+            let wide = self.wide();
+            if wide.is_none() {
+                self.hold(&KNOWN);
+            }
+        }
+        was_stranger
+    }
+
+    /// It moves a file. Without room for that it goes on as it is, and slower.
+    pub(super) fn moves_file(&self, windows: &Arc<Pool>) {
+        let mut wide = self.wide();
+        if wide.is_some() {
+            return;
+        }
+        let bytes = usize::try_from(u64::from(WIDE.receive) + u64::from(WIDE.send)).unwrap_or(usize::MAX);
+        *wide = windows.try_take(self.network(), bytes);
+        if wide.is_some() {
+            self.hold(&WIDE);
         }
     }
 
+    fn wide(&self) -> MutexGuard<'_, Option<Share>> {
+        self.wide.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self, room: &Room) {
+        self.connection.set_receive_window(VarInt::from_u32(room.receive));
+        self.connection.set_send_window(u64::from(room.send));
+        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(room.streams));
+    }
+
     fn is_idle_stranger(&self, now: u64, quiet: u64) -> bool {
-        !self.is_known.load(Ordering::Relaxed)
-            && now.saturating_sub(self.asked.load(Ordering::Relaxed)) >= quiet
+        !self.is_known() && now.saturating_sub(self.asked.load(Ordering::Relaxed)) >= quiet
+    }
+
+    fn is_old_stranger(&self, now: u64, stay: u64) -> bool {
+        !self.is_known() && now.saturating_sub(self.entered) >= stay
     }
 }
 
@@ -168,6 +291,31 @@ fn millis(since: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_of_one_network_leave_places_and_whoever_is_known_takes_none() {
+        let (crowd, places) = (Crowd::new(), 8);
+        let network = |number| Prefix::of(IpAddr::from([198, 51, 100, number]));
+        let come = |number| {
+            let mut seats = Vec::new();
+            while crowd.has_place(network(number), places) {
+                seats.push(crowd.seat(network(number)));
+            }
+            seats
+        };
+        let first = come(1);
+        assert_eq!(first.len(), 4);
+        let second = come(2);
+        assert_eq!(second.len(), 2);
+        first[0].know();
+        first[0].know();
+        assert_eq!(crowd.from(network(1)), 4, "it has its seat still");
+        assert_eq!(come(1).len(), 0, "three of its own, and three free: none for it");
+        assert_eq!(come(3).len(), 2);
+        drop((first, second));
+        let state = crowd.lock();
+        assert!(state.strangers == 0 && state.seats.is_empty());
+    }
 
     #[test]
     fn a_network_is_one_address_of_ipv4_and_a_56_of_ipv6() {

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapwing_wire::{
     frame::{Refusal, Request, RequestBody, Response, ResponseBody, encode_frame_onto},
-    limits::{MAX_FRAME, MAX_IN_FLIGHT},
+    limits::{MAX_FRAME, MAX_IN_FLIGHT, MAX_WINDOW_BYTES},
 };
 use quinn::SendStream;
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     Context,
     crowd::Visit,
     frames::{FrameError, Frames},
+    pool::Share,
 };
 use crate::service::{ConnectionState, TOKEN_ANSWER_STEP};
 
@@ -41,12 +42,21 @@ pub(super) enum End {
 /// Answers with envelopes or parts of blobs that are worked on or wait to be written, 128 KiB each at most: 2 MiB a
 /// connection. Further such requests wait.
 const LARGE_ANSWERS: usize = 16;
+/// Bytes of the largest of them, about.
+const LARGE_ANSWER: usize = MAX_WINDOW_BYTES;
 
 /// Bytes of frames that have begun and are not whole, on all streams of one connection: two of the largest. Streams on which
 /// such a frame begins wait; those with small ones go on.
 const BEGUN: usize = 2 * MAX_FRAME;
 
-/// What all streams of one connection share.
+/// Between two tries of somebody who waits for room that all connections share: nobody is called, so that what is given back wakes no
+/// crowd.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Requests that somebody may have unanswered who has proved nothing.
+const STRANGERS_REQUESTS: usize = 16;
+
+/// What all streams of one connection share. Somebody who has proved nothing may begin one large frame at a time, so that it is refused
+/// in words.
 pub(super) struct Budget {
     /// Requests that may be unanswered.
     requests: Arc<Semaphore>,
@@ -59,8 +69,20 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new() -> Arc<Self> {
         let of = |permits| Arc::new(Semaphore::new(permits));
-        Arc::new(Self { requests: of(MAX_IN_FLIGHT), answers: of(LARGE_ANSWERS), begun: of(BEGUN) })
+        Arc::new(Self { requests: of(STRANGERS_REQUESTS), answers: of(LARGE_ANSWERS), begun: of(MAX_FRAME) })
     }
+
+    /// Once: the connection is no stranger's any more.
+    pub(super) fn admit(&self) {
+        self.requests.add_permits(MAX_IN_FLIGHT - STRANGERS_REQUESTS);
+        self.begun.add_permits(BEGUN - MAX_FRAME);
+    }
+}
+
+/// Room for a large frame: the connection's own until it is whole, and everybody's until it is answered.
+struct FrameRoom {
+    _begun: OwnedSemaphorePermit,
+    share: Share,
 }
 
 /// An answer, and whether later requests of the stream waited for it.
@@ -73,7 +95,8 @@ struct Answered {
 /// Given back when the answer is written.
 struct Permits {
     _request: OwnedSemaphorePermit,
-    _answer: Option<OwnedSemaphorePermit>,
+    _frame: Option<Share>,
+    _answer: Option<(OwnedSemaphorePermit, Share)>,
 }
 
 /// Serves one stream until the client finishes it or the relay stops.
@@ -94,7 +117,7 @@ pub(super) async fn serve(
         let mut has_barrier = false;
         let mut is_stopping = false;
         // Held from the beginning of a large frame to its end.
-        let mut room = None;
+        let mut room: Option<FrameRoom> = None;
         loop {
             let mut waits_for_budget = None;
             while !has_barrier && !is_stopping {
@@ -114,10 +137,11 @@ pub(super) async fn serve(
                     Err(_) => return End::Broken,
                 };
                 debug_assert_eq!(taken.length, length);
-                room = None;
+                let share = room.take().map(|room| room.share);
                 let is_barrier = taken.request.as_ref().is_ok_and(|request| is_barrier(&request.body));
                 has_barrier |= is_barrier;
-                let answered = answer(context, (connection, visit), taken.request, is_barrier, (permit, budget));
+                let answered =
+                    answer(context, (connection, visit), taken.request, is_barrier, (permit, share, budget));
                 // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
                 in_flight.push(tokio::task::unconstrained(answered));
             }
@@ -170,7 +194,7 @@ pub(super) async fn serve(
                 permit = budget.requests.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
                     drop(permit);
                 }
-                filled = fill(&mut frames, (&mut room, budget), context.stall_timeout), if wants_bytes => match filled {
+                filled = fill(&mut frames, &mut room, (context, visit, budget)), if wants_bytes => match filled {
                     Some(Ok(())) => {}
                     Some(Err(FrameError::Broken)) => return End::Broken,
                     Some(Err(FrameError::Gone)) => return End::Gone,
@@ -213,27 +237,41 @@ fn may_be_large(body: &RequestBody) -> bool {
     matches!(body, RequestBody::Read(_) | RequestBody::Subscribe(_) | RequestBody::BlobGet(_))
 }
 
+/// Whether it moves a part of a file.
+fn is_of_file(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::BlobPut(_) | RequestBody::BlobGet(_))
+}
+
 async fn answer(
     context: &Context,
     (connection, visit): (&ConnectionState, &Visit),
     request: Result<Request, u64>,
     was_barrier: bool,
-    (permit, budget): (OwnedSemaphorePermit, &Budget),
+    (permit, share, budget): (OwnedSemaphorePermit, Option<Share>, &Budget),
 ) -> Answered {
     visit.asks();
     let is_large = request.as_ref().is_ok_and(|request| may_be_large(&request.body));
-    // Waits for others of this connection only, and they are written first. Never closed.
-    let room = if is_large { Arc::clone(&budget.answers).acquire_owned().await.ok() } else { None };
-    let permits = Permits { _request: permit, _answer: room };
+    let room = if is_large { room_for_answer(context, visit, budget).await } else { None };
+    let is_refused = is_large && room.is_none();
+    let permits = Permits { _request: permit, _frame: share, _answer: room };
     let response = match request {
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
+        Ok(Request { id, .. }) if is_refused => Response { id, body: ResponseBody::Refused(Refusal::Busy) },
         Ok(Request { id, body }) => {
             let is_quiet =
                 matches!(body, RequestBody::Token(_) | RequestBody::Trigger(_) | RequestBody::Anchor(_));
+            let is_of_file = is_of_file(&body);
             let held_back = is_quiet.then(Instant::now);
             let body = context.service.handle(connection, body, context.clock.now()).await;
-            visit.answered(connection);
+            // Who knows the name of a file here was told by somebody who is no stranger.
+            let moves_file = is_of_file && !matches!(body, ResponseBody::Refused(_));
+            if visit.answered(connection) || (moves_file && visit.admit()) {
+                budget.admit();
+            }
+            if moves_file {
+                visit.moves_file(&context.windows);
+            }
             context.counters.answered(&body);
             if let Some(begun) = held_back {
                 hold_back(begun).await;
@@ -242,6 +280,19 @@ async fn answer(
         }
     };
     Answered { response, was_barrier, permits }
+}
+
+/// Waits for others of this connection, and they are written first; then for others of this network, who may not be. `None` if that takes
+/// too long.
+async fn room_for_answer(
+    context: &Context,
+    visit: &Visit,
+    budget: &Budget,
+) -> Option<(OwnedSemaphorePermit, Share)> {
+    // Never closed.
+    let permit = Arc::clone(&budget.answers).acquire_owned().await.ok()?;
+    let share = within(context.stall_timeout, share(context, visit, LARGE_ANSWER)).await?;
+    Some((permit, share))
 }
 
 /// TRP-08: waits for the next multiple of the step.
@@ -254,22 +305,36 @@ async fn hold_back(begun: Instant) {
 /// Waits for bytes; for ever between frames, bounded inside one.
 async fn fill(
     frames: &mut Frames,
-    (room, budget): (&mut Option<OwnedSemaphorePermit>, &Budget),
-    stall_timeout: Duration,
+    room: &mut Option<FrameRoom>,
+    (context, visit, budget): (&Context, &Visit, &Budget),
 ) -> Option<Result<(), FrameError>> {
-    let deadline = frames.deadline(stall_timeout);
+    let deadline = frames.deadline(context.stall_timeout);
     let work = async {
         if room.is_none()
             && let Some(bytes) = frames.needs_room()
-        {
             // Never closed.
-            *room = Arc::clone(&budget.begun).acquire_many_owned(bytes).await.ok();
+            && let Ok(begun) = Arc::clone(&budget.begun).acquire_many_owned(bytes).await
+        {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            *room = Some(FrameRoom { _begun: begun, share: share(context, visit, bytes).await });
         }
         frames.fill(room.is_some()).await
     };
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
         None => Some(work.await),
+    }
+}
+
+/// Waits for everybody's room. Who has proved nothing shares little with others of that kind, until he proves something.
+async fn share(context: &Context, visit: &Visit, bytes: usize) -> Share {
+    let mut again = tokio::time::interval(AGAIN);
+    loop {
+        let pool = if visit.is_known() { &context.frames } else { &context.strangers };
+        if let Some(share) = pool.try_take(visit.network(), bytes) {
+            return share;
+        }
+        again.tick().await;
     }
 }
 

@@ -6,6 +6,7 @@ mod connection;
 mod crowd;
 mod exchange;
 mod frames;
+mod pool;
 mod reset;
 mod upkeep;
 
@@ -27,7 +28,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crowd::{Crowd, Prefix, Seat};
+use crowd::{Crowd, Prefix, STRANGER, Seat};
+use pool::Pool;
 use reset::Resets;
 
 use crate::{
@@ -43,21 +45,25 @@ const DRAIN: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Unread bytes of one stream that a client may send ahead: two of the largest frames.
 const STREAM_WINDOW: u32 = 512 << 10;
-/// Unread bytes of one connection that a client may send ahead once it has proved something.
-const CONNECTION_WINDOW: u32 = 2 << 20;
-/// And before: one of the largest frames, and as much again.
-const STRANGER_WINDOW: u32 = 512 << 10;
 /// Between two looks at whether it is crowded; what may be closed is closed this much later at most.
 const LOOK: Duration = Duration::from_secs(1);
-/// Unacknowledged bytes that the relay holds for one connection; a slow reader stops at it.
-const SEND_WINDOW: u64 = 1 << 20;
 /// Bytes that the relay sends ahead before it knows what the line carries, spread over a round trip: half of what one window of
 /// envelopes has at most. Who comes back finds a full mailbox, often over a line with long delay and loss, where the
 /// transport's own 14 KiB take four round trips to grow and shrink at every loss. Twice as much saves one more round trip
 /// (measured; `docs/performance.md`) and would overrun slow lines: a buffer of 64 KiB is usual there.
 const FIRST_WINDOW: u64 = 64 << 10;
-/// Streams that a client may have open: requests, and blobs beside them.
-const STREAMS: u32 = 16;
+/// Bytes of all connections together: large frames from their beginning until they are answered, and large answers until they are
+/// written. Beyond it, streams with such frames wait, as long as they may take to be whole; those with small ones go on.
+const FRAMES: usize = 128 << 20;
+/// The same of those who have proved nothing, and need no large frame but to hear why it is refused.
+const STRANGERS_FRAMES: usize = 16 << 20;
+/// Bytes that those who move files may send ahead, and the relay to them, all together. Beyond it files move at the pace of messages.
+const WINDOWS: usize = 192 << 20;
+/// One in so many of all connections may be one that has proved nothing; above, new ones are refused, first those from networks that
+/// have many of them.
+const STRANGERS: usize = 8;
+/// Strangers that a small relay takes all the same.
+const MIN_STRANGERS: usize = 64;
 
 /// How a server listens. Each bound is one connection's or the whole server's, with what happens at it.
 #[derive(Clone, Debug)]
@@ -66,7 +72,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Name of the protocol in the handshake.
     pub alpn: Vec<u8>,
-    /// Connections at a time (some 60 KiB each when idle); above, new ones are refused.
+    /// Connections at a time (some 50 KiB each when idle); above, new ones are refused. Of an eighth of them, or 64, may
+    /// those be that have proved nothing.
     pub max_connections: usize,
     /// Connections and handshakes at a time from one network (an IPv4 address, an IPv6 /56); above, new ones are refused.
     /// All users behind one proxy, provider's translator or onion service count as one network.
@@ -138,6 +145,9 @@ struct Context {
     stall_timeout: Duration,
     stop: CancellationToken,
     crowd: Arc<Crowd>,
+    frames: Arc<Pool>,
+    strangers: Arc<Pool>,
+    windows: Arc<Pool>,
     counters: Arc<Counters>,
 }
 
@@ -174,6 +184,9 @@ impl Server {
             stall_timeout: options.stall_timeout,
             stop: stop.clone(),
             crowd: Crowd::new(),
+            frames: Pool::new(FRAMES),
+            strangers: Pool::new(STRANGERS_FRAMES),
+            windows: Pool::new(WINDOWS),
             counters: Arc::clone(&counters),
         });
         let mut tasks = JoinSet::new();
@@ -258,11 +271,11 @@ fn transport(options: &ServerOptions) -> Result<TransportConfig, ServerError> {
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(options.keep_alive))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER.streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
-        .send_window(SEND_WINDOW)
+        .receive_window(VarInt::from_u32(STRANGER.receive))
+        .send_window(u64::from(STRANGER.send))
         .datagram_receive_buffer_size(None);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(FIRST_WINDOW);
@@ -304,6 +317,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
     let counters = Arc::clone(&context.counters);
     let mut connections = JoinSet::new();
     let crowded = options.max_connections - options.max_connections / 4;
+    let places = (options.max_connections / STRANGERS).max(MIN_STRANGERS);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -314,12 +328,16 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             _ = look.tick() => {
                 context.crowd.make_room(connections.len().saturating_sub(crowded), options.stranger_timeout);
+                context.crowd.make_place(places, options.stranger_timeout);
             }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 let prefix = Prefix::of(incoming.remote_address().ip());
                 let near = context.crowd.from(prefix);
-                if connections.len() >= options.max_connections || near >= options.connections_per_network {
+                if connections.len() >= options.max_connections
+                    || near >= options.connections_per_network
+                    || !context.crowd.has_place(prefix, places)
+                {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                     incoming.refuse();
                 } else if !incoming.remote_address_validated()
@@ -331,7 +349,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                     counters.retried.fetch_add(1, Ordering::Relaxed);
                     incoming.retry().ok();
                 } else {
-                    let seat = context.crowd.seat(prefix);
+                    let seat = Arc::new(context.crowd.seat(prefix));
                     // Counted here: a burst is decided on before any of its tasks runs.
                     let handshake = Handshake::new(&counters);
                     connections.spawn(welcome(incoming, seat, handshake, Arc::clone(&context)));
@@ -344,7 +362,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
     tokio::time::timeout(DRAIN, endpoint.wait_idle()).await.ok();
 }
 
-async fn welcome(incoming: Incoming, _seat: Seat, handshake: Handshake, context: Arc<Context>) {
+async fn welcome(incoming: Incoming, seat: Arc<Seat>, handshake: Handshake, context: Arc<Context>) {
     let counters = &context.counters;
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
@@ -354,7 +372,7 @@ async fn welcome(incoming: Incoming, _seat: Seat, handshake: Handshake, context:
     let Ok(Ok(connection)) = connection else { return };
     let _open = Count::new(&counters.connections);
     counters.accepted.fetch_add(1, Ordering::Relaxed);
-    connection::serve(connection, &context).await;
+    connection::serve(connection, seat, &context).await;
 }
 
 /// A handshake that is under way, for as long as it lives.

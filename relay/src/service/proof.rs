@@ -15,6 +15,9 @@ const NOBODY: PublicKey<Write> = PublicKey::from_bytes([
     0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
 ]);
 
+/// Owners' and contacts' keys that somebody may prove who has proved nothing else; above, `busy`.
+const STRANGERS_PROOFS: usize = 64;
+
 impl Service {
     /// CAP-03, FRM-04.
     pub(super) async fn prove(
@@ -26,6 +29,8 @@ impl Service {
         let Prove { subject, signature } = prove;
         let binding = connection.binding();
         let limit = self.limits().proofs_per_connection;
+        // Everybody can make such keys.
+        let limit_of_any = if connection.is_known() { limit } else { limit.min(STRANGERS_PROOFS) };
         let kept = match subject {
             Subject::Mailbox(id, right) => {
                 let there = self.store.mailbox(*id).await.map_err(busy)?;
@@ -50,19 +55,19 @@ impl Service {
             }
             Subject::Tripwire(key) => {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
-                connection.keep_owner(*key, limit)
+                connection.keep_owner(*key, limit_of_any)
             }
             Subject::Anchor(key) => {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
-                connection.keep_subject(*subject, limit)
+                connection.keep_subject(*subject, limit_of_any)
             }
             Subject::Trigger(key) => {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
-                connection.keep_subject(*subject, limit)
+                connection.keep_subject(*subject, limit_of_any)
             }
             Subject::Thaw(key) => {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
-                connection.keep_subject(*subject, limit)
+                connection.keep_subject(*subject, limit_of_any)
             }
         };
         if kept { Ok(ResponseBody::Done) } else { Err(Refusal::Busy) }

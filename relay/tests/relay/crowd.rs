@@ -11,7 +11,11 @@ use lapwing_wire::{
 use quinn::{ConnectionError, TransportConfig, VarInt};
 use rustls::crypto::aws_lc_rs;
 
-use crate::support::{Client, Relay, client::within, local};
+use crate::support::{
+    Client, Relay,
+    client::{read_frame, stored, within},
+    local,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_it_is_crowded_the_oldest_silent_strangers_are_sent_away() {
@@ -82,7 +86,7 @@ async fn one_network_takes_its_share_and_no_more() {
     relay.stop().await;
 }
 
-/// Bytes that a client who reads no answers can send ahead on four streams, until `enough` or for one second without any.
+/// Bytes that a client who reads no answers can send ahead on three streams, until `enough` or for one second without any.
 async fn sent_ahead(client: &Client, enough: usize) -> usize {
     let read = Read { mailbox: MailboxId::from_bytes([0; 32]), after: Seq::START, count: 1 };
     let mut small = Vec::new();
@@ -90,28 +94,29 @@ async fn sent_ahead(client: &Client, enough: usize) -> usize {
         small.extend(encode_frame(&Request { id, body: RequestBody::Read(read.clone()) }).unwrap());
     }
     let mut streams = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..3 {
         let (mut requests, answers) = within(client.connection.open_bi()).await.unwrap();
         within(requests.write_all(&small)).await.unwrap();
         streams.push((requests, answers));
     }
     // A frame that never ends: what of it the relay takes it holds, and no more.
-    let mut rest = vec![0; 64 << 10];
-    rest[..4].copy_from_slice(&(200u32 << 10).to_be_bytes());
-    let (mut sent, mut idle) = (0, 0);
-    while sent < enough && idle < 4 {
-        for (requests, _) in &mut streams {
-            match tokio::time::timeout(Duration::from_millis(250), requests.write(&rest)).await {
-                Ok(Ok(count)) => {
-                    sent += count;
+    let mut begun = vec![0; 190 << 10];
+    begun[..4].copy_from_slice(&(200u32 << 10).to_be_bytes());
+    let mut sent = [0; 3];
+    let mut idle = 0;
+    while sent.iter().sum::<usize>() < enough && idle < 3 {
+        for ((requests, _), sent) in streams.iter_mut().zip(&mut sent) {
+            match tokio::time::timeout(Duration::from_millis(250), requests.write(&begun[*sent..])).await {
+                Ok(Ok(count)) if count > 0 => {
+                    *sent += count;
                     idle = 0;
                 }
+                Ok(Ok(_)) | Err(_) => idle += 1,
                 Ok(Err(error)) => panic!("the connection lives: {error}"),
-                Err(_) => idle += 1,
             }
         }
     }
-    sent
+    sent.iter().sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +129,7 @@ async fn a_stranger_sends_little_ahead_and_who_proved_something_more() {
         let provider = aws_lc_rs::default_provider();
         Client::connect_over(relay.address, &relay.server.key(), ALPN, provider, transport).await.unwrap()
     };
-    let bound = 1 << 20;
+    let bound = 64 << 10;
     let stranger = client().await;
     let sent = sent_ahead(&stranger, bound).await;
     assert!(sent < bound, "{sent}");
@@ -132,5 +137,118 @@ async fn a_stranger_sends_little_ahead_and_who_proved_something_more() {
     known.prove_access(&relay.access).await;
     let sent = sent_ahead(&known, bound).await;
     assert!(sent >= bound, "{sent}");
+    relay.stop().await;
+}
+
+/// A stranger from one of this computer's addresses.
+async fn stranger_from(relay: &Relay, own: &str) -> Result<Client, String> {
+    let (key, provider) = (relay.server.key(), aws_lc_rs::default_provider());
+    let own = own.parse().unwrap();
+    Client::connect_from(own, relay.address, &key, ALPN, provider, TransportConfig::default()).await
+}
+
+async fn strangers_from(relay: &Relay, own: &str) -> Vec<Client> {
+    let mut all = Vec::new();
+    while let Ok(client) = stranger_from(relay, own).await {
+        all.push(client);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_of_one_network_leave_places_to_others_and_to_whoever_proves_something() {
+    // 64 places for those who have proved nothing.
+    let options = ServerOptions { max_connections: 256, ..local() };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let mut all = strangers_from(&relay, "127.0.0.1").await;
+    assert_eq!(all.len(), 32);
+    let mut others = strangers_from(&relay, "127.0.0.2").await;
+    assert_eq!(others.len(), 16);
+    others[0].prove_access(&relay.access).await;
+    others[1].prove_access(&relay.access).await;
+    drop(stranger_from(&relay, "127.0.0.2").await.expect("there is a place again"));
+    all[0].prove_access(&relay.access).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_strangers_are_many_the_oldest_are_sent_away_although_they_ask() {
+    let options = ServerOptions { max_connections: 256, ..local() };
+    let options = ServerOptions { stranger_timeout: Duration::from_secs(1), ..options };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let mut known = relay.client().await;
+    known.prove_access(&relay.access).await;
+    let mut oldest = stranger_from(&relay, "127.0.0.1").await.unwrap();
+    let mut crowd = Vec::new();
+    for own in ["127.0.0.1", "127.0.0.2", "127.0.0.3"] {
+        crowd.extend(strangers_from(&relay, own).await);
+    }
+    let sent_away = within(async {
+        while oldest.try_ask(RequestBody::Lineage).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        oldest.connection.closed().await
+    });
+    match sent_away.await {
+        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code, VarInt::from_u32(3)),
+        other => panic!("closed by the relay, not {other:?}"),
+    }
+    known.prove_access(&relay.access).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_frame_of_a_stranger_is_refused_in_words_and_waits_where_strangers_hold_many() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut owner = relay.client().await;
+    let keys = owner.mailbox(&relay.access, MailboxKind::Queue).await;
+    let append = |id| {
+        let append = Append { mailbox: keys.id(), envelope: serde_bytes::ByteBuf::from(vec![1; 64 << 10]) };
+        encode_frame(&Request { id, body: RequestBody::Append(append) }).unwrap()
+    };
+    let mut writer = relay.client().await;
+    within(writer.requests.write_all(&append(1))).await.unwrap();
+    let refused = ResponseBody::Refused(Refusal::NotAllowed);
+    assert_eq!(writer.receive().await.unwrap().body, refused);
+    // A network has 8 MiB for such frames: 32 of the largest.
+    let mut crowd = Vec::new();
+    for _ in 0..32 {
+        let mut stranger = relay.client().await;
+        // More than the relay lets anybody send ahead: it has room.
+        let mut begun = vec![0; 40 << 10];
+        begun[..4].copy_from_slice(&(256u32 << 10).to_be_bytes());
+        within(stranger.requests.write_all(&begun)).await.unwrap();
+        crowd.push(stranger);
+    }
+    let (mut requests, mut answers) = within(writer.connection.open_bi()).await.unwrap();
+    let frame = append(2);
+    let sending = tokio::spawn(async move {
+        requests.write_all(&frame).await.unwrap();
+        requests
+    });
+    let first = tokio::time::timeout(Duration::from_millis(500), read_frame::<Response>(&mut answers));
+    assert!(first.await.is_err() && !sending.is_finished(), "it waits, and not all of it is taken");
+    // Whoever has proved something is not kept by that.
+    stored(&owner.append(keys.id(), vec![2; 64 << 10]).await);
+    drop(crowd);
+    let answer: Response = read_frame(&mut answers).await.unwrap();
+    assert_eq!(answer.body, refused);
+    drop(sending.await.unwrap());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_proves_few_keys_that_anybody_can_make() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut client = relay.client().await;
+    for number in 0..=64 {
+        let own = SecretKey::generate(&mut rand::rng());
+        let answer = client.prove(Subject::Tripwire(own.public()), &own).await;
+        let wanted = if number < 64 { ResponseBody::Done } else { ResponseBody::Refused(Refusal::Busy) };
+        assert_eq!(answer, wanted, "{number}");
+    }
+    client.prove_access(&relay.access).await;
+    let own = SecretKey::generate(&mut rand::rng());
+    assert_eq!(client.prove(Subject::Tripwire(own.public()), &own).await, ResponseBody::Done);
     relay.stop().await;
 }

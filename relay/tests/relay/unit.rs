@@ -43,6 +43,7 @@ fn the_unit_runs_the_program_as_it_is_and_leaves_it_few_rights() {
         ("Service.UMask", "0077"),
         ("Service.LimitCORE", "0"),
         ("Service.MemorySwapMax", "0"),
+        ("Service.MemoryMax", "75%"),
         ("Service.NoNewPrivileges", "yes"),
         ("Service.ProtectSystem", "strict"),
         ("Service.ProtectHome", "yes"),

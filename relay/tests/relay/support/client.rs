@@ -1,6 +1,9 @@
 //! The client's side of the wire, as small as it can be.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use lapwing_wire::{
     address::RelayKey,
@@ -115,6 +118,19 @@ impl Client {
         provider: CryptoProvider,
         transport: TransportConfig,
     ) -> Result<Self, String> {
+        let own = if address.is_ipv6() { "::1" } else { "127.0.0.1" }.parse().unwrap();
+        Self::connect_from(own, address, key, alpn, provider, transport).await
+    }
+
+    /// From one of this computer's own addresses.
+    pub async fn connect_from(
+        own: IpAddr,
+        address: SocketAddr,
+        key: &RelayKey,
+        alpn: &[u8],
+        provider: CryptoProvider,
+        transport: TransportConfig,
+    ) -> Result<Self, String> {
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?
@@ -125,8 +141,7 @@ impl Client {
         tls.enable_sni = false;
         tls.resumption = Resumption::disabled();
         let quic = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
-        let local: SocketAddr = if address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }.parse().unwrap();
-        let mut endpoint = Endpoint::client(local).map_err(|error| error.to_string())?;
+        let mut endpoint = Endpoint::client((own, 0).into()).map_err(|error| error.to_string())?;
         let mut config = ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::new(transport));
         endpoint.set_default_client_config(config);

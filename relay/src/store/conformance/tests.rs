@@ -179,13 +179,17 @@ async fn a_store_of_sled_of_another_version_is_refused_and_left_alone() {
         sled::Config::new().path(&options.path).segment_size(crate::store::sled::SEGMENT).open().unwrap();
     assert_eq!(db.get(key).unwrap().unwrap(), b"lapwing-relay store 5");
     // The one before is read, and is of this one from then on.
-    db.insert(key, b"lapwing-relay store 6").unwrap();
+    db.insert(key, b"lapwing-relay store 7").unwrap();
     db.flush().unwrap();
     drop(db);
     EngineName::Sled.open(&options).unwrap().close().await;
     let db =
         sled::Config::new().path(&options.path).segment_size(crate::store::sled::SEGMENT).open().unwrap();
-    assert_eq!(db.get(key).unwrap().unwrap(), b"lapwing-relay store 7");
+    assert_eq!(db.get(key).unwrap().unwrap(), crate::store::sled::VERSION);
+    let version = std::str::from_utf8(crate::store::sled::VERSION).unwrap();
+    let (_, number) = version.rsplit_once(' ').unwrap();
+    let page = include_str!("../../../../docs/relay-operation.md");
+    assert!(page.contains(&format!(" That of `sled` is {number}. ")), "{version}");
 }
 
 /// The store's tests of forgetting use shorter times; this is the one that operators are promised, and a second for the writing.

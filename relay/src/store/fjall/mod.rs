@@ -67,10 +67,11 @@ const CHECKPOINTS: u64 = 32;
 pub(super) const KEYSPACES: &str = "keyspaces";
 /// Its other files, but for journals.
 const BEGUN: [&str; 2] = ["version", "lock"];
-/// Written at creation, compared at opening: 6 came with the log, 7 with another sum in the file of keys.
-pub(super) const VERSION: &[u8] = b"lapwing-relay store 8";
-/// Of the format before, which is read too: it did not count what was taken.
-const BEFORE: &[u8] = b"lapwing-relay store 7";
+/// Written at creation, compared at opening: 6 came with the log, 7 with another sum in the file of keys, 8 with a count of what was taken,
+/// 9 with other tries of anchors and what tickets hold in blobs.
+pub(super) const VERSION: &[u8] = b"lapwing-relay store 9";
+/// Of the format before, which is read too.
+const BEFORE: &[u8] = b"lapwing-relay store 8";
 /// Serial of the last group that the index has.
 const SERIAL: &[u8] = b"p";
 

@@ -31,9 +31,9 @@ use super::{
 /// A page above this is written to a file of its own; the largest values, parts of blobs, stay below it.
 pub(super) const SEGMENT: usize = 2 << 20;
 /// Written at creation, compared at opening.
-const VERSION: &[u8] = b"lapwing-relay store 7";
-/// Of the format before, which is read too: it did not count what was taken.
-const BEFORE: &[u8] = b"lapwing-relay store 6";
+pub(super) const VERSION: &[u8] = b"lapwing-relay store 8";
+/// Of the format before, which is read too.
+const BEFORE: &[u8] = b"lapwing-relay store 7";
 
 /// The other store on disk.
 pub type SledStore = GroupCommit<Sled<true>>;

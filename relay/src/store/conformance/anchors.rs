@@ -137,6 +137,9 @@ pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
 }
 
 #[cfg(test)]
+mod destroyed;
+
+#[cfg(test)]
 mod erasing {
     use std::{
         path::{Path, PathBuf},
@@ -145,11 +148,14 @@ mod erasing {
 
     use super::{
         super::forgetting::{files, holders, until},
+        destroyed::{check_secrets, kept, stage, staged_by},
         *,
     };
     use crate::store::{
         EngineName, StoreOptions,
+        fjall::Fjall,
         keys::{KeyFile, Slot},
+        sled::Sled,
     };
 
     const CHILD: &str = "LAPWING_ANCHOR_CHILD";
@@ -183,6 +189,8 @@ mod erasing {
             let make = Box::new(anchored.create().unwrap());
             anchor(&*store, AnchorChange::Create { make, charge: Charge::Open }).await.unwrap();
             unlock(&*store, &anchored, 0, 1).await.unwrap().unwrap();
+            // It was cut off before it wrote the header.
+            stage(&*store, &anchored).await;
             std::fs::create_dir(folder.join("made")).unwrap();
             until("it is told to", || folder.join("go").exists()).await;
             unlock(&*store, &anchored, 1, 2).await.unwrap().unwrap();
@@ -213,8 +221,8 @@ mod erasing {
             let slot = Slot::of_anchor(0).unwrap();
             let mut chain = keys.load(slot).unwrap().expect("an anchor has keys");
             let mut stolen = Vec::new();
-            // Made is version 1, proved is 2.
-            for version in chain.at()..=2 {
+            // Made is version 1, proved is 2, staged is 3.
+            for version in chain.at()..=3 {
                 assert!(chain.advance(version));
                 // The page's key opens what comes after its page, and stays.
                 let [key, _, envelope] = chain.secrets()[..] else { panic!("three") };
@@ -243,8 +251,19 @@ mod erasing {
             .await;
             assert!(unlock(&*opened, &anchored, 0, 3).await.unwrap().is_none(), "it is destroyed");
             let cover = unlock(&*opened, &anchored, 1, 4).await.unwrap().expect("the other is not");
-            assert!(cover.outer == anchored.outer);
+            assert!(cover.outer == anchored.outer && cover.staged == staged_by(&anchored).outer);
             opened.close().await;
+            drop(opened);
+            let (states, secrets) =
+                if engine == "sled" { kept::<Sled<true>>(&store) } else { kept::<Fjall>(&store) };
+            assert_eq!(states.len(), 1);
+            let [secrets] = &secrets[..] else { panic!("one version can be opened") };
+            let secrets = check_secrets(&anchored, secrets);
+            let other = anchored.keys(1).unwrap();
+            assert!(
+                secrets.entries[1].open(&anchored.id(), other.proof()).is_some(),
+                "the search finds one that is there"
+            );
         }
     }
 

@@ -77,7 +77,7 @@ pub(crate) struct Secrets {
 pub(crate) struct Staged {
     pub(crate) outer: OuterKey,
     pub(crate) mark: Mark,
-    /// The entry that staged it, without its mark: whose mark it is.
+    /// The entry that staged it, with the mark that it is to get; random, like the mark, once the entry is gone.
     pub(crate) by: Entry,
 }
 

@@ -46,13 +46,13 @@ pub(super) fn change<T: Tables>(
     scene.fill(batch);
     match change {
         AnchorChange::Create { make, charge } => create(batch, make, *charge, scene, now),
-        AnchorChange::Set(set) => change_entry(batch, set),
+        AnchorChange::Set(set) => change_entry(batch, set, scene),
         AnchorChange::Remove(owner) => remove(batch, owner),
         AnchorChange::Evaluate(asked) => evaluate(batch, asked, scene),
         AnchorChange::Prove(shown) => prove(batch, shown, scene),
-        AnchorChange::Stage { proof, stage } => lay(batch, proof, stage),
-        AnchorChange::Commit { proof, settle } => self::settle(batch, proof, settle, true),
-        AnchorChange::Abort { proof, settle } => self::settle(batch, proof, settle, false),
+        AnchorChange::Stage { proof, stage } => lay(batch, proof, stage, scene),
+        AnchorChange::Commit { proof, settle } => self::settle(batch, proof, settle, true, scene),
+        AnchorChange::Abort { proof, settle } => self::settle(batch, proof, settle, false, scene),
         AnchorChange::Add { proof, add } => inherit(batch, proof, add, scene),
         AnchorChange::Thaw(raise) => thaw(batch, raise, scene),
     }
@@ -76,12 +76,32 @@ fn open<T: Tables>(batch: &Batch<'_, T>, id: &AnchorId, anchor: &Anchor) -> Resu
 }
 
 /// ANC-11: the next version of the secrets; what leads to the ones before is forgotten.
-fn seal<T: Tables>(batch: &mut Batch<'_, T>, id: &AnchorId, anchor: &mut Anchor, secrets: &Secrets) {
+fn seal<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    id: &AnchorId,
+    anchor: &mut Anchor,
+    secrets: &mut Secrets,
+    scene: &mut Scene,
+) {
+    drop_lost_copy(secrets, scene);
     batch.delete(Space::Bulk, secrets_key(id, anchor.version));
     anchor.version = anchor.version.saturating_add(1);
     let plain = Zeroizing::new(codec::encode(secrets));
     batch.put(Space::Bulk, secrets_key(id, anchor.version), record::encode_part(anchor.slot, &plain));
     batch.forget_keys(anchor.slot, anchor.version);
+}
+
+/// ANC-08: a stage's copy of an entry goes with the entry, whatever took that. Whoever has the anchor's key tries passphrases at a copy as at
+/// the entry, and at its mark alone. The outer key stays, to be settled.
+fn drop_lost_copy(secrets: &mut Secrets, scene: &mut Scene) {
+    // Drawn in any case, so that all are alike in time.
+    let random = Entry::random(&mut scene.rng);
+    let Secrets { key: _, outer: _, staged, entries } = secrets;
+    if let Some(Staged { outer: _, mark, by }) = staged
+        && entries.iter().filter(|entry| entry.with_mark(mark) == *by).count() == 0
+    {
+        (*mark, *by) = (random.mark(), random);
+    }
 }
 
 /// Gives an anchor another slot where nothing can be sealed in its own any more.
@@ -97,7 +117,7 @@ fn create<T: Tables>(
     batch: &mut Batch<'_, T>,
     make: &CreateAnchor,
     charge: Charge,
-    scene: &Scene,
+    scene: &mut Scene,
     now: Timestamp,
 ) -> Result<AnchorOutcome, StoreError> {
     let CreateAnchor { owner, access: _, serial, key, outer, entries, thaw } = make;
@@ -139,14 +159,19 @@ fn create<T: Tables>(
         charged: COST.bytes,
         access: charge.key(),
     };
-    let secrets = Secrets { key: key.clone(), outer: outer.clone(), staged: None, entries: entries.clone() };
+    let mut secrets =
+        Secrets { key: key.clone(), outer: outer.clone(), staged: None, entries: entries.clone() };
     leave_spoilt_keys(batch, &mut anchor)?;
-    seal(batch, &id, &mut anchor, &secrets);
+    seal(batch, &id, &mut anchor, &mut secrets, scene);
     save(batch, &id, &anchor);
     Ok(AnchorOutcome::Done)
 }
 
-fn change_entry<T: Tables>(batch: &mut Batch<'_, T>, set: &SetEntry) -> Result<AnchorOutcome, StoreError> {
+fn change_entry<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    set: &SetEntry,
+    scene: &mut Scene,
+) -> Result<AnchorOutcome, StoreError> {
     let id = AnchorId::of_owner(&set.owner);
     let Some(mut anchor) = load(batch, &id)? else { return NOT_ALLOWED };
     let mut secrets = open(batch, &id, &anchor)?;
@@ -154,7 +179,7 @@ fn change_entry<T: Tables>(batch: &mut Batch<'_, T>, set: &SetEntry) -> Result<A
         return Ok(AnchorOutcome::Refused(Refusal::TooLarge));
     };
     *place = set.entry;
-    seal(batch, &id, &mut anchor, &secrets);
+    seal(batch, &id, &mut anchor, &mut secrets, scene);
     save(batch, &id, &anchor);
     Ok(AnchorOutcome::Done)
 }
@@ -286,7 +311,7 @@ fn prove<T: Tables>(
             };
             if let Some(fires) = &deed.fires {
                 // The deed may reach this very anchor.
-                seal(batch, id, &mut anchor, &secrets);
+                seal(batch, id, &mut anchor, &mut secrets, scene);
                 save(batch, id, &anchor);
                 if !token::present(batch, fires, scene)?.is_whole {
                     tracing::error!("what a deed sets off is damaged; nothing is released");
@@ -301,7 +326,7 @@ fn prove<T: Tables>(
             AnchorOutcome::Refused(if is_told { Refusal::NotAllowed } else { Refusal::Busy })
         }
     };
-    seal(batch, id, &mut anchor, &secrets);
+    seal(batch, id, &mut anchor, &mut secrets, scene);
     save(batch, id, &anchor);
     Ok(outcome)
 }
@@ -376,7 +401,7 @@ pub(super) fn refresh<T: Tables>(
     };
     replace(&mut secrets, spare, None, scene);
     leave_spoilt_keys(batch, &mut anchor)?;
-    seal(batch, id, &mut anchor, &secrets);
+    seal(batch, id, &mut anchor, &mut secrets, scene);
     save(batch, id, &anchor);
     Ok(())
 }
@@ -386,6 +411,7 @@ fn lay<T: Tables>(
     batch: &mut Batch<'_, T>,
     proof: &Proof,
     stage: &Stage,
+    scene: &mut Scene,
 ) -> Result<AnchorOutcome, StoreError> {
     let Stage { anchor: id, outer, mark } = stage;
     let Some(mut anchor) = load(batch, id)? else { return NOT_ALLOWED };
@@ -398,7 +424,7 @@ fn lay<T: Tables>(
         None => {}
     }
     secrets.staged = Some(Staged { outer: outer.clone(), mark: *mark, by });
-    seal(batch, id, &mut anchor, &secrets);
+    seal(batch, id, &mut anchor, &mut secrets, scene);
     save(batch, id, &anchor);
     Ok(AnchorOutcome::Done)
 }
@@ -409,6 +435,7 @@ fn settle<T: Tables>(
     proof: &Proof,
     settle: &Settle,
     is_commit: bool,
+    scene: &mut Scene,
 ) -> Result<AnchorOutcome, StoreError> {
     let Settle { anchor: id, stage } = settle;
     let Some(mut anchor) = load(batch, id)? else { return NOT_ALLOWED };
@@ -423,12 +450,12 @@ fn settle<T: Tables>(
     }
     if let Some(Staged { outer, mark, by }) = secrets.staged.take().filter(|_| is_commit) {
         secrets.outer = outer;
-        // The entry may have been destroyed meanwhile.
+        // One that was destroyed meanwhile is not brought back.
         for entry in secrets.entries.iter_mut().filter(|entry| entry.with_mark(&mark) == by) {
             *entry = by;
         }
     }
-    seal(batch, id, &mut anchor, &secrets);
+    seal(batch, id, &mut anchor, &mut secrets, scene);
     save(batch, id, &anchor);
     Ok(AnchorOutcome::Done)
 }
@@ -459,7 +486,7 @@ fn inherit<T: Tables>(
         return NOT_ALLOWED;
     }
     own.is_counted = false;
-    seal(batch, id, &mut anchor, &secrets);
+    seal(batch, id, &mut anchor, &mut secrets, scene);
     save(batch, id, &anchor);
     Ok(AnchorOutcome::Done)
 }

@@ -119,7 +119,7 @@ async fn of_store(
 
 pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let RestoreArgs { file, key_file } = args;
-    if !place.is_empty() {
+    if !place.is_empty()? {
         return Err(PlaceError::Exists(place.dir().to_path_buf()).into());
     }
     place.check_kinds()?;
@@ -150,7 +150,7 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
         .map_err(|reason| PlaceError::Io { path: place.dir().to_path_buf(), reason })?;
     hold(place).await?;
     // Since it was looked at somebody may have made one, which is not this command's to remove.
-    if !place.is_empty() {
+    if !place.is_empty()? {
         return Err(PlaceError::Exists(place.dir().to_path_buf()).into());
     }
     if place.store().exists() {

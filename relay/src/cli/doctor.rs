@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> {
-    if place.is_empty() {
+    if place.is_empty()? {
         return Err(PlaceError::Absent(place.dir().to_path_buf()).into());
     }
     let answer = match operator::ask(&place.control(), &Ask::Status).await {
@@ -36,9 +36,6 @@ pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> 
 }
 
 fn read(place: &Place) -> Read {
-    if !place.config().exists() {
-        return Read::Unusable("relay.toml is not there".into());
-    }
     let text = place.config_text().map_err(|error| error.to_string());
     match text.and_then(|text| Config::parse(&text).map_err(|error| error.to_string())) {
         Ok((config, unknown)) => Read::Config(Box::new(config), unknown),

@@ -171,6 +171,7 @@ impl CliError {
         match self {
             Self::Place(PlaceError::Exists(_)) => "exists",
             Self::Place(PlaceError::Absent(_)) => "absent",
+            Self::Place(PlaceError::Missing { .. }) => "incomplete",
             Self::Place(_) | Self::Control(_) | Self::System(_) => "system",
             Self::Config(_) => "config",
             Self::Address(_) => "address",

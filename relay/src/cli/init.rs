@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     key::RelaySecret,
     operator::{Ask, Desk, Reply},
-    place::{Place, PlaceError, quoted},
+    place::{Place, quoted},
     service::Service,
     store::{KeptStore, StoreError, StoreOptions},
 };
@@ -60,15 +60,12 @@ pub(super) async fn hold(place: &Place) -> Result<(), CliError> {
 /// As `hold`, of a folder that has to hold a relay, also after whoever had it is gone: that may have been a `wipe`.
 ///
 /// # Errors
-/// [`PlaceError::Absent`] if there is none.
+/// As of [`Place::check_config`] if there is none.
 pub(super) async fn hold_relay(place: &Place) -> Result<(), CliError> {
-    let absent = || PlaceError::Absent(place.dir().to_path_buf());
     // A folder of something else gets no file of this program.
-    if !place.config().exists() {
-        return Err(absent().into());
-    }
+    place.check_config()?;
     hold(place).await?;
-    if place.config().exists() { Ok(()) } else { Err(absent().into()) }
+    Ok(place.check_config()?)
 }
 
 /// A relay that does not run, for its operator.

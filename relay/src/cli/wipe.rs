@@ -26,7 +26,7 @@ const LOOK_AFTER_KILL: Duration = Duration::from_millis(2);
 const WORD: &str = "wipe";
 
 pub(super) async fn run(args: &WipeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
-    if place.is_empty() {
+    if place.is_empty()? {
         return Err(PlaceError::Absent(place.dir().to_path_buf()).into());
     }
     if !args.yes && !is_confirmed(place, output) {

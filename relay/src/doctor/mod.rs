@@ -164,7 +164,7 @@ fn permissions(place: &Place) -> Finding {
 }
 
 fn key(place: &Place) -> Finding {
-    if !place.key_file().exists() {
+    if matches!(place.key_file().try_exists(), Ok(false)) {
         return Finding::care(
             "key",
             "relay.key is not there",

@@ -17,6 +17,14 @@ pub enum PlaceError {
     /// No relay was made there.
     #[error("there is no relay in {0}")]
     Absent(PathBuf),
+    /// The rest of a relay is there.
+    #[error("{name} is missing in {dir}, where the rest of a relay is")]
+    Missing {
+        /// Which file.
+        name: &'static str,
+        /// The relay's folder.
+        dir: PathBuf,
+    },
     /// Something else lies where a folder belongs.
     #[error("this is no folder: {0}")]
     NoFolder(PathBuf),
@@ -49,6 +57,12 @@ impl PlaceError {
             Self::Exists(_) => "choose another folder with --dir; nothing was changed",
             Self::Absent(_) => {
                 "make one with `lapwing-relay init --host NAME`, or name its folder with --dir"
+            }
+            Self::Missing { name: "relay.key", dir: _ } => {
+                "restore relay.key and relay.lineage from your backup; without them this is another relay, which `lapwing-relay init` makes in another folder"
+            }
+            Self::Missing { .. } => {
+                "restore relay.toml from your backup, or write it again with network.host and network.port as they were; if a wipe was cut off, wipe again"
             }
             Self::NoFolder(_) => {
                 "choose another folder with --dir, or move that file away; nothing was changed"

@@ -33,6 +33,9 @@ pub use self::{
 };
 use crate::{key::RelaySecret, store};
 
+const KEY: &str = "relay.key";
+const CONFIG: &str = "relay.toml";
+
 /// Largest configuration file that is read.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -62,7 +65,7 @@ impl Place {
 
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
-        self.dir.join("relay.toml")
+        self.dir.join(CONFIG)
     }
 
     /// The store's folder.
@@ -76,22 +79,56 @@ impl Place {
     }
 
     /// Whether nothing of a relay is there.
-    pub fn is_empty(&self) -> bool {
-        !self.key_file().exists() && !self.config().exists() && !store::is_in(&self.store())
+    ///
+    /// # Errors
+    /// [`PlaceError::Io`] if nothing was seen, and not everywhere could be looked: a relay may be there.
+    pub fn is_empty(&self) -> Result<bool, PlaceError> {
+        let files = [self.key_file(), self.next_key_file(), self.config()].map(|path| is_there(&path));
+        let of_store =
+            store::is_in(&self.store()).map_err(|reason| PlaceError::Io { path: self.store(), reason });
+        let mut is_empty = Ok(true);
+        for seen in files.into_iter().chain([of_store]) {
+            match seen {
+                Ok(true) => return Ok(false),
+                Ok(false) => {}
+                Err(unseen) => is_empty = Err(unseen),
+            }
+        }
+        is_empty
+    }
+
+    /// Whether there is a relay that can be begun, as far as its configuration tells: `wipe` removes that first.
+    ///
+    /// # Errors
+    /// [`PlaceError::Absent`], [`PlaceError::Missing`], [`PlaceError::Io`].
+    pub fn check_config(&self) -> Result<(), PlaceError> {
+        if is_there(&self.config())? { Ok(()) } else { Err(self.without(CONFIG)) }
+    }
+
+    /// What it means that a file is not there without which no relay is.
+    fn without(&self, name: &'static str) -> PlaceError {
+        match self.is_empty() {
+            Ok(true) => PlaceError::Absent(self.dir.clone()),
+            Ok(false) => PlaceError::Missing { name, dir: self.dir.clone() },
+            Err(unseen) => unseen,
+        }
     }
 
     /// Creates the folder with key, configuration and the relay's earlier keys.
     ///
     /// # Errors
-    /// [`PlaceError::Exists`] if it holds a key; nothing is overwritten.
+    /// [`PlaceError::Exists`] or [`PlaceError::Missing`] if it holds a key or a configuration; nothing is overwritten.
     pub fn create(
         &self,
         secret: &RelaySecret,
         config: &str,
         lineage: &[Succession],
     ) -> Result<(), PlaceError> {
-        if self.key_file().exists() || self.config().exists() {
-            return Err(PlaceError::Exists(self.dir.clone()));
+        match (is_there(&self.key_file())?, is_there(&self.config())?) {
+            (true, true) => return Err(PlaceError::Exists(self.dir.clone())),
+            (true, false) => return Err(self.without(CONFIG)),
+            (false, true) => return Err(self.without(KEY)),
+            (false, false) => {}
         }
         self.check_kinds()?;
         // Before anything is made: a relay whose socket cannot be bound could not be served.
@@ -123,39 +160,45 @@ impl Place {
     /// The relay's key.
     ///
     /// # Errors
-    /// [`PlaceError::Absent`] if there is no relay.
+    /// [`PlaceError::Absent`] if there is no relay; [`PlaceError::Missing`] if there is all but this of one.
     pub fn secret(&self) -> Result<RelaySecret, PlaceError> {
-        let bytes = Zeroizing::new(self.read(&self.key_file())?);
+        let bytes = Zeroizing::new(self.read(KEY)?);
         Ok(RelaySecret::from_bytes(&bytes)?)
     }
 
     /// The text of the configuration.
     ///
     /// # Errors
-    /// [`PlaceError::Absent`] if there is no relay.
+    /// As of [`Place::secret`].
     pub fn config_text(&self) -> Result<String, PlaceError> {
         let path = self.config();
-        let bytes = self.read(&path)?;
+        let bytes = self.read(CONFIG)?;
         String::from_utf8(bytes)
             .map_err(|_| PlaceError::Io { path, reason: io::Error::from(io::ErrorKind::InvalidData) })
     }
 
     /// The file of the key.
     pub fn key_file(&self) -> PathBuf {
-        self.dir.join("relay.key")
+        self.dir.join(KEY)
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>, PlaceError> {
+    fn read(&self, name: &'static str) -> Result<Vec<u8>, PlaceError> {
         use std::io::Read;
+        let path = self.dir.join(name);
         let failed = |reason: io::Error| match reason.kind() {
-            io::ErrorKind::NotFound => PlaceError::Absent(self.dir.clone()),
-            _ => PlaceError::Io { path: path.to_path_buf(), reason },
+            io::ErrorKind::NotFound => self.without(name),
+            _ => PlaceError::Io { path: path.clone(), reason },
         };
         let mut bytes = Vec::new();
-        let file = OpenOptions::new().read(true).open(path).map_err(failed)?;
+        let file = OpenOptions::new().read(true).open(&path).map_err(failed)?;
         file.take(MAX_CONFIG).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
+}
+
+/// Whether something lies there. `Path::exists` calls absent whatever this user may not look at.
+fn is_there(path: &Path) -> Result<bool, PlaceError> {
+    store::is_there(path).map_err(|reason| PlaceError::Io { path: path.to_path_buf(), reason })
 }
 
 /// A path as a shell takes it for one word.
@@ -201,6 +244,31 @@ mod tests {
         assert_eq!(mode(&place.key_file()), 0o600);
         assert_eq!(mode(&place.config()), 0o600);
         assert!(matches!(place.create(&secret, "", &[]), Err(PlaceError::Exists(_))));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests leave files as somebody else would")]
+    fn what_cannot_be_looked_at_is_not_absent_and_what_is_seen_beside_it_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path().join("relay")));
+        std::fs::create_dir_all(place.store()).unwrap();
+        assert!(place.is_empty().unwrap());
+        // A ring of links stops root too.
+        for path in
+            [place.key_file(), place.next_key_file(), place.config(), place.store().join("store.keys")]
+        {
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            let told = place.is_empty().unwrap_err();
+            assert!(matches!(&told, PlaceError::Io { path: of, .. } if path.starts_with(of)), "{told}");
+            assert!(matches!(place.check_config(), Err(PlaceError::Io { .. })));
+            std::fs::write(place.store().join("anchor.keys"), "keys").unwrap();
+            assert!(!place.is_empty().unwrap(), "{}", path.display());
+            std::fs::remove_file(place.store().join("anchor.keys")).unwrap();
+            std::fs::remove_file(&path).unwrap();
+        }
+        let file = dir.path().join("file");
+        std::fs::write(&file, "mine").unwrap();
+        assert!(Place::new(Some(file)).is_empty().unwrap(), "nothing lies in what is no folder");
     }
 
     #[test]

@@ -106,8 +106,30 @@ impl StoreOptions {
 }
 
 /// Whether a folder holds a store, or what an interrupted removal left of one: only a store has such files.
-pub fn is_in(folder: &Path) -> bool {
-    [KEYS, ANCHOR_KEYS, LOG_KEYS, KEYSPACES, SLED_HAS].iter().any(|name| folder.join(name).exists())
+///
+/// # Errors
+/// The system's, if none was seen and not all could be looked for.
+pub fn is_in(folder: &Path) -> std::io::Result<bool> {
+    let mut found = Ok(false);
+    for name in [KEYS, ANCHOR_KEYS, LOG_KEYS, KEYSPACES, SLED_HAS] {
+        match is_there(&folder.join(name)) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            unseen => found = unseen,
+        }
+    }
+    found
+}
+
+/// Whether something lies there.
+///
+/// # Errors
+/// The system's. Nothing lies in what is no folder.
+pub fn is_there(path: &Path) -> std::io::Result<bool> {
+    match path.try_exists() {
+        Err(reason) if reason.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        looked => looked,
+    }
 }
 
 /// An embedded database with two ordered spaces.

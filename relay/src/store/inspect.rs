@@ -43,7 +43,7 @@ impl fmt::Display for Fault {
 /// # Errors
 /// The first file that cannot be used.
 pub fn inspect(folder: &Path, engine: Option<EngineName>) -> Result<bool, Fault> {
-    if !is_in(folder) {
+    if !is_in(folder).map_err(|error| Fault { file: "store", error: super::engine::io(&error) })? {
         return Ok(false);
     }
     let has = |name: &str| folder.join(name).exists();

@@ -125,6 +125,16 @@ fn mistakes_get_two_lines_and_a_code() {
     for command in [&["serve"][..], &["status"], &["access", "list"], &["access", "issue"]] {
         fails(&dir, command, 5, "there is no relay in", "lapwing-relay init");
     }
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    for (name, remedy) in [("relay.key", "restore relay.key"), ("relay.toml", "restore relay.toml")] {
+        let (file, stick) = (dir.join(name), base.path().join(name));
+        std::fs::rename(&file, &stick).unwrap();
+        for command in [&["serve"][..], &["status"], &["access", "list"], &["init", "--host", "127.0.0.1"]] {
+            fails(&dir, command, 5, &format!("{name} is missing in"), remedy);
+        }
+        std::fs::rename(&stick, &file).unwrap();
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
     fails(&dir, &["init", "--host", "not a host"], 2, "host", "--host");
     assert!(!dir.exists(), "nothing is left of it");
     assert_eq!(run(&dir, &["init"]).status.code(), Some(2));

@@ -441,7 +441,7 @@ async fn the_doctor_looks_at_a_relay_whose_configuration_or_store_is_broken() {
     }
     std::fs::remove_file(&config).unwrap();
     let found = look();
-    assert!(found("configuration").unwrap().1.contains("relay.toml is not there"));
+    assert!(found("configuration").unwrap().1.contains("relay.toml is missing in"));
     assert_eq!(found("store").unwrap().0, "fine");
     std::fs::write(&config, good).unwrap();
 

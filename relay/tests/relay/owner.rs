@@ -1,8 +1,12 @@
 //! Root's commands in the folder of a relay that runs as another user.
 
 use std::{
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::Path,
+    process::{Command, Output, Stdio},
 };
 
 use nix::unistd::Uid;
@@ -80,4 +84,57 @@ fn what_root_makes_in_the_folder_of_a_relay_belongs_to_the_relays_user() {
     assert!(refused.status.code() == Some(5) && said.contains("chown -R"), "{said}");
     assert!(typed(&dir, &["wipe", "--yes"], "").status.success());
     assert!(!dir.exists());
+}
+
+/// Runs a command as somebody who may not enter `closed`: root as another user, everybody else with the folder's rights taken.
+fn run_outside(program: &Path, closed: &Path, dir: &Path, arguments: &[&str]) -> Output {
+    let mode = |mode| std::fs::set_permissions(closed, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mut command = Command::new(program);
+    command.arg("--dir").arg(dir).args(arguments).stdin(Stdio::null()).current_dir("/");
+    if Uid::effective().is_root() {
+        mode(0o700);
+        command.uid(SOMEBODY).gid(SOMEBODY);
+    } else {
+        mode(0o000);
+    }
+    let output = command.output();
+    mode(0o700);
+    output.unwrap()
+}
+
+#[test]
+fn a_relay_that_this_user_may_not_look_at_is_not_called_absent() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    // Where the tests are built others may not be let in.
+    let program = base.path().join("lapwing-relay");
+    std::fs::copy(env!("CARGO_BIN_EXE_lapwing-relay"), &program).unwrap();
+    let parent = base.path().join("var");
+    std::fs::create_dir(&parent).unwrap();
+    let dir = parent.join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let commands = [
+        &["wipe", "--yes"][..],
+        &["doctor"],
+        &["serve"],
+        &["status"],
+        &["access", "list"],
+        &["rotate-key"],
+        &["backup", "/nowhere/backup"],
+        &["restore", "/nowhere/backup"],
+        &["init", "--host", "127.0.0.1"],
+    ];
+    for closed in [&dir, &parent] {
+        for command in commands {
+            let output = run_outside(&program, closed, &dir, command);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(5), "{command:?}: {said}");
+            assert!(said.contains("Permission denied") && !said.contains("no relay"), "{command:?}: {said}");
+            assert!(said.contains("hint: run it as root or as the user of the relay"), "{command:?}: {said}");
+        }
+    }
+    run_json(&dir, &["status"]);
+    // What is not there is not.
+    let nothing = run_outside(&program, &parent, &base.path().join("other"), &["wipe", "--yes"]);
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("there is no relay in"), "{nothing:?}");
 }

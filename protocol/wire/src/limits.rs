@@ -21,6 +21,11 @@ pub const MAX_WINDOW_BYTES: usize = 128 << 10;
 /// Most sequence numbers in a selective acknowledgement; more are sent in the next one.
 pub const MAX_SELECTIVE: usize = 256;
 
+/// How far beyond the first envelope that waits a selective acknowledgement reaches, in numbers: whoever reads a mailbox, or takes from
+/// it, walks over what was taken out of order, which must not cost more than a millisecond or so of the relay's one writer. Beyond it
+/// the relay answers `too_large`, and what waits first is to be taken first.
+pub const MAX_SELECTIVE_REACH: u64 = 4096;
+
 /// Largest part of a blob in one frame.
 pub const MAX_BLOB_PART: usize = 64 << 10;
 

@@ -16,7 +16,7 @@
 //! | 5, a full disk | `a_disk_that_is_full_in_the_power_model_refuses_keeps_and_recovers_by_itself`, `a_full_disk_refuses_growth_and_only_growth` |
 //! | 6, nobody waits | `nobody_waits_for_somebody_elses_query` |
 //! | 6, no panic | damaged bytes are errors: `a_damaged_value_is_an_error_and_no_panic`, `mailbox_records_round_trip_and_refuse_every_other_length` |
-//! | heads | `what_is_gone_is_never_walked_over_counted`, `deadlines_that_were_put_off_are_never_walked_over_counted` |
+//! | heads | [`check`]; `what_is_gone_is_never_walked_over_counted`, `what_is_taken_by_its_number_only_is_soon_walked_over_no_more_counted`, `deadlines_that_were_put_off_are_never_walked_over_counted` |
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -159,6 +159,7 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     anchors::check(store).await?;
     retention(store).await?;
     remembered::check(store).await?;
+    heads::check(store).await?;
     store.close().await;
     let after = apply(store, Mutation::Tick, 1).await;
     ensure(matches!(after, Err(StoreError::Closed)), "a closed store says so")?;
@@ -577,6 +578,7 @@ mod faults;
 mod forgetting;
 #[cfg(test)]
 mod guarded;
+mod heads;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]

@@ -126,7 +126,8 @@ pub enum Mutation {
         /// mailbox later is counted against them first.
         reserve: u64,
     },
-    /// Deletes what was taken from a queue ([`Outcome::Withdrawn`]); changes nothing in a log or a sink (`Done`).
+    /// Deletes what was taken from a queue ([`Outcome::Withdrawn`]); changes nothing in a log or a sink (`Done`). The mailbox's
+    /// head moves on to what waits first, so that nobody walks over more than `MAX_SELECTIVE_REACH` that are gone.
     Ack {
         /// Which.
         mailbox: MailboxId,
@@ -134,7 +135,8 @@ pub enum Mutation {
         born: Born,
         /// Everything to this number.
         upto: Seq,
-        /// And these.
+        /// And these. If one was given and lies more than `MAX_SELECTIVE_REACH` numbers beyond the first envelope that waits
+        /// behind `upto`, nothing of the change is done: `too_large`.
         also: Vec<Seq>,
     },
     /// Adds a part to a blob.

@@ -149,7 +149,8 @@ pub struct Mailbox {
     pub sink: bool,
     /// Tells it from an earlier one of the same id.
     pub born: Born,
-    /// No live envelope has a lower number; reads start here and never walk over what was deleted.
+    /// No live envelope has a lower number; reads start here, and walk over no more of what was deleted than a selective
+    /// acknowledgement reaches.
     pub head: Seq,
     /// Number of the newest envelope.
     pub newest: Seq,

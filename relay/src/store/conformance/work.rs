@@ -4,6 +4,8 @@
 
 use std::{cell::Cell, collections::BTreeMap};
 
+use lapwing_wire::limits::{MAX_SELECTIVE, MAX_SELECTIVE_REACH};
+
 use super::*;
 use crate::store::{
     Pressure,
@@ -156,6 +158,64 @@ fn what_is_gone_is_never_walked_over_counted() {
     }
     let (window, work) = tables.cost(|tables| reads::window(tables, &window_of(&log)));
     assert_eq!((window.unwrap().items[0].place.seq, work.graves), (Seq::new(151), 0));
+}
+
+/// Whoever never says that all is taken up to a number makes nobody walk far.
+#[test]
+fn what_is_taken_by_its_number_only_is_soon_walked_over_no_more_counted() {
+    let reach = usize::try_from(MAX_SELECTIVE_REACH).unwrap();
+    let mut tables = Counted::default();
+    let owner = Owner::new(1);
+    tables.apply(owner.create(MailboxKind::Queue, Charge::Open), 1);
+    for number in 1..=4 * MAX_SELECTIVE_REACH {
+        tables.apply(owner.append(envelope(number, 16)), 1);
+    }
+    // Backwards from as far as it goes, so that the head moves last.
+    for round in 0..3 {
+        let first = 1 + round * (1 + MAX_SELECTIVE_REACH);
+        let numbers: Vec<u64> = (first..=first + MAX_SELECTIVE_REACH).rev().collect();
+        for also in numbers.chunks(MAX_SELECTIVE) {
+            let (outcome, work) = tables.apply(owner.ack(0, also), 1);
+            assert!(matches!(outcome, Outcome::Withdrawn(_)), "round {round}: {outcome:?}");
+            // Where the head stands, where it goes, and one look for each number.
+            assert!(work.graves <= 2 * reach + MAX_SELECTIVE, "round {round}, taking: {work:?}");
+            let (_, work) = tables.cost(|tables| reads::window(tables, &window_of(&owner)));
+            assert!(work.graves <= reach, "round {round}, reading: {work:?}");
+        }
+        let (_, work) = tables.apply(owner.ack(0, &[]), 1);
+        assert_eq!(work.graves, 0, "round {round}: the head is on what waits");
+    }
+    let (outcome, _) = tables.apply(owner.ack(0, &[4 * MAX_SELECTIVE_REACH + 1]), 1);
+    assert!(matches!(outcome, Outcome::Withdrawn(_)), "what is not given yet is not meant: {outcome:?}");
+
+    // Nor does a sweep, whose step looks at many mailboxes: each is as it costs a sweep most.
+    for byte in 2..=9 {
+        let owner = Owner::new(byte);
+        tables.apply(owner.create(MailboxKind::Queue, Charge::Open), 1);
+        for number in 1..=2 + MAX_SELECTIVE_REACH {
+            tables.apply(owner.append(envelope(number, 16)), 1);
+        }
+        let numbers: Vec<u64> = (2..=1 + MAX_SELECTIVE_REACH).collect();
+        tables.apply(owner.ack(0, &numbers), 1);
+    }
+    let mut from = None;
+    let mut graves = 0;
+    loop {
+        let step = Mutation::Sweep { from, keep_from: Day::new(5), unfinished_from: Day::new(5) };
+        let (outcome, work) = tables.apply(step, 9);
+        graves += work.graves;
+        assert!(work.graves <= 1024, "a step: {work:?}");
+        match outcome {
+            Outcome::Swept { next: Some(next), .. } => from = Some(next),
+            _ => break,
+        }
+    }
+    assert!(graves >= 8 * reach, "{graves} graves: they were on its way");
+    for byte in 1..=9 {
+        let (there, _) = tables.cost(|tables| reads::mailbox(tables, &Owner::new(byte).id()));
+        let there = there.unwrap();
+        assert_eq!((there.head, there.bytes), (there.newest.next(), 0), "all of it expired");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use lapwing_wire::{
     frame::{MailboxKind, Refusal, Seq, Stored},
     ids::{EnvelopeId, MailboxId, RunningHash},
+    limits::MAX_SELECTIVE_REACH,
     time::Timestamp,
 };
 
@@ -172,6 +173,13 @@ pub(super) fn ack<T: Tables>(
         return Ok(Outcome::Done);
     }
     let upto = upto.min(mailbox.newest);
+    let first = waiting(batch, &mailbox, mailbox.head.max(upto.next()))?;
+    let reach = first.value().saturating_add(MAX_SELECTIVE_REACH);
+    // Numbers that are not given yet are not meant: what comes under them is nobody's to withdraw.
+    let given = || also.iter().copied().filter(|seq| *seq <= mailbox.newest);
+    if given().any(|seq| seq.value() > reach) {
+        return Ok(Outcome::Refused(Refusal::TooLarge));
+    }
     let (mut freed, mut taken) = (0u64, 0u32);
     let mut is_damaged = false;
     let mut take = |batch: &mut Batch<'_, T>, first: Seq, last: Seq| {
@@ -184,11 +192,12 @@ pub(super) fn ack<T: Tables>(
         Ok::<_, StoreError>(())
     };
     take(batch, mailbox.head, upto)?;
-    for seq in also.iter().filter(|seq| **seq > upto && **seq >= mailbox.head) {
-        take(batch, *seq, *seq)?;
+    for seq in given().filter(|seq| *seq >= first) {
+        take(batch, seq, seq)?;
     }
     count_taken(batch, id, taken)?;
-    let head = mailbox.head.max(upto.next());
+    // Else who never takes everything up to a number leaves more and more behind that all later ones walk over.
+    let head = if also.contains(&first) { waiting(batch, &mailbox, first)? } else { first };
     if is_damaged && head > mailbox.newest {
         // What cannot be read is not charged for ever.
         freed = mailbox.bytes;
@@ -196,9 +205,29 @@ pub(super) fn ack<T: Tables>(
     if freed > 0 || head != mailbox.head {
         release(batch, id, freed, head)?;
     }
-    // Numbers that are not given yet are not meant: what comes under them is nobody's to withdraw.
-    let last = also.iter().copied().filter(|seq| *seq <= mailbox.newest).fold(upto, Seq::max);
+    let last = given().fold(upto, Seq::max);
     Ok(Outcome::Withdrawn(Withdrawn { mailbox: *id, born, upto: last }))
+}
+
+/// The first number from `from` on whose envelope is there, as far as an acknowledgement reaches: where the head belongs when
+/// all before `from` was taken.
+fn waiting<T: Tables>(batch: &Batch<'_, T>, mailbox: &Mailbox, from: Seq) -> Result<Seq, StoreError> {
+    let reach = Seq::new(from.value().saturating_add(MAX_SELECTIVE_REACH));
+    let last = reach.min(mailbox.newest);
+    if from > last {
+        return Ok(from);
+    }
+    let mut first = last.next();
+    let (start, end) = (key::envelope(mailbox.born, from), key::envelope(mailbox.born, last));
+    let found = batch.scan(Space::Bulk, &start, &end, &mut |key, _| {
+        first = key::seq_in(key).ok_or(StoreError::Damaged)?;
+        Ok(Scan::Stop)
+    });
+    match found {
+        // What lies in the damaged place may be there: its keys must not go.
+        Err(StoreError::Damaged) => Ok(from),
+        found => found.map(|()| first),
+    }
 }
 
 /// What is remembered of envelopes that were taken is looked over when they are many.

@@ -10,16 +10,18 @@ use lapwing_wire::{
 
 use super::{
     super::{
-        Day, Outcome, StoreError, SweepCursor, Withdrawn,
+        Day, Mailbox, Outcome, StoreError, SweepCursor, Withdrawn,
         damage::after,
         record::{self, Blob, Placed, RetentionClock, decode_envelope, envelope_length, key, leftover_key},
-        tables::{Batch, Scan, Space, Tables, Value},
+        tables::{Batch, Scan, Space, Tables},
     },
     blob, mailbox,
 };
 
-/// Records that one step looks at, and envelopes that it deletes at most: some milliseconds of the writer.
+/// Records that one step looks at, and numbers of envelopes, deleted or gone before, that it passes at most: some milliseconds of
+/// the writer.
 const STEP: usize = 1024;
+
 /// What was met that cannot be read. Whoever asks for it is told too.
 #[derive(Default)]
 struct Spoilt(bool);
@@ -114,38 +116,30 @@ fn mailboxes<T: Tables>(
         if is_looked_over {
             continue;
         }
-        let mut old = Vec::new();
-        let mut freed = 0u64;
-        let mut head = there.newest.next();
-        let mut is_spoilt = false;
-        if there.head <= there.newest {
-            let (first, last) =
-                (key::envelope(there.born, there.head), key::envelope(there.born, there.newest));
-            let mut look = |key: &[u8], value: &Value<'_>| {
-                let Ok((day, _, _)) = decode_envelope(value.head()) else {
-                    is_spoilt = true;
-                    return Ok(Scan::More);
-                };
-                if old.len() == left || (day >= keep_from && !there.sink) {
-                    head = key::seq_in(key).unwrap_or(Seq::START);
-                    return Ok(Scan::Stop);
-                }
-                freed = freed.saturating_add(envelope_length(value.length()));
-                old.push(key.to_vec());
-                Ok(Scan::More)
-            };
-            let around = batch.scan_around(Space::Bulk, &first, &last, &mut look)?;
-            if around.is_damaged || is_spoilt {
-                spoilt.0 = true;
-                // What comes before something old is old too. Of the rest nothing is known.
-                let oldest = old.iter().filter_map(|key| key::seq_in(key)).max();
-                head = oldest.map_or(there.head, Seq::next);
-                if head > there.newest && !there.sink {
-                    freed = there.bytes;
-                }
+        if there.head > there.newest {
+            continue;
+        }
+        let steps = u64::try_from(left).unwrap_or(u64::MAX).saturating_sub(1);
+        let mut last = there.newest.min(Seq::new(there.head.value().saturating_add(steps)));
+        let mut found = expired(batch, &there, keep_from, last, left)?;
+        if found.is_damaged && last < there.newest {
+            // What is old may lie behind a damaged place that is as long as a step.
+            last = there.newest;
+            found = expired(batch, &there, keep_from, last, left)?;
+        }
+        let Expired { old, mut freed, young, is_damaged } = found;
+        let mut head = young.unwrap_or(last.next());
+        if is_damaged {
+            spoilt.0 = true;
+            // What comes before something old is old too. Of the rest nothing is known.
+            let oldest = old.iter().filter_map(|key| key::seq_in(key)).max();
+            head = oldest.map_or(there.head, Seq::next);
+            if head > there.newest && !there.sink {
+                freed = there.bytes;
             }
         }
-        left -= old.len();
+        let passed = usize::try_from(head.value().saturating_sub(there.head.value())).unwrap_or(usize::MAX);
+        left = left.saturating_sub(passed);
         if let Some(upto) = old.iter().filter_map(|key| key::seq_in(key)).max() {
             withdrawn.push(Withdrawn { mailbox: id, born: there.born, upto });
         }
@@ -161,6 +155,44 @@ fn mailboxes<T: Tables>(
         }
     }
     Ok(next)
+}
+
+/// What of a mailbox is too old.
+struct Expired {
+    /// Keys of envelopes.
+    old: Vec<Vec<u8>>,
+    /// Their bytes.
+    freed: u64,
+    /// The first that is not.
+    young: Option<Seq>,
+    is_damaged: bool,
+}
+
+/// Looks from a mailbox's head to `last`, and finds `most` at most.
+fn expired<T: Tables>(
+    batch: &Batch<'_, T>,
+    there: &Mailbox,
+    keep_from: Day,
+    last: Seq,
+    most: usize,
+) -> Result<Expired, StoreError> {
+    let mut found = Expired { old: Vec::new(), freed: 0, young: None, is_damaged: false };
+    let (first, last) = (key::envelope(there.born, there.head), key::envelope(there.born, last));
+    let around = batch.scan_around(Space::Bulk, &first, &last, &mut |key, value| {
+        let Ok((day, _, _)) = decode_envelope(value.head()) else {
+            found.is_damaged = true;
+            return Ok(Scan::More);
+        };
+        if found.old.len() == most || (day >= keep_from && !there.sink) {
+            found.young = key::seq_in(key);
+            return Ok(Scan::Stop);
+        }
+        found.freed = found.freed.saturating_add(envelope_length(value.length()));
+        found.old.push(key.to_vec());
+        Ok(Scan::More)
+    })?;
+    found.is_damaged |= around.is_damaged;
+    Ok(found)
 }
 
 /// Forgets answers to retries that nobody sends any more.

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::store::KeptStore;
+use crate::store::{KeptStore, Pressure};
 
 /// Longest head of a request; above, the connection ends.
 const MAX_HEAD: usize = 8 << 10;
@@ -149,6 +149,16 @@ impl Source {
             "gauge",
             "1 while the disk is full and nothing is taken.",
             f64::from(u8::from(health.is_full)),
+        );
+        add(
+            "disk_pressure",
+            "gauge",
+            "0 with room, 1 while no new mailboxes and attachments are taken, 2 while nothing new is taken.",
+            match health.pressure {
+                Pressure::None => 0.0,
+                Pressure::NothingBegins => 1.0,
+                Pressure::NothingNew => 2.0,
+            },
         );
         if let Ok(bytes) = self.store.disk_bytes() {
             add("disk_used_bytes", "gauge", "Bytes of the store on disk.", bytes as f64);

@@ -11,6 +11,7 @@ use crate::{
     config::Size,
     operator::{self, Ask, Reply, Status, TicketLine},
     place::Place,
+    store::Pressure,
 };
 
 /// A commit that has been running for longer is told.
@@ -110,6 +111,7 @@ fn status_text(status: &Status) -> String {
         slowest_commit_ms,
         running_commit_ms,
         is_full,
+        pressure,
         socket_buffer,
     } = status;
     let state = match connections {
@@ -138,6 +140,13 @@ fn status_text(status: &Status) -> String {
     if *is_full {
         text.push_str("\nthe disk is full: nothing new is taken until there is room");
     }
+    text.push_str(match pressure {
+        Pressure::None => "",
+        Pressure::NothingBegins => {
+            "\nthe disk is short of room: no new mailboxes and attachments are taken; see `doctor`"
+        }
+        Pressure::NothingNew => "\nthe disk is short of room: nothing new is taken; see `doctor`",
+    });
     text
 }
 

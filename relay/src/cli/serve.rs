@@ -21,13 +21,15 @@ use crate::{
     place::Place,
     server::Server,
     service::Service,
-    store::KeptStore,
+    store::{KeptStore, Pressure},
 };
 
 /// How often the relay looks whether its disk has failed.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long a commit may wait for the disk before that is reported while it still waits.
 const STALL: Duration = Duration::from_secs(3);
+/// Looks (`WATCH`) for which the disk must have had more room before that is told: a minute.
+const CALM: u32 = 60;
 
 pub(super) async fn run(args: &ServeArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let output = &output.logging();
@@ -121,6 +123,7 @@ async fn wait(
 ) -> Result<(), CliError> {
     let mut watch = tokio::time::interval(WATCH);
     let mut is_stalled = false;
+    let mut room = Room::default();
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(()),
@@ -133,6 +136,9 @@ async fn wait(
                     return Err(CliError::DiskFailed);
                 }
                 is_stalled = report_stall(health.running_commit, is_stalled);
+                if let Some(pressure) = room.look(health.pressure) {
+                    report_room(pressure);
+                }
             }
         }
     }
@@ -148,6 +154,37 @@ fn report_stall(running: Option<Duration>, was_stalled: bool) -> bool {
         tracing::warn!("the disk answers again");
     }
     is_stalled
+}
+
+/// What was told of the room on the disk.
+#[derive(Default)]
+struct Room {
+    told: Pressure,
+    /// Looks since the disk was as short of room as that.
+    calm: u32,
+}
+
+impl Room {
+    /// What is to be told now: at once if room got shorter; if it did not, when it has been like that for a while, because at the limit
+    /// it changes with each commit.
+    fn look(&mut self, now: Pressure) -> Option<Pressure> {
+        self.calm = if now < self.told { self.calm + 1 } else { 0 };
+        let is_told = now > self.told || self.calm >= CALM;
+        if is_told {
+            *self = Self { told: now, calm: 0 };
+        }
+        is_told.then_some(now)
+    }
+}
+
+fn report_room(pressure: Pressure) {
+    match pressure {
+        Pressure::None => tracing::warn!("the disk is no longer short of room: everything is taken again"),
+        Pressure::NothingBegins => {
+            tracing::warn!("the disk is short of room: no new mailboxes and attachments are taken");
+        }
+        Pressure::NothingNew => tracing::warn!("the disk is short of room: nothing new is taken"),
+    }
 }
 
 /// A file with a mistake changes nothing; what is read at start only is named.
@@ -173,4 +210,30 @@ pub(super) fn load(place: &Place, output: &Output) -> Result<Config, CliError> {
         output.warn(&format!("relay.toml has an unknown key: {}", key.escape_debug()));
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_room_got_short_is_told_at_once_and_that_there_is_more_when_it_stays_so() {
+        use Pressure::{None as Enough, NothingBegins, NothingNew};
+        let mut room = Room::default();
+        assert_eq!(room.look(Enough), None);
+        assert_eq!(room.look(NothingBegins), Some(NothingBegins));
+        assert_eq!(room.look(NothingBegins), None);
+        assert_eq!(room.look(NothingNew), Some(NothingNew));
+        // About the limit: told once.
+        for _ in 0..10 * CALM {
+            assert_eq!(room.look(Enough), None);
+            assert_eq!(room.look(NothingNew), None);
+        }
+        for _ in 1..CALM {
+            assert_eq!(room.look(NothingBegins), None);
+        }
+        assert_eq!(room.look(Enough), Some(Enough));
+        assert_eq!(room.look(Enough), None);
+        assert_eq!(room.look(NothingNew), Some(NothingNew), "and anew");
+    }
 }

@@ -105,6 +105,7 @@ impl Desk {
                 .running_commit
                 .map(|running| u64::try_from(running.as_millis()).unwrap_or(u64::MAX)),
             is_full: health.is_full,
+            pressure: health.pressure,
             socket_buffer: network.map(|(_, buffer)| buffer),
         }))
     }

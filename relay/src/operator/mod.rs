@@ -17,6 +17,7 @@ use lapwing_wire::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::store::Pressure;
 pub use control::{Rest, ask, listen, rows, serve, wish_end};
 pub use desk::{Desk, Running};
 
@@ -121,6 +122,9 @@ pub struct Status {
     pub running_commit_ms: Option<u64>,
     /// The disk is full and nothing new is taken.
     pub is_full: bool,
+    /// How short of room the disk is.
+    #[serde(default)]
+    pub pressure: Pressure,
     /// Receive buffer that the system granted; `None` if it does not run.
     pub socket_buffer: Option<usize>,
 }

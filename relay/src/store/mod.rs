@@ -451,6 +451,8 @@ pub struct Health {
     pub has_failed: bool,
     /// The disk is full: nothing new is taken until there is room.
     pub is_full: bool,
+    /// How short of room the disk was when it was last looked at: with each commit, the relay's own among them every 15 seconds.
+    pub pressure: Pressure,
     /// Commits that took more than half a second since the store was opened. The flush of keys counts: before a commit, and
     /// when they are forgotten.
     pub slow_commits: u64,

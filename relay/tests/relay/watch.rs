@@ -105,6 +105,58 @@ async fn numbers_and_log_have_no_label_no_id_no_address() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_short_of_room_is_told_by_status_numbers_and_log() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    assert_eq!(run_json(&dir, &["status"])["pressure"], "none");
+    let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    let config = config.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
+    // No disk has as much.
+    let short = config.replace("reserve = \"512 MiB\"", "reserve = \"8000000 TiB\"");
+    assert_ne!(short, config);
+    std::fs::write(dir.join("relay.toml"), &short).unwrap();
+    let asked = || String::from_utf8(run(&dir, &["status"]).stdout).unwrap();
+    assert!(
+        asked().contains("short of room: nothing new is taken"),
+        "also while it does not run: {}",
+        asked()
+    );
+
+    let log = base.path().join("log");
+    let relay = Process::start_logging(&dir, std::fs::File::create(&log).unwrap());
+    let read_log = || std::fs::read_to_string(&log).unwrap();
+    let is_logged = async |text: &str| {
+        let begun = std::time::Instant::now();
+        while !read_log().contains(text) {
+            assert!(begun.elapsed() < crate::support::PATIENCE, "{}", read_log());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let port = read_log().lines().find_map(|line| {
+        line.split_once("metrics on http://127.0.0.1:")?.1.split_once("/metrics")?.0.parse().ok()
+    });
+    let port: u16 = port.expect("where it listens");
+    let number = || {
+        let text = get(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        text.lines().find_map(|line| line.strip_prefix("lapwing_relay_disk_pressure ").map(str::to_owned))
+    };
+    is_logged("the disk is short of room: nothing new is taken").await;
+    assert_eq!(run_json(&dir, &["status"])["pressure"], "nothing_new");
+    assert!(asked().contains("short of room: nothing new is taken"), "{}", asked());
+    assert_eq!(number().as_deref(), Some("2"));
+
+    std::fs::write(dir.join("relay.toml"), config.replace("512 MiB", "1 B")).unwrap();
+    relay.signal(Signal::SIGHUP);
+    is_logged("limits read again").await;
+    assert_eq!(run_json(&dir, &["status"])["pressure"], "none");
+    assert!(!asked().contains("short of room"), "{}", asked());
+    assert_eq!(number().as_deref(), Some("0"));
+    relay.kill();
+    assert_eq!(read_log().matches("short of room").count(), 1, "once: {}", read_log());
+}
+
 #[test]
 fn numbers_are_for_this_machine_only() {
     let base = tempfile::tempdir().unwrap();

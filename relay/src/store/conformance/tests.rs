@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::{AnchorChange, EngineName, KeptStore, StoreOptions, fjall::FjallStore};
+use crate::store::{AnchorChange, EngineName, KeptStore, Pressure, StoreOptions, fjall::FjallStore};
 
 #[tokio::test]
 async fn memory_conforms() {
@@ -213,9 +213,18 @@ async fn a_disk_that_gets_full_refuses_who_begins_before_those_who_are_there() {
         store.set_reserve(free / 3 * 2);
         let refused = apply(&*store, create(&new), 1).await.unwrap();
         assert!(matches!(refused, Outcome::Refused(Refusal::Busy)), "{engine:?}");
+        assert_eq!(store.health().pressure, Pressure::NothingBegins, "{engine:?}");
         place(&*store, old.append(envelope(1, 1024))).await.unwrap();
         store.set_reserve(free / 3);
+        assert_eq!(store.health().pressure, Pressure::None, "{engine:?}: a smaller reserve counts at once");
         done(&*store, create(&new), "created").await.unwrap();
+        store.set_reserve(u64::MAX);
+        assert_eq!(store.health().pressure, Pressure::NothingNew, "{engine:?}");
+        store.close().await;
+        drop(store);
+        let options = StoreOptions { reserve: u64::MAX, ..StoreOptions::at(dir.path().join("store")) };
+        let again = engine.open(&options).unwrap();
+        assert_eq!(again.health().pressure, Pressure::NothingNew, "{engine:?}: before anything is written");
     }
 }
 

@@ -14,7 +14,7 @@ mod queue;
 mod writer;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -33,8 +33,9 @@ use lapwing_wire::{
 use tokio::sync::oneshot;
 
 use super::{
-    Change, Health, KeptStore, Mailbox, MailboxStore, Outcome, StoreError, Ticket, Totals, WindowQuery,
-    engine::{Engine, StoreOptions, create_folder, folder_bytes},
+    Change, Health, KeptStore, Mailbox, MailboxStore, Outcome, Pressure, StoreError, Ticket, Totals,
+    WindowQuery,
+    engine::{Engine, StoreOptions, create_folder, folder_bytes, free_bytes},
     export::{self, TakeRow},
     keys::KeyFile,
     reads,
@@ -72,6 +73,9 @@ pub struct GroupCommit<E> {
 struct Shared {
     started: Instant,
     reserve: AtomicU64,
+    /// Bytes that the engine needed when the room was last looked at.
+    needs: AtomicU64,
+    pressure: Mutex<Pressure>,
     has_failed: AtomicBool,
     is_full: AtomicBool,
     slow_commits: AtomicU64,
@@ -149,8 +153,10 @@ impl<E: Engine> GroupCommit<E> {
         let keys = Arc::new(KeyFile::open(&options.path)?.remembering(remembered));
         let due = still_due(&opened.direct())?;
         forget_unused(&opened.direct(), &keys)?;
+        let opened_needs = opened.needs();
         let engine = Arc::new(RwLock::new(Some(opened)));
         let shared = Arc::new(Shared::new(options.reserve));
+        shared.look_for_room(&options.path, opened_needs);
         let forget_at = (!due.is_empty()).then(now);
         let queue = Arc::new(Queue::new(E::WRITERS, forget_at, PACE));
         let pending = Arc::new(Pending::default());
@@ -237,12 +243,15 @@ impl<E> Drop for GroupCommit<E> {
 impl<E: Engine> KeptStore for GroupCommit<E> {
     fn set_reserve(&self, reserve: u64) {
         self.shared.reserve.store(reserve, Ordering::Relaxed);
+        self.shared.look_for_room(&self.path, self.shared.needs.load(Ordering::Relaxed));
     }
 
     fn health(&self) -> Health {
         let Shared {
             started: _,
             reserve: _,
+            needs: _,
+            pressure,
             has_failed,
             is_full,
             slow_commits,
@@ -258,6 +267,7 @@ impl<E: Engine> KeptStore for GroupCommit<E> {
         Health {
             has_failed: has_failed.load(Ordering::Acquire),
             is_full: is_full.load(Ordering::Acquire),
+            pressure: *pressure.lock().unwrap_or_else(PoisonError::into_inner),
             slow_commits: slow_commits.load(Ordering::Relaxed),
             slowest_commit: Duration::from_millis(slowest.load(Ordering::Relaxed)),
             running_commit: begun
@@ -341,6 +351,8 @@ impl Shared {
         Self {
             started: now(),
             reserve: AtomicU64::new(reserve),
+            needs: AtomicU64::new(0),
+            pressure: Mutex::default(),
             has_failed: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             slow_commits: AtomicU64::new(0),
@@ -351,6 +363,20 @@ impl Shared {
             overlaps: AtomicU64::new(0),
             redone: AtomicU64::new(0),
         }
+    }
+
+    /// How short of room the disk is now. What the engine needs for a time is not there for others.
+    fn look_for_room(&self, path: &Path, needs: u64) -> Pressure {
+        let reserve = self.reserve.load(Ordering::Relaxed);
+        let free = if reserve == 0 { None } else { free_bytes(path).ok() };
+        let now = match free.map(|free| free.saturating_sub(needs)) {
+            Some(free) if free < reserve => Pressure::NothingNew,
+            Some(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
+            _ => Pressure::None,
+        };
+        self.needs.store(needs, Ordering::Relaxed);
+        *self.pressure.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        now
     }
 
     fn on_disk(&self) -> OnDisk<'_> {

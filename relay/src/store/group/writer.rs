@@ -9,9 +9,9 @@ use std::{
 
 use super::{
     super::{
-        Change, Outcome, Pressure, StoreError,
+        Change, Outcome, StoreError,
         cache::{self, Cache},
-        engine::{Engine, free_bytes},
+        engine::Engine,
         keys::{KeyFile, Slot},
         layered::{Layer, Layered},
         room, rules,
@@ -218,7 +218,7 @@ impl<E: Engine> Writer<E> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(Unready::Alone { has_disk: false })?;
-        let pressure = self.pressure(engine);
+        let pressure = self.shared.look_for_room(&self.path, engine.needs());
         let tables = Opened::new(Layered::new(engine.direct(), over), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, cache);
         let mut outcomes = Vec::new();
@@ -470,7 +470,7 @@ impl<E: Engine> Writer<E> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
-        let pressure = self.pressure(engine);
+        let pressure = self.shared.look_for_room(&self.path, engine.needs());
         let tables = Opened::new(engine.direct(), Arc::clone(&self.keys));
         let mut batch = Batch::new(&tables, cache);
         let outcomes: Vec<Outcome> =
@@ -532,19 +532,6 @@ impl<E: Engine> Writer<E> {
                 tracing::error!("the store could not be opened again after the disk was full");
                 Err(failure)
             }
-        }
-    }
-
-    /// What the engine needs for a time is not there for others.
-    fn pressure(&self, engine: &E) -> Pressure {
-        let reserve = self.shared.reserve.load(Ordering::Relaxed);
-        if reserve == 0 {
-            return Pressure::None;
-        }
-        match free_bytes(&self.path).map(|free| free.saturating_sub(engine.needs())) {
-            Ok(free) if free < reserve => Pressure::NothingNew,
-            Ok(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
-            _ => Pressure::None,
         }
     }
 }

@@ -31,7 +31,8 @@ pub(super) async fn serve(connection: Connection, seat: Arc<Seat>, context: &Arc
     let entry = context.crowd.enter(connection.clone(), seat);
     let budget = Budget::new();
     // Where nobody needs a ticket everybody may create, which takes large frames.
-    if context.service.limits().open_creation && entry.visit.admit() {
+    if context.service.limits().open_creation {
+        entry.visit.make_room();
         budget.admit();
     }
     let mut streams = JoinSet::new();

@@ -3,7 +3,7 @@
 //! Nothing here is logged or stored; addresses live in memory for as long as their connections.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,8 +36,22 @@ pub(super) struct Room {
 pub(super) const STRANGER: Room = Room { receive: 16 << 10, send: 16 << 10, streams: 4 };
 /// Who has proved something: half of one of the largest frames at a time, and two windows of envelopes.
 const KNOWN: Room = Room { receive: 128 << 10, send: 256 << 10, streams: 16 };
-/// Who moves a file, as long as there is room for it: 2 MiB in a round trip.
-const WIDE: Room = Room { receive: 2 << 20, send: 1 << 20, streams: 16 };
+/// Who moves a file, as long as there is room for it: bytes in a round trip.
+const WIDE_RECEIVE: u32 = 2 << 20;
+const WIDE_SEND: u32 = 1 << 20;
+/// After so long without a request nobody moves a file any more.
+const QUIET: Duration = Duration::from_secs(60);
+/// Networks that are remembered between two looks because somebody from there was refused.
+const MAX_WANTED: usize = 64;
+
+/// Whether one more may come from a network who has proved nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Free,
+    /// Half of what this network may have is taken, or of all: for whoever proves that he receives at his address.
+    Scarce,
+    Taken,
+}
 
 /// The network that an address belongs to: a home or a customer of a provider gets all addresses of a /56, or one of IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +80,8 @@ pub(super) struct Crowd {
 struct State {
     seats: HashMap<Prefix, Seats>,
     strangers: usize,
+    /// Networks from which somebody was refused who has proved nothing yet.
+    wanted: HashSet<Prefix>,
     /// In the order in which they came.
     visits: BTreeMap<u64, Arc<Visit>>,
     next: u64,
@@ -90,10 +106,26 @@ impl Crowd {
 
     /// Whether one more from a network may come who has proved nothing yet, where so many may be there: each network may have as many
     /// as are free besides, so that one that takes all it gets leaves half of them.
-    pub(super) fn has_place(&self, prefix: Prefix, places: usize) -> bool {
+    pub(super) fn place(&self, prefix: Prefix, places: usize) -> Place {
         let state = self.lock();
         let near = state.seats.get(&prefix).map_or(0, |seats| seats.strangers);
-        near < places.saturating_sub(state.strangers)
+        let free = places.saturating_sub(state.strangers);
+        if near >= free {
+            Place::Taken
+        } else if 3 * near >= free || 2 * free <= places {
+            // It may have half of what it and nobody have, and has half of that.
+            Place::Scarce
+        } else {
+            Place::Free
+        }
+    }
+
+    /// Somebody from a network was refused for want of a place.
+    pub(super) fn want(&self, prefix: Prefix) {
+        let mut state = self.lock();
+        if state.wanted.len() < MAX_WANTED {
+            state.wanted.insert(prefix);
+        }
     }
 
     /// Counts one more from a network until the seat is dropped.
@@ -117,7 +149,7 @@ impl Crowd {
             asked: AtomicU64::new(now),
             is_known: AtomicBool::new(false),
             seat,
-            wide: Mutex::new(None),
+            wide: Mutex::default(),
         });
         let mut state = self.lock();
         let number = state.next;
@@ -132,22 +164,42 @@ impl Crowd {
             return;
         }
         let now = millis(self.since);
-        let quiet = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
         let state = self.lock();
         for visit in state.visits.values().filter(|visit| visit.is_idle_stranger(now, quiet)).take(excess) {
             visit.connection.close(CROWDED, b"");
         }
     }
 
-    /// Where strangers take more than three quarters of their places: closes the oldest who have proved nothing for `stay`, whatever they
-    /// ask.
+    /// Where strangers take more than three quarters of their places, and in networks from which somebody was refused: closes the oldest
+    /// who have proved nothing for `stay`, whatever they ask. Those of a network that was refused make a quarter of its places free.
     pub(super) fn make_place(&self, places: usize, stay: Duration) {
-        let state = self.lock();
-        let excess = state.strangers.saturating_sub(places - places / 4);
+        let mut state = self.lock();
+        let wanted = std::mem::take(&mut state.wanted);
+        let mut excess = state.strangers.saturating_sub(places - places / 4);
+        let of = |prefix| state.seats.get(&prefix).map_or(0, |seats| seats.strangers.div_ceil(4));
+        let mut wanted: HashMap<Prefix, usize> =
+            wanted.into_iter().map(|prefix| (prefix, of(prefix))).collect();
+        if excess == 0 && wanted.is_empty() {
+            return;
+        }
         let now = millis(self.since);
-        let stay = u64::try_from(stay.as_millis()).unwrap_or(u64::MAX);
-        for visit in state.visits.values().filter(|visit| visit.is_old_stranger(now, stay)).take(excess) {
+        for visit in state.visits.values().filter(|visit| visit.is_old_stranger(now, stay)) {
+            let own = wanted.get_mut(&visit.network()).filter(|own| **own > 0);
+            match own {
+                Some(own) => *own -= 1,
+                None if excess > 0 => {}
+                None => continue,
+            }
+            excess = excess.saturating_sub(1);
             visit.connection.close(CROWDED, b"");
+        }
+    }
+
+    /// Takes back what those held who do not move files any more.
+    pub(super) fn narrow(&self) {
+        let now = millis(self.since);
+        for visit in self.lock().visits.values().filter(|visit| visit.is_quiet(now)) {
+            visit.narrow();
         }
     }
 
@@ -214,8 +266,15 @@ pub(super) struct Visit {
     asked: AtomicU64,
     is_known: AtomicBool,
     seat: Arc<Seat>,
-    /// What it has of the pool for moving files, until it ends: what a client may send ahead cannot be taken back.
-    wide: Mutex<Option<Share>>,
+    wide: Mutex<Wide>,
+}
+
+/// What a connection has of the pool for moving files.
+#[derive(Default)]
+struct Wide {
+    /// Until it ends: what a client was told that it may send ahead cannot be taken back.
+    receive: Option<Share>,
+    send: Option<Share>,
 }
 
 impl Visit {
@@ -227,6 +286,11 @@ impl Visit {
     /// Whether it has proved something.
     pub(super) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.close_reason().is_some()
     }
 
     /// A request came.
@@ -244,44 +308,65 @@ impl Visit {
         let was_stranger = !self.is_known.swap(true, Ordering::Relaxed);
         if was_stranger {
             self.seat.know();
-            let wide = self.wide();
-            if wide.is_none() {
-                self.hold(&KNOWN);
-            }
+            self.make_room();
         }
         was_stranger
     }
 
-    /// It moves a file. Without room for that it goes on as it is, and slower.
-    pub(super) fn moves_file(&self, windows: &Arc<Pool>) {
+    /// It may have what everybody has that is no stranger.
+    pub(super) fn make_room(&self) {
+        self.hold(&self.wide());
+    }
+
+    /// It sends a file, or takes one. Without room for that it goes on as it is, and slower.
+    pub(super) fn moves_file(&self, windows: &Arc<Pool>, sends: bool) {
         let mut wide = self.wide();
-        if wide.is_some() {
-            return;
-        }
-        let bytes = usize::try_from(u64::from(WIDE.receive) + u64::from(WIDE.send)).unwrap_or(usize::MAX);
-        *wide = windows.try_take(self.network(), bytes);
-        if wide.is_some() {
-            self.hold(&WIDE);
+        let (share, bytes) =
+            if sends { (&mut wide.receive, WIDE_RECEIVE) } else { (&mut wide.send, WIDE_SEND) };
+        if share.is_none() {
+            *share = windows.try_take(self.network(), usize::try_from(bytes).unwrap_or(usize::MAX));
+            self.hold(&wide);
         }
     }
 
-    fn wide(&self) -> MutexGuard<'_, Option<Share>> {
+    fn narrow(&self) {
+        let mut wide = self.wide();
+        if wide.send.take().is_some() {
+            self.hold(&wide);
+        }
+    }
+
+    fn wide(&self) -> MutexGuard<'_, Wide> {
         self.wide.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, room: &Room) {
-        self.connection.set_receive_window(VarInt::from_u32(room.receive));
-        self.connection.set_send_window(u64::from(room.send));
-        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(room.streams));
+    fn hold(&self, wide: &Wide) {
+        let receive = if wide.receive.is_some() { WIDE_RECEIVE } else { KNOWN.receive };
+        let send = if wide.send.is_some() { WIDE_SEND } else { KNOWN.send };
+        self.connection.set_receive_window(VarInt::from_u32(receive));
+        self.connection.set_send_window(u64::from(send));
+        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(KNOWN.streams));
     }
 
-    fn is_idle_stranger(&self, now: u64, quiet: u64) -> bool {
-        !self.is_known() && now.saturating_sub(self.asked.load(Ordering::Relaxed)) >= quiet
+    fn is_idle_stranger(&self, now: u64, quiet: Duration) -> bool {
+        !self.is_known() && !self.is_over() && self.asked_before(now, quiet)
     }
 
-    fn is_old_stranger(&self, now: u64, stay: u64) -> bool {
-        !self.is_known() && now.saturating_sub(self.entered) >= stay
+    fn is_old_stranger(&self, now: u64, stay: Duration) -> bool {
+        !self.is_known() && !self.is_over() && passed(now, self.entered) >= stay
     }
+
+    fn is_quiet(&self, now: u64) -> bool {
+        self.asked_before(now, QUIET)
+    }
+
+    fn asked_before(&self, now: u64, quiet: Duration) -> bool {
+        passed(now, self.asked.load(Ordering::Relaxed)) >= quiet
+    }
+}
+
+fn passed(now: u64, then: u64) -> Duration {
+    Duration::from_millis(now.saturating_sub(then))
 }
 
 fn millis(since: Instant) -> u64 {
@@ -298,7 +383,7 @@ mod tests {
         let network = |number| Prefix::of(IpAddr::from([198, 51, 100, number]));
         let come = |number| {
             let mut seats = Vec::new();
-            while crowd.has_place(network(number), places) {
+            while crowd.place(network(number), places) != Place::Taken {
                 seats.push(crowd.seat(network(number)));
             }
             seats

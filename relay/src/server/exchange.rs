@@ -1,6 +1,13 @@
 //! One stream: requests in, answers out, each stream one task.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapwing_wire::{
@@ -52,12 +59,15 @@ const BEGUN: usize = 2 * MAX_FRAME;
 /// Between two tries of somebody who waits for room that all connections share: nobody is called, so that what is given back wakes no
 /// crowd.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Requests that somebody may have unanswered who has proved nothing.
-const STRANGERS_REQUESTS: usize = 16;
+/// Requests that somebody may have unanswered who has proved nothing: as many as one of the largest counts for.
+const STRANGERS_REQUESTS: usize = 1 + MAX_FRAME / UNIT;
+/// How long a request may wait for room that all connections share. People's programs wait twice as long.
+const ROOM: Duration = Duration::from_secs(10);
 
-/// What all streams of one connection share. Somebody who has proved nothing may begin one large frame at a time, so that it is refused
-/// in words.
+/// What all streams of one connection share. Somebody who has proved nothing may begin as much as the largest frame, so that it is
+/// refused in words.
 pub(super) struct Budget {
+    is_admitted: AtomicBool,
     /// Requests that may be unanswered.
     requests: Arc<Semaphore>,
     /// Answers that may be large and are not written yet.
@@ -69,11 +79,20 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new() -> Arc<Self> {
         let of = |permits| Arc::new(Semaphore::new(permits));
-        Arc::new(Self { requests: of(STRANGERS_REQUESTS), answers: of(LARGE_ANSWERS), begun: of(MAX_FRAME) })
+        let is_admitted = AtomicBool::new(false);
+        Arc::new(Self {
+            is_admitted,
+            requests: of(STRANGERS_REQUESTS),
+            answers: of(LARGE_ANSWERS),
+            begun: of(MAX_FRAME),
+        })
     }
 
-    /// Once: the connection is no stranger's any more.
+    /// The connection may have what others have that are no stranger's.
     pub(super) fn admit(&self) {
+        if self.is_admitted.swap(true, Ordering::Relaxed) {
+            return;
+        }
         self.requests.add_permits(MAX_IN_FLIGHT - STRANGERS_REQUESTS);
         self.begun.add_permits(BEGUN - MAX_FRAME);
     }
@@ -96,7 +115,7 @@ struct Answered {
 struct Permits {
     _request: OwnedSemaphorePermit,
     _frame: Option<Share>,
-    _answer: Option<(OwnedSemaphorePermit, Share)>,
+    answer: Option<(OwnedSemaphorePermit, Share)>,
 }
 
 /// Serves one stream until the client finishes it or the relay stops.
@@ -168,14 +187,18 @@ pub(super) async fn serve(
                     let mut next = Some(answered);
                     // A reader may take long for what was encoded, so it counts until it is written.
                     let mut unwritten = Vec::new();
-                    while let Some(Answered { response, was_barrier, permits }) = next {
-                        unwritten.push(permits);
+                    while let Some(Answered { response, was_barrier, mut permits }) = next {
                         if was_barrier {
                             has_barrier = false;
                         }
+                        let before = out.len();
                         if encode_frame_onto(&response, &mut out).is_err() {
                             return End::Broken;
                         }
+                        if let Some((_, share)) = &mut permits.answer {
+                            share.shrink(out.len() - before);
+                        }
+                        unwritten.push(permits);
                         next = if out.len() < WRITE_SIZE { in_flight.next().now_or_never().flatten() } else { None };
                     }
                     match within(context.stall_timeout, answers.write_all(&out)).await {
@@ -237,11 +260,6 @@ fn may_be_large(body: &RequestBody) -> bool {
     matches!(body, RequestBody::Read(_) | RequestBody::Subscribe(_) | RequestBody::BlobGet(_))
 }
 
-/// Whether it moves a part of a file.
-fn is_of_file(body: &RequestBody) -> bool {
-    matches!(body, RequestBody::BlobPut(_) | RequestBody::BlobGet(_))
-}
-
 async fn answer(
     context: &Context,
     (connection, visit): (&ConnectionState, &Visit),
@@ -250,10 +268,13 @@ async fn answer(
     (permit, share, budget): (OwnedSemaphorePermit, Option<Share>, &Budget),
 ) -> Answered {
     visit.asks();
-    let is_large = request.as_ref().is_ok_and(|request| may_be_large(&request.body));
+    // Who has proved nothing is only refused, but for a file whose name he knows.
+    let is_large = request.as_ref().is_ok_and(|request| {
+        may_be_large(&request.body) && (visit.is_known() || matches!(request.body, RequestBody::BlobGet(_)))
+    });
     let room = if is_large { room_for_answer(context, visit, budget).await } else { None };
     let is_refused = is_large && room.is_none();
-    let permits = Permits { _request: permit, _frame: share, _answer: room };
+    let permits = Permits { _request: permit, _frame: share, answer: room };
     let response = match request {
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
@@ -261,16 +282,17 @@ async fn answer(
         Ok(Request { id, body }) => {
             let is_quiet =
                 matches!(body, RequestBody::Token(_) | RequestBody::Trigger(_) | RequestBody::Anchor(_));
-            let is_of_file = is_of_file(&body);
+            let (is_put, is_get) =
+                (matches!(body, RequestBody::BlobPut(_)), matches!(body, RequestBody::BlobGet(_)));
             let held_back = is_quiet.then(Instant::now);
             let body = context.service.handle(connection, body, context.clock.now()).await;
             // Who knows the name of a file here was told by somebody who is no stranger.
-            let moves_file = is_of_file && !matches!(body, ResponseBody::Refused(_));
-            if visit.answered(connection) || (moves_file && visit.admit()) {
+            let is_moved = (is_put || is_get) && !matches!(body, ResponseBody::Refused(_));
+            if visit.answered(connection) || (is_moved && visit.admit()) {
                 budget.admit();
             }
-            if moves_file {
-                visit.moves_file(&context.windows);
+            if is_moved {
+                visit.moves_file(&context.windows, is_put);
             }
             context.counters.answered(&body);
             if let Some(begun) = held_back {
@@ -289,10 +311,12 @@ async fn room_for_answer(
     visit: &Visit,
     budget: &Budget,
 ) -> Option<(OwnedSemaphorePermit, Share)> {
-    // Never closed.
-    let permit = Arc::clone(&budget.answers).acquire_owned().await.ok()?;
-    let share = within(context.stall_timeout, share(context, visit, LARGE_ANSWER)).await?;
-    Some((permit, share))
+    let both = async {
+        // Never closed.
+        let permit = Arc::clone(&budget.answers).acquire_owned().await.ok()?;
+        Some((permit, share(context, visit, LARGE_ANSWER).await?))
+    };
+    within(ROOM, both).await?
 }
 
 /// TRP-08: waits for the next multiple of the step.
@@ -308,34 +332,41 @@ async fn fill(
     room: &mut Option<FrameRoom>,
     (context, visit, budget): (&Context, &Visit, &Budget),
 ) -> Option<Result<(), FrameError>> {
-    let deadline = frames.deadline(context.stall_timeout);
-    let work = async {
-        if room.is_none()
-            && let Some(bytes) = frames.needs_room()
+    if room.is_none()
+        && let Some(bytes) = frames.needs_room()
+    {
+        let both = async {
             // Never closed.
-            && let Ok(begun) = Arc::clone(&budget.begun).acquire_many_owned(bytes).await
-        {
+            let begun = Arc::clone(&budget.begun).acquire_many_owned(bytes).await.ok()?;
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            *room = Some(FrameRoom { _begun: begun, share: share(context, visit, bytes).await });
+            Some(FrameRoom { _begun: begun, share: share(context, visit, bytes).await? })
+        };
+        match within(context.stall_timeout, both).await? {
+            Some(found) => *room = Some(found),
+            None => return Some(Err(FrameError::Gone)),
         }
-        frames.fill(room.is_some()).await
-    };
+        frames.waits_from_now();
+    }
+    let deadline = frames.deadline(context.stall_timeout);
+    let work = frames.fill(room.is_some());
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
         None => Some(work.await),
     }
 }
 
-/// Waits for everybody's room. Who has proved nothing shares little with others of that kind, until he proves something.
-async fn share(context: &Context, visit: &Visit, bytes: usize) -> Share {
+/// Waits for everybody's room. Who has proved nothing shares little with others of that kind, until he proves something. `None` if the
+/// client goes meanwhile.
+async fn share(context: &Context, visit: &Visit, bytes: usize) -> Option<Share> {
     let mut again = tokio::time::interval(AGAIN);
-    loop {
+    while !visit.is_over() {
         let pool = if visit.is_known() { &context.frames } else { &context.strangers };
         if let Some(share) = pool.try_take(visit.network(), bytes) {
-            return share;
+            return Some(share);
         }
         again.tick().await;
     }
+    None
 }
 
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {

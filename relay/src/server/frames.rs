@@ -49,6 +49,11 @@ impl Frames {
         self.is_ended
     }
 
+    /// It was the relay that let the client wait.
+    pub(super) fn waits_from_now(&mut self) {
+        self.waits_since = None;
+    }
+
     /// When a frame that has begun must be whole; bytes that trickle in move it no further.
     pub(super) fn deadline(&mut self, limit: Duration) -> Option<Instant> {
         if self.taken == self.buffer.len() {
@@ -81,23 +86,31 @@ impl Frames {
         let request = decode_request(body).map_err(|_: DecodeError| FrameError::Broken)?;
         self.taken = start + length;
         self.waits_since = None;
-        if self.taken == self.buffer.len() {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        // Nobody keeps the room of a frame by the first byte of another. What is copied by that is less than what was taken.
+        if self.buffer.capacity() > KEPT.max(2 * rest.len()) {
+            self.buffer = rest.to_vec();
+            self.taken = 0;
+        } else if rest.is_empty() {
             self.taken = 0;
             self.buffer.clear();
-            if self.buffer.capacity() > KEPT {
-                self.buffer = Vec::new();
-            }
         }
         Ok(Some(Taken { request, length }))
     }
 
-    /// Waits for more bytes: many if the stream has room for a large frame, else few.
+    /// Waits for more bytes: as many as a large frame lacks that the stream has room for, and nothing behind it, else few.
     ///
     /// # Cancellation
     /// Safe: nothing is taken from the stream before it is in the buffer.
     pub(super) async fn fill(&mut self, has_room: bool) -> Result<(), FrameError> {
-        let piece = if has_room { PIECE } else { KEPT };
-        let room = (MAX_FRAME + FRAME_PREFIX).saturating_sub(self.buffer.len() - self.taken).clamp(1, piece);
+        let here = self.buffer.len() - self.taken;
+        let room = match self.needs_room().filter(|_| has_room) {
+            Some(length) => {
+                let whole = usize::try_from(length).unwrap_or(MAX_FRAME) + FRAME_PREFIX;
+                whole.saturating_sub(here).clamp(1, PIECE)
+            }
+            None => KEPT,
+        };
         match self.stream.read_chunk(room, true).await {
             Ok(Some(chunk)) => {
                 if self.taken > 0 {

@@ -28,7 +28,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crowd::{Crowd, Prefix, STRANGER, Seat};
+use crowd::{Crowd, Place, Prefix, STRANGER, Seat};
 use pool::Pool;
 use reset::Resets;
 
@@ -53,11 +53,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// (measured; `docs/performance.md`) and would overrun slow lines: a buffer of 64 KiB is usual there.
 const FIRST_WINDOW: u64 = 64 << 10;
 /// Bytes of all connections together: large frames from their beginning until they are answered, and large answers until they are
-/// written. Beyond it, streams with such frames wait, as long as they may take to be whole; those with small ones go on.
+/// written. Beyond it, streams with such frames wait, as long as they may take to be whole.
 const FRAMES: usize = 128 << 20;
 /// The same of those who have proved nothing, and need no large frame but to hear why it is refused.
 const STRANGERS_FRAMES: usize = 16 << 20;
-/// Bytes that those who move files may send ahead, and the relay to them, all together. Beyond it files move at the pace of messages.
+/// Bytes that those who move files may send ahead, or the relay to them, all together. Beyond it files move at the pace of messages.
 const WINDOWS: usize = 192 << 20;
 /// One in so many of all connections may be one that has proved nothing; above, new ones are refused, first those from networks that
 /// have many of them.
@@ -329,25 +329,30 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
             _ = look.tick() => {
                 context.crowd.make_room(connections.len().saturating_sub(crowded), options.stranger_timeout);
                 context.crowd.make_place(places, options.stranger_timeout);
+                context.crowd.narrow();
             }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 let prefix = Prefix::of(incoming.remote_address().ip());
                 let near = context.crowd.from(prefix);
-                if connections.len() >= options.max_connections
-                    || near >= options.connections_per_network
-                    || !context.crowd.has_place(prefix, places)
-                {
+                let place = context.crowd.place(prefix, places);
+                let is_validated = incoming.remote_address_validated();
+                if connections.len() >= options.max_connections || near >= options.connections_per_network {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                     incoming.refuse();
-                } else if !incoming.remote_address_validated()
-                    // Who only pretends to be of a network takes half of its seats at most.
-                    && (near >= options.connections_per_network / 2
+                } else if !is_validated
+                    // Who only pretends to be of a network takes half of its seats at most, and half of its places.
+                    && (place != Place::Free
+                        || near >= options.connections_per_network / 2
                         || counters.handshakes.load(Ordering::Relaxed) >= options.retry_above)
                 {
                     // Fails only for an address that is already validated.
                     counters.retried.fetch_add(1, Ordering::Relaxed);
                     incoming.retry().ok();
+                } else if place == Place::Taken {
+                    counters.refused.fetch_add(1, Ordering::Relaxed);
+                    context.crowd.want(prefix);
+                    incoming.refuse();
                 } else {
                     let seat = Arc::new(context.crowd.seat(prefix));
                     // Counted here: a burst is decided on before any of its tasks runs.

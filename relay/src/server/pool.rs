@@ -55,16 +55,25 @@ pub(super) struct Share {
     bytes: usize,
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
+impl Share {
+    /// Gives back what is more than so many bytes.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let back = self.bytes.saturating_sub(bytes);
+        self.bytes -= back;
         let mut state = self.pool.lock();
-        state.held -= self.bytes;
+        state.held -= back;
         if let Some(held) = state.of.get_mut(&self.network) {
-            *held -= self.bytes;
+            *held -= back;
             if *held == 0 {
                 state.of.remove(&self.network);
             }
         }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shrink(0);
     }
 }
 
@@ -99,6 +108,7 @@ mod tests {
         assert_eq!(held.len(), 5);
         assert_eq!(greedy(&pool, 2, 10).len(), 3);
         held.truncate(2);
+        held[0].shrink(20);
         assert_eq!(greedy(&pool, 2, 10).len(), 4);
         drop(held);
         let state = pool.lock();

@@ -7,6 +7,7 @@ use lapwing_wire::{
     capability::{SecretKey, Subject},
     frame::*,
     ids::MailboxId,
+    limits::{FRAME_PREFIX, MAX_FRAME},
 };
 use quinn::{ConnectionError, TransportConfig, VarInt};
 use rustls::crypto::aws_lc_rs;
@@ -19,8 +20,14 @@ use crate::support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_it_is_crowded_the_oldest_silent_strangers_are_sent_away() {
+    for open_creation in [false, true] {
+        silent_strangers_are_sent_away(Limits { open_creation, ..Limits::default() }).await;
+    }
+}
+
+async fn silent_strangers_are_sent_away(limits: Limits) {
     let options = ServerOptions { max_connections: 8, stranger_timeout: Duration::ZERO, ..local() };
-    let relay = Relay::in_memory(Limits::default(), options).await;
+    let relay = Relay::in_memory(limits, options).await;
     let mut known = relay.client().await;
     known.prove_access(&relay.access).await;
     // A key that anybody can make proves nothing.
@@ -194,6 +201,55 @@ async fn where_strangers_are_many_the_oldest_are_sent_away_although_they_ask() {
         other => panic!("closed by the relay, not {other:?}"),
     }
     known.prove_access(&relay.access).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_stay_make_place_for_others_of_their_network() {
+    let options = ServerOptions { max_connections: 256, ..local() };
+    let options = ServerOptions { stranger_timeout: Duration::from_secs(1), ..options };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let stays = strangers_from(&relay, "127.0.0.1").await;
+    assert_eq!(stays.len(), 32);
+    let newcomer = within(async {
+        loop {
+            if let Ok(client) = stranger_from(&relay, "127.0.0.1").await {
+                break client;
+            }
+        }
+    });
+    newcomer.await.prove_access(&relay.access).await;
+    let gone = stays.iter().filter(|client| client.connection.close_reason().is_some()).count();
+    assert!((1..=16).contains(&gone), "{gone} of them were sent away");
+    relay.stop().await;
+}
+
+/// A whole one of the largest, which is answered, and a connection that ends with it, which leaves nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_frame_of_a_stranger_is_answered_and_holds_no_place_after_him() {
+    let options = ServerOptions { max_connections: 256, ..local() };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let mailbox = MailboxId::from_bytes([7; 32]);
+    let frame = |length| {
+        let envelope = serde_bytes::ByteBuf::from(vec![1; length]);
+        encode_frame(&Request { id: 1, body: RequestBody::Append(Append { mailbox, envelope }) })
+    };
+    let longest = (0..MAX_FRAME).rev().find_map(|length| frame(length).ok()).unwrap();
+    assert_eq!(longest.len(), MAX_FRAME + FRAME_PREFIX);
+    // More than there are places, or parts of the strangers' room.
+    for number in 0..70 {
+        let mut stranger = within(async {
+            loop {
+                if let Ok(client) = stranger_from(&relay, "127.0.0.1").await {
+                    break client;
+                }
+            }
+        })
+        .await;
+        within(stranger.requests.write_all(&longest)).await.unwrap();
+        let answer = stranger.receive().await.unwrap().body;
+        assert_eq!(answer, ResponseBody::Refused(Refusal::NotAllowed), "{number}");
+    }
     relay.stop().await;
 }
 

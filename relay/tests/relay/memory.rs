@@ -11,11 +11,12 @@ use lapwing_wire::{
 };
 use quinn::{SendStream, TransportConfig, VarInt};
 use rustls::crypto::aws_lc_rs;
+use serde_bytes::ByteBuf;
 use tokio::task::JoinSet;
 
 use crate::support::{
     Client, Keys,
-    client::stored,
+    client::{read_frame, stored, within},
     process::{Process, run_json},
 };
 
@@ -197,6 +198,37 @@ async fn all_strangers_of_one_address_who_begin_and_never_end_hold_a_bounded_mem
     let bound = u64::try_from(crowd.len()).unwrap() * (192 << 10);
     assert!(grown < bound, "{} KiB for {} connections", grown >> 10, crowd.len());
     stored(&owner.append(keys.id(), vec![1; 1024]).await);
+    relay.kill();
+}
+
+/// Strangers who are answered, and leave the first byte of another request on each stream: what was answered is not kept for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_not_kept_for_a_byte_of_what_comes_next() {
+    const STREAMS: usize = 3;
+    let base = tempfile::tempdir().unwrap();
+    let (relay, _ticket) = started(&base.path().join("relay"));
+    let append =
+        Append { mailbox: MailboxId::from_bytes([7; 32]), envelope: ByteBuf::from(vec![1; 240 << 10]) };
+    let mut frame = encode_frame(&Request { id: 1, body: RequestBody::Append(append) }).unwrap();
+    frame.push(0);
+    let before = settled(&relay).await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let stranger = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let (mut requests, mut answers) = within(stranger.connection.open_bi()).await.unwrap();
+            within(requests.write_all(&frame)).await.unwrap();
+            let answer: Response = read_frame(&mut answers).await.unwrap();
+            assert_eq!(answer.body, ResponseBody::Refused(Refusal::NotAllowed));
+            streams.push((requests, answers));
+        }
+        crowd.push((stranger, streams));
+    }
+    let grown = settled(&relay).await.saturating_sub(before);
+    println!("{CROWD} strangers of whom {STREAMS} large requests each were answered: {} KiB", grown >> 10);
+    // 240 KiB of each stream would be 11 MiB; those of one connection, which are worked on at a time, serve the next.
+    assert!(grown < 6 * MIB, "{} KiB for {CROWD} connections", grown >> 10);
     relay.kill();
 }
 

@@ -62,7 +62,7 @@ use super::{StoreError, keys::Slot, tables::Value};
 
 pub use anchor::is_of_an_anchor;
 pub(crate) use anchor::{
-    ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, FREE_ANCHOR_SLOTS, Secrets, Staged, anchor_key,
+    ANCHOR_SLOTS, ANCHORS, Anchor, Evaluation, FREE_ANCHOR_SLOTS, Secrets, Shown, Staged, anchor_key,
     free_anchor_key, free_anchor_keys, secrets_key, untold_key, version_in,
 };
 pub(crate) use places::{LEFTOVERS, Leftover, Placed, REMEMBERED, leftover_key};

@@ -148,13 +148,14 @@ mod erasing {
 
     use super::{
         super::forgetting::{files, holders, until},
-        destroyed::{check_secrets, kept, stage, staged_by},
+        destroyed::{check_secrets, digest, kept, stage, staged_by},
         *,
     };
     use crate::store::{
         EngineName, StoreOptions,
         fjall::Fjall,
         keys::{KeyFile, Slot},
+        record::{self, Anchor},
         sled::Sled,
     };
 
@@ -256,7 +257,13 @@ mod erasing {
             drop(opened);
             let (states, secrets) =
                 if engine == "sled" { kept::<Sled<true>>(&store) } else { kept::<Fjall>(&store) };
-            assert_eq!(states.len(), 1);
+            let [state] = &states[..] else { panic!("one anchor is there") };
+            let state: Anchor = record::decode(state).unwrap();
+            assert!(state.evaluations.iter().any(|tried| tried.shown.is_some() && !tried.is_counted));
+            // A hash of the proof lies nowhere, nor was it there to be forgotten.
+            let gone = digest(anchored.keys(0).unwrap().proof());
+            assert!(states.iter().all(|state| memchr::memmem::find(state, &gone).is_none()));
+            assert_eq!(holders(&files(&store), &gone), Vec::<String>::new());
             let [secrets] = &secrets[..] else { panic!("one version can be opened") };
             let secrets = check_secrets(&anchored, secrets);
             let other = anchored.keys(1).unwrap();

@@ -5,13 +5,14 @@
 //! one that is free again gets new keys, so versions may begin anew.
 
 use lapwing_wire::{
-    anchor::{Entry, Mark, OuterKey},
+    anchor::{Entry, Mark, OuterKey, Proof},
     capability::{Access, AnchorOwner, PublicKey, Thaw},
     frame::ThawRule,
     ids::AnchorId,
-    oprf::OprfKey,
+    oprf::{Blinded, OprfKey},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use sha2::{Digest, Sha256};
 
 use super::{Day, Slot};
 
@@ -53,14 +54,55 @@ pub(crate) struct Anchor {
 
 /// An evaluation that was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AnyEvaluation")]
 pub(crate) struct Evaluation {
     /// Hash of the blinded element.
     #[serde(with = "serde_bytes")]
     pub(crate) id: [u8; 32],
-    /// Hash of the proof that was shown for it: there is one try.
-    pub(crate) proof: Option<serde_bytes::ByteArray<32>>,
+    /// What was shown for it: there is one try.
+    pub(crate) shown: Option<Shown>,
     /// Whether it is among the failures.
     pub(crate) is_counted: bool,
+}
+
+/// ANC-05: tells whether the same proof comes again for the same evaluation, and nothing else.
+///
+/// # Security
+/// It lies in the open, and a proof is the same whenever a passphrase is. So the blinded element goes into the hash, random and kept
+/// nowhere: who has the relay's folder and the vault cannot try passphrases at it, nor tell whether two evaluations were of one
+/// passphrase, before a destruction and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Shown(#[serde(with = "serde_bytes")] [u8; 32]);
+
+impl Shown {
+    /// No proof is like it.
+    const LOST: Self = Self([0; 32]);
+
+    pub(crate) fn of(blinded: &Blinded, proof: &Proof) -> Self {
+        let hash = Sha256::new().chain_update(blinded.as_bytes()).chain_update(proof.expose());
+        Self(hash.finalize().into())
+    }
+}
+
+/// An evaluation as any format has it.
+#[derive(Deserialize)]
+struct AnyEvaluation {
+    #[serde(with = "serde_bytes")]
+    id: [u8; 32],
+    #[serde(default)]
+    shown: Option<Shown>,
+    /// Formats before 9 had the hash of the proof alone. All that is taken of it is that the try was made.
+    #[serde(default)]
+    proof: Option<IgnoredAny>,
+    is_counted: bool,
+}
+
+impl From<AnyEvaluation> for Evaluation {
+    fn from(found: AnyEvaluation) -> Self {
+        let AnyEvaluation { id, shown, proof, is_counted } = found;
+        Self { id, shown: shown.or(proof.map(|_| Shown::LOST)), is_counted }
+    }
 }
 
 /// What is sealed.

@@ -16,14 +16,13 @@ use lapwing_wire::{
     oprf::{Blinded, OprfKey},
     time::Timestamp,
 };
-use serde_bytes::ByteArray;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
     super::{
         AnchorChange, AnchorOutcome, Charge, Day, StoreError,
-        record::{self, Anchor, Evaluation, Secrets, Staged, anchor_key, secrets_key, untold_key},
+        record::{self, Anchor, Evaluation, Secrets, Shown, Staged, anchor_key, secrets_key, untold_key},
         tables::{Batch, Space, Tables},
     },
     Scene,
@@ -263,10 +262,10 @@ fn evaluate<T: Tables>(
         }
         anchor.failures += 1;
         if anchor.evaluations.len() >= MAX_EVALUATIONS {
-            let settled = anchor.evaluations.iter().position(|known| known.proof.is_some()).unwrap_or(0);
+            let settled = anchor.evaluations.iter().position(|known| known.shown.is_some()).unwrap_or(0);
             anchor.evaluations.remove(settled);
         }
-        anchor.evaluations.push(Evaluation { id: evaluation, proof: None, is_counted: true });
+        anchor.evaluations.push(Evaluation { id: evaluation, shown: None, is_counted: true });
     }
     save(batch, id, &anchor);
     Ok(AnchorOutcome::Evaluate(open(batch, id, &anchor)?.key))
@@ -285,13 +284,13 @@ fn prove<T: Tables>(
     decay(&mut anchor, scene.day);
     let evaluation = evaluation_of(blinded);
     let before = (anchor.failures, anchor.evaluations.clone());
-    let digest = ByteArray::new(Sha256::digest(proof.expose()).into());
+    let this = Shown::of(blinded, proof);
     // One try for each evaluation; the same try again gets the same answer.
     let Some(at) = anchor.evaluations.iter().position(|known| known.id == evaluation) else {
         return NOT_ALLOWED;
     };
     let Some(own) = anchor.evaluations.get_mut(at) else { return NOT_ALLOWED };
-    if *own.proof.get_or_insert(digest) != digest {
+    if *own.shown.get_or_insert(this) != this {
         return NOT_ALLOWED;
     }
     let mut secrets = open(batch, id, &anchor)?;
@@ -481,8 +480,8 @@ fn inherit<T: Tables>(
     let Some(own) = anchor.evaluations.iter_mut().find(|known| known.id == evaluation) else {
         return NOT_ALLOWED;
     };
-    let digest = ByteArray::new(Sha256::digest(new.expose()).into());
-    if *own.proof.get_or_insert(digest) != digest {
+    let this = Shown::of(blinded, new);
+    if *own.shown.get_or_insert(this) != this {
         return NOT_ALLOWED;
     }
     own.is_counted = false;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lapwing_wire::{
-    anchor::{ENTRY_LENGTH, Mark},
+    anchor::{ENTRY_LENGTH, Mark, Proof},
     frame::{AddEntry, SetEntry, Settle, Stage},
     tripwire::{Causes, Deadline},
 };
@@ -15,7 +15,7 @@ use super::{
 use crate::store::{
     engine::Engine,
     keys::KeyFile,
-    record::{self, ANCHORS, Anchor, Seal, Secrets, key, version_in},
+    record::{self, ANCHORS, Anchor, Evaluation, Seal, Secrets, key, version_in},
     tables::{Scan, Space, Staged, Tables, Value},
 };
 
@@ -40,6 +40,12 @@ fn pieces(anchored: &Anchored) -> Vec<[u8; 32]> {
     let marks = [entry.mark(), staged_by(anchored).mark];
     let parts = std::iter::once(&whole[..]).chain(marks.iter().map(|mark| &mark.as_bytes()[..]));
     parts.flat_map(|part| part.as_chunks::<32>().0).copied().collect()
+}
+
+/// What nothing may be kept under: it follows from a passphrase, and the anchor's key outlives the entry.
+pub(super) fn digest(proof: &Proof) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(proof.expose()).into()
 }
 
 fn has_any(bytes: &[u8], pieces: &[[u8; 32]]) -> bool {
@@ -221,4 +227,67 @@ async fn anc_08_what_was_staged_by_an_entry_that_stays_comes_with_its_mark() {
     let release = unlock(&memory, &anchored, 0, 3).await.unwrap().expect("it opens");
     assert!(release.outer == staged.outer);
     assert_eq!(anchored.keys(0).unwrap().open_mark(&release.mark), Some(2));
+}
+
+/// A proof is the same whenever a passphrase is: its hash would be a place to try passphrases at, and tell which evaluations were of
+/// one.
+#[tokio::test]
+async fn anc_05_what_is_kept_of_a_try_is_another_each_time_and_no_hash_of_its_proof() {
+    let (memory, anchored) = (MemoryStore::new(), Anchored::new(1));
+    let make = Box::new(anchored.create().unwrap());
+    anchor(&memory, AnchorChange::Create { make, charge: Charge::Open }).await.unwrap();
+    for number in 1..5 {
+        assert!(unlock(&memory, &anchored, 0, number).await.unwrap().is_some());
+    }
+    let blinded = evaluated(&memory, &anchored, 5).await;
+    let proof = anchored.keys(0).unwrap().proof().clone();
+    let prove = ProveEntry { anchor: anchored.id(), blinded, proof: proof.clone() };
+    let (_, state) = written(&memory, &change(AnchorChange::Prove(prove)));
+    let mut shown: Vec<Vec<u8>> = state
+        .evaluations
+        .iter()
+        .map(|evaluation| lapwing_wire::codec::encode(&evaluation.shown.expect("each was tried")))
+        .collect();
+    assert!(!shown.iter().any(|shown| shown.ends_with(&digest(&proof))), "a hash of the proof alone");
+    shown.sort();
+    shown.dedup();
+    assert_eq!(shown.len(), 5, "they tell that it was one passphrase");
+}
+
+/// Format 8 had the hash in the open. It is in no record that is written from then on; the try stays made.
+#[tokio::test]
+async fn anc_05_hashes_of_proofs_that_the_format_before_kept_are_not_taken_over() {
+    #[derive(serde::Serialize)]
+    struct Before {
+        #[serde(with = "serde_bytes")]
+        id: [u8; 32],
+        proof: Option<serde_bytes::ByteArray<32>>,
+        is_counted: bool,
+    }
+    for was_tried in [false, true] {
+        let proof = was_tried.then_some(serde_bytes::ByteArray::new([7; 32]));
+        let bytes = lapwing_wire::codec::encode(&Before { id: [3; 32], proof, is_counted: true });
+        let read: Evaluation = record::decode(&bytes).unwrap();
+        assert_eq!((read.id, read.shown.is_some(), read.is_counted), ([3; 32], was_tried, true));
+        let bytes = lapwing_wire::codec::encode(&read);
+        assert!(!has_any(&bytes, &[[7; 32]]));
+        assert_eq!(record::decode::<Evaluation>(&bytes).unwrap(), read);
+    }
+}
+
+#[tokio::test]
+async fn anc_05_every_proof_writes_the_same_records_also_one_that_destroys_what_had_staged() {
+    let (memory, anchored) = (MemoryStore::new(), Anchored::new(1));
+    made(&memory, &anchored).await;
+    let blinded = evaluated(&memory, &anchored, 2).await;
+    let records = [0, 1, 7].map(|passphrase| {
+        let proof = anchored.keys(passphrase).unwrap().proof().clone();
+        let prove = change(AnchorChange::Prove(ProveEntry { anchor: anchored.id(), blinded, proof }));
+        let Staged { bulk, state, fresh, due } =
+            memory.staged(&Change { mutation: prove, now: NOW, day: Day::new(1) });
+        let rows = bulk.into_iter().chain(state);
+        let lengths: Vec<_> = rows.map(|(name, value)| (name, value.map(|value| value.len()))).collect();
+        (lengths, fresh, due)
+    });
+    assert!(records.windows(2).all(|pair| pair[0] == pair[1]), "{records:?}");
 }

@@ -37,8 +37,12 @@ pub(super) async fn run(place: &Place, output: &Output) -> Result<(), CliError> 
 
 fn read(place: &Place) -> Read {
     let text = place.config_text().map_err(|error| error.to_string());
-    match text.and_then(|text| Config::parse(&text).map_err(|error| error.to_string())) {
-        Ok((config, unknown)) => Read::Config(Box::new(config), unknown),
+    let read = text.and_then(|text| {
+        let (config, unknown) = Config::parse(&text).map_err(|error| error.to_string())?;
+        Ok((config, unknown, Config::names_host(&text)))
+    });
+    match read {
+        Ok((config, unknown, names_host)) => Read::Config { config: Box::new(config), unknown, names_host },
         Err(error) => Read::Unusable(error),
     }
 }

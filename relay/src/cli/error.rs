@@ -19,7 +19,15 @@ pub enum CliError {
     /// The configuration file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The host or port given for the address.
+    /// The host given to `init`.
+    #[error("{host} is no host under which others reach a relay: {why}")]
+    Host {
+        /// What was given.
+        host: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The address that is made of host and port.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The store.
@@ -107,7 +115,8 @@ impl CliError {
             Self::Config(_) => {
                 "correct relay.toml; `lapwing-relay init` in an empty folder writes a fresh example"
             }
-            Self::Address(_) => "give --host a name or IP address and --port a number from 1 to 65535",
+            Self::Host { .. } => "give --host the name or IP address under which people reach this machine",
+            Self::Address(_) => "check network.host and network.port in relay.toml",
             Self::Store(error) => error.hint(),
             Self::DiskFailed => StoreError::Disk.hint(),
             Self::Server(ServerError::Listen(reason)) => match reason.kind() {
@@ -174,7 +183,7 @@ impl CliError {
             Self::Place(PlaceError::Missing { .. }) => "incomplete",
             Self::Place(_) | Self::Control(_) | Self::System(_) => "system",
             Self::Config(_) => "config",
-            Self::Address(_) => "address",
+            Self::Host { .. } | Self::Address(_) => "address",
             Self::Store(StoreError::Locked) => "locked",
             Self::Store(_) | Self::DiskFailed => "store",
             Self::Server(_) | Self::Metrics(_) => "listen",
@@ -196,7 +205,7 @@ impl CliError {
     pub(super) fn exit(&self) -> u8 {
         match self {
             Self::NoSuchTicket | Self::NotConfirmed | Self::NeedsCare => 1,
-            Self::Config(_) | Self::Address(_) => 2,
+            Self::Config(_) | Self::Host { .. } | Self::Address(_) => 2,
             Self::Store(StoreError::Locked) | Self::NoAddress | Self::StillRuns | Self::Unseen => 4,
             Self::Place(_)
             | Self::Store(_)

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{CliError, InitArgs, access::unexpected, output::Output};
 use crate::{
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, host_fault},
     key::RelaySecret,
     operator::{Ask, Desk, Reply},
     place::{Place, quoted},
@@ -19,6 +19,9 @@ use crate::{
 
 pub(super) async fn run(args: &InitArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let InitArgs { host, port, listen, engine } = args;
+    if let Some(why) = host_fault(host) {
+        return Err(CliError::Host { host: host.clone(), why });
+    }
     let secret = RelaySecret::generate(&mut rand::rng());
     let key = secret.public()?;
     // Checked before anything is written; port 0 stands for one that is not known yet.

@@ -205,7 +205,11 @@ fn reload(place: &Place, started: &Config, service: &Service, store: &dyn KeptSt
 
 /// Reads the configuration and warns of keys that mean nothing.
 pub(super) fn load(place: &Place, output: &Output) -> Result<Config, CliError> {
-    let (config, unknown) = Config::parse(&place.config_text()?)?;
+    let text = place.config_text()?;
+    let (config, unknown) = Config::parse(&text)?;
+    if !Config::names_host(&text) {
+        output.warn("relay.toml has no network.host: the address and new tickets say localhost");
+    }
     for key in unknown {
         output.warn(&format!("relay.toml has an unknown key: {}", key.escape_debug()));
     }

@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use serde::Serialize;
 
 use crate::{
-    config::Config,
+    config::{Config, host_fault},
     operator::Status,
     place::{Place, quoted},
     store::{ANCHOR_KEYS, LOG_KEYS},
@@ -38,8 +38,15 @@ pub enum Answer {
 /// What `relay.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// This, and keys that mean nothing.
-    Config(Box<Config>, Vec<String>),
+    /// It can be used.
+    Config {
+        /// This.
+        config: Box<Config>,
+        /// Keys that mean nothing.
+        unknown: Vec<String>,
+        /// See [`Config::names_host`].
+        names_host: bool,
+    },
     /// It cannot be used: why.
     Unusable(String),
 }
@@ -90,7 +97,7 @@ impl Finding {
 pub async fn examine(place: &Place, read: &Read, answer: &Answer) -> Vec<Finding> {
     let defaults = Config::default();
     let (config, known) = match read {
-        Read::Config(config, _) => (&**config, Some(&**config)),
+        Read::Config { config, .. } => (&**config, Some(&**config)),
         Read::Unusable(_) => (&defaults, None),
     };
     let status = match answer {
@@ -106,7 +113,7 @@ pub async fn examine(place: &Place, read: &Read, answer: &Answer) -> Vec<Finding
 }
 
 fn configuration(read: &Read) -> Finding {
-    let unknown = match read {
+    let (config, unknown, names_host) = match read {
         Read::Unusable(error) => {
             return Finding::care(
                 "configuration",
@@ -114,8 +121,23 @@ fn configuration(read: &Read) -> Finding {
                 "correct relay.toml, or restore it from your backup; `lapwing-relay init` in an empty folder writes a fresh example",
             );
         }
-        Read::Config(_, unknown) => unknown,
+        Read::Config { config, unknown, names_host } => (config, unknown, *names_host),
     };
+    let host = "the name or IP address under which people reach this machine belongs into network.host; then hand out new tickets";
+    if !names_host {
+        return Finding::care(
+            "configuration",
+            "relay.toml has no network.host: the address and new tickets say localhost",
+            host,
+        );
+    }
+    if let Some(why) = host_fault(&config.network.host) {
+        return Finding::care(
+            "configuration",
+            format!("nobody reaches network.host, {}: {why}", config.network.host),
+            host,
+        );
+    }
     if unknown.is_empty() {
         return Finding::fine("configuration", "relay.toml is in order");
     }

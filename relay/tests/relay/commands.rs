@@ -136,6 +136,15 @@ fn mistakes_get_two_lines_and_a_code() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
     fails(&dir, &["init", "--host", "not a host"], 2, "host", "--host");
+    for (host, why) in [
+        ("a..b", "its dots"),
+        ("256.1.1.1", "IPv4"),
+        ("0.0.0.0", "all addresses"),
+        ("::", "all"),
+        ("[::1]", "brackets"),
+    ] {
+        fails(&dir, &["init", "--host", host], 2, why, "people reach this machine");
+    }
     assert!(!dir.exists(), "nothing is left of it");
     assert_eq!(run(&dir, &["init"]).status.code(), Some(2));
     assert_eq!(run(&dir, &["access", "issue", "--size", "many"]).status.code(), Some(2));
@@ -151,7 +160,14 @@ fn mistakes_get_two_lines_and_a_code() {
     std::fs::write(&config, good.replace("retention = \"30days\"", "retention = \"1s\"")).unwrap();
     fails(&dir, &["serve"], 2, "limits.retention", "relay.toml");
     std::fs::write(&config, "[network]\nport = \"x\"").unwrap();
-    fails(&dir, &["status"], 2, "not valid", "relay.toml");
+    fails(&dir, &["status"], 2, "`network.port` is not what belongs there", "relay.toml");
+    std::fs::write(&config, good.replace("host = \"127.0.0.1\"", "host = \"my relay\"")).unwrap();
+    fails(&dir, &["serve"], 2, "`network.host` cannot be used", "correct relay.toml");
+    std::fs::write(&config, "[network").unwrap();
+    fails(&dir, &["status"], 2, "not valid: line 1", "relay.toml");
+    std::fs::write(&config, good.replace("host = \"127.0.0.1\"", "")).unwrap();
+    let said = text(&run(&dir, &["status"]).stderr);
+    assert!(said.contains("warning: relay.toml has no network.host"), "{said}");
     std::fs::write(&config, good).unwrap();
     std::fs::write(dir.join("relay.key"), b"short").unwrap();
     fails(&dir, &["serve"], 5, "key file is damaged", "backup");

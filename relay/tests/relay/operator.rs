@@ -415,9 +415,9 @@ async fn the_doctor_looks_at_a_relay_whose_configuration_or_store_is_broken() {
         }
     };
     let config = dir.join("relay.toml");
-    let good = std::fs::read(&config).unwrap();
+    let good = std::fs::read_to_string(&config).unwrap();
     for (broken, said) in
-        [("[network]\nport = \"x\"", "line 2"), ("[limits]\nretention = \"1s\"", "limits.retention")]
+        [("[network]\nport = \"x\"", "network.port"), ("[limits]\nretention = \"1s\"", "limits.retention")]
     {
         std::fs::write(&config, broken).unwrap();
         let found = look();
@@ -438,6 +438,11 @@ async fn the_doctor_looks_at_a_relay_whose_configuration_or_store_is_broken() {
             assert!(found(check).is_some(), "{check}");
         }
         assert!(found("port").is_none(), "which one is not known");
+    }
+    for (host, said) in [("", "no network.host"), ("host = \"0.0.0.0\"", "nobody reaches network.host")] {
+        std::fs::write(&config, good.replace("host = \"127.0.0.1\"", host)).unwrap();
+        let (level, message) = look()("configuration").unwrap();
+        assert!(level == "care" && message.contains(said), "{message}");
     }
     std::fs::remove_file(&config).unwrap();
     let found = look();

@@ -146,6 +146,38 @@ fn a_sender_is_told_that_a_mailbox_is_full_and_what_waits_arrives_when_it_is_rea
 }
 
 #[test]
+fn who_waits_for_a_relay_that_is_short_of_room_is_told_why() {
+    let Pair { mut relay, ana, bo, folder } = Pair::meet();
+    let config = folder.join("relay").join("relay.toml");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    // No disk has as much.
+    let short = text.replace("reserve = \"512 MiB\"", "reserve = \"8000000 TiB\"");
+    assert_ne!(short, text);
+    let mut begin = |text: &str| {
+        let _ = relay.stop();
+        fs::write(&config, text).expect("the configuration");
+        relay.serve();
+    };
+    begin(&short);
+    let kept = bo.runs(&["send", "ana", "later"]).done().one("sent");
+    assert_eq!((&kept["state"], &kept["why"]), (&"waiting".into(), &"relay_busy".into()), "{kept}");
+    let invited = ana.reads(&["invite", "cy"]).done();
+    for told in ["takes nothing new now", "the ticket works after the next: lapwing sync"] {
+        assert!(invited.stderr.contains(told), "{invited:?}");
+    }
+    for who in [&ana, &bo] {
+        let told = who.reads(&["sync"]).done();
+        assert!(told.stderr.contains("takes nothing new now"), "{told:?}");
+    }
+    begin(&text);
+    for who in [&ana, &bo] {
+        let told = who.reads(&["sync"]).done();
+        assert!(!told.stderr.contains("takes nothing new"), "{told:?}");
+    }
+    assert_eq!(ana.runs(&["read", "bo"]).done().messages_from("bo"), ["later"]);
+}
+
+#[test]
 fn a_relay_from_a_backup_is_the_relay_that_people_know() {
     let Pair { mut relay, ana, bo, folder } = Pair::meet();
     let _ = bo.runs(&["send", "ana", "before"]).done();

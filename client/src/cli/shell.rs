@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::{Client, World, refused_by_engine},
     driver::Report,
-    engine::{Effect, Fault, view},
+    engine::{self, Effect, Fault, view},
     error::Error,
     store::{StoreError, TrustSide},
     words::{DEFAULT_WORDS, Suggestion},
@@ -150,6 +150,7 @@ impl Shell {
         self.announce(client, &report.effects);
         self.repeat_alerts(client, &report.effects);
         self.warn(&report);
+        self.warn_of_busy(client);
         report
     }
 
@@ -165,6 +166,7 @@ impl Shell {
             self.announce_one(client, *compartment, effect);
         }
         self.warn(&report);
+        self.warn_of_busy(client);
         report
     }
 
@@ -185,6 +187,17 @@ impl Shell {
         }
         if !report.faults.iter().all(|fault| full(fault) || unerased(fault)) {
             self.output.warn("something could not be taken in; run: lapwing doctor");
+        }
+    }
+
+    /// A relay that takes nothing new answers, so nothing else says that something waits.
+    fn warn_of_busy(&self, client: &Client) {
+        for number in 0..client.compartments().len() {
+            for relay in client.read(number, engine::busy_relays).unwrap_or_default() {
+                self.output.warn(format_args!(
+                    "{relay} takes nothing new now: what waits for it is kept; try later: lapwing sync"
+                ));
+            }
         }
     }
 

@@ -257,3 +257,18 @@ pub fn held_up(unit: &Unit<'_>) -> Result<BTreeMap<String, Refusal>, Fault> {
     }
     Ok(found)
 }
+
+/// Relays that were asked for something else than to take a message, as a ticket's mailbox or a plan, and took nothing new: it waits.
+///
+/// # Errors
+/// [`Fault::Store`].
+pub fn busy_relays(unit: &Unit<'_>) -> Result<Vec<RelayAddress>, Fault> {
+    let mut found: Vec<RelayAddress> = Vec::new();
+    for (_, OpRow { relay, kind, after: _, refused }) in unit.scan::<OpRow>(&[])? {
+        let is_message = matches!(kind, OpKind::Append { .. });
+        if !is_message && refused == Some(Refusal::Busy) && !found.contains(&relay) {
+            found.push(relay);
+        }
+    }
+    Ok(found)
+}

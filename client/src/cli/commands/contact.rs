@@ -15,7 +15,7 @@ use crate::{
         shell::Shell,
     },
     clock,
-    engine::{Command, MAX_VALIDITY, Reply, renewal, view},
+    engine::{self, Command, MAX_VALIDITY, Reply, renewal, view},
     error::{Error, Retry},
 };
 
@@ -60,6 +60,7 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
         return Err(Error::bug("another reply was expected"));
     };
     let report = shell.settle(&mut client).await;
+    let has_relay = client.read(number, engine::busy_relays)?.is_empty();
     shell.close(client).await;
     let code = if args.qr {
         // Upper case gives a smaller code, and a ticket is read in either.
@@ -70,7 +71,7 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
     };
     shell.output.emit(&Ticket { chat: args.name.clone(), ticket: text, code })?;
     shell.output.talk("Give it to one person, best face to face. Whoever uses it first is the contact.");
-    if !report.trouble.is_empty() || shell.world.offline {
+    if !report.trouble.is_empty() || shell.world.offline || !has_relay {
         shell.output.warn("the relay does not have it yet: the ticket works after the next: lapwing sync");
     }
     Ok(Exit::Done)

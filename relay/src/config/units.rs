@@ -35,7 +35,8 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         if seconds > 0 && seconds.is_multiple_of(24 * 3600) && self.0.subsec_nanos() == 0 {
-            write!(f, "{}days", seconds / (24 * 3600))
+            let days = seconds / (24 * 3600);
+            write!(f, "{days}{}", if days == 1 { "day" } else { "days" })
         } else {
             humantime::format_duration(self.0).fmt(f)
         }
@@ -120,6 +121,9 @@ mod tests {
         for seconds in [1, 90, 3600, 24 * 3600, 30 * 24 * 3600 + 1] {
             let span = Span(Duration::from_secs(seconds));
             assert_eq!(span.to_string().parse(), Ok(span));
+        }
+        for (days, text) in [(1, "1day"), (2, "2days"), (30, "30days")] {
+            assert_eq!(Span(Duration::from_secs(days * 24 * 3600)).to_string(), text);
         }
     }
 }

@@ -29,7 +29,7 @@ fn clock(now_ms: u64, kept: Option<Kept>) -> Finding {
         }
         Some(Kept { is_synchronised: false, error_us: _ }) => Finding::note(
             "clock",
-            "its date is plausible; the kernel knows of no program that keeps it. A virtual machine's host may",
+            "its date is plausible; the kernel knows of no program that keeps it, as where the host of a virtual machine does",
             advice,
         ),
         None => {

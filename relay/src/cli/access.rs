@@ -52,9 +52,13 @@ pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) 
             }
             other => Err(unexpected(other)),
         },
-        AccessCommand::Revoke { name } => match ask(place, output, Ask::AccessRevoke { name }).await? {
+        AccessCommand::Revoke { name } => match ask(place, output, Ask::AccessRevoke { name: name.clone() })
+            .await?
+        {
             Reply::Done => {
-                output.result("revoked", json!({}), "revoked");
+                let text =
+                    format!("revoked {name}: mailboxes that were made with it go on until they are closed");
+                output.result("revoked", json!({ "name": name }), &text);
                 Ok(())
             }
             other => Err(unexpected(other)),
@@ -153,7 +157,7 @@ fn status_text(status: &Status) -> String {
 fn show(line: &TicketLine, output: &Output) {
     let TicketLine { name, quota_bytes, used_bytes, quota_mailboxes, used_mailboxes, expires, is_valid } =
         line;
-    let expires = expires.map(rfc3339);
+    let expires = expires.and_then(rfc3339);
     let text = format!(
         "{name}  {}  mailboxes {used_mailboxes} of {quota_mailboxes}  {} of {}{}",
         if *is_valid { "valid" } else { "ended" },
@@ -169,9 +173,22 @@ fn show(line: &TicketLine, output: &Output) {
     output.result("access_ticket", json, &text);
 }
 
-fn rfc3339(at: Timestamp) -> String {
-    i64::try_from(at.as_millis())
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .map_or_else(|| "never".to_owned(), |at| at.to_string())
+/// `None` for what lies beyond the calendar: nobody lives to see it.
+fn rfc3339(at: Timestamp) -> Option<String> {
+    let ms = i64::try_from(at.as_millis()).ok()?;
+    jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_date_or_there_is_none() {
+        let at = |ms| rfc3339(Timestamp::from_millis(ms));
+        assert_eq!(at(0).as_deref(), Some("1970-01-01T00:00:00Z"));
+        for beyond in [i64::MAX.unsigned_abs(), u64::MAX] {
+            assert_eq!(at(beyond), None);
+        }
+    }
 }

@@ -128,7 +128,7 @@ enum AccessCommand {
     Issue(IssueArgs),
     /// List access tickets with their quotas
     List,
-    /// End an access ticket; what was created with it stays until it expires
+    /// End an access ticket: nothing new is made with it. Mailboxes that were made with it go on until their owners close them
     Revoke {
         /// Name of the ticket, as listed
         name: String,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    config::Size,
+    config::{AccessConfig, Size},
     operator::{self, Ask, Reply, Status, TicketLine},
     place::Place,
     store::Pressure,
@@ -27,10 +27,16 @@ pub(super) async fn status(place: &Place, output: &Output) -> Result<(), CliErro
 pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) -> Result<(), CliError> {
     match command {
         AccessCommand::Issue(IssueArgs { size, mailboxes, expires }) => {
-            let access = load(place, output)?.access;
+            let (size, mailboxes) = match (size, mailboxes) {
+                (Some(size), Some(mailboxes)) => (size, mailboxes),
+                (size, mailboxes) => {
+                    let access = defaults(place, output)?;
+                    (size.unwrap_or(access.size), mailboxes.unwrap_or(access.mailboxes))
+                }
+            };
             let ask_for = Ask::AccessIssue {
-                bytes: size.unwrap_or(access.size).0,
-                mailboxes: mailboxes.unwrap_or(access.mailboxes),
+                bytes: size.0,
+                mailboxes,
                 expires: expires.map(|span| SystemClock.now().plus(span.0)),
             };
             match ask(place, output, ask_for).await? {
@@ -66,11 +72,23 @@ pub(super) async fn run(command: AccessCommand, place: &Place, output: &Output) 
     }
 }
 
+/// What a ticket allows of which the command does not say it.
+fn defaults(place: &Place, output: &Output) -> Result<AccessConfig, CliError> {
+    load(place, output).map(|config| config.access).map_err(|error| match error {
+        CliError::Config(error) => CliError::NoDefaults(error),
+        other => other,
+    })
+}
+
 /// Asks the running relay; opens the store where none runs.
 pub(super) async fn ask(place: &Place, output: &Output, question: Ask) -> Result<Reply, CliError> {
     let secret = place.secret()?;
     if let Some((reply, _)) = operator::ask(&place.control(), &question).await.map_err(CliError::Control)? {
         return Ok(reply);
+    }
+    // The others make what they need.
+    if matches!(question, Ask::Status | Ask::AccessList | Ask::AccessRevoke { .. }) {
+        place.check_store()?;
     }
     let config = load(place, output)?;
     let address = match config.network.port {
@@ -80,7 +98,10 @@ pub(super) async fn ask(place: &Place, output: &Output, question: Ask) -> Result
     let desk = open(place, &config, address).await?;
     let reply = desk.answer(question, SystemClock.now()).await;
     desk.service().shutdown().await;
-    Ok(reply)
+    match reply {
+        Reply::Failed { message, hint } => Err(CliError::Undone { message, hint }),
+        reply => Ok(reply),
+    }
 }
 
 pub(super) fn unexpected(reply: Reply) -> CliError {

@@ -26,7 +26,7 @@ use crate::{
     key::RelaySecret,
     operator::{self, Ask, Reply, Rest},
     place::{Place, PlaceError},
-    store::{MailboxStore, Row, StoreError, StoreOptions},
+    store::{self, MailboxStore, Row, StoreError, StoreOptions},
 };
 
 /// Longest text of a recovery key.
@@ -38,7 +38,11 @@ const BEGIN: u64 = 64;
 pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) -> Result<(), CliError> {
     let BackupArgs { file, key_file } = args;
     let (secret, config_text) = (place.secret()?, place.config_text()?);
-    let config = load(place, output)?;
+    let config = load(place, output);
+    let engine = match &config {
+        Ok(config) => config.storage.engine,
+        Err(_) => store::engine_of(&place.store()),
+    };
     let (key, is_new) = match key_file {
         Some(path) => (read_key(path)?, false),
         None => (ArchiveKey::generate(&mut rand::rng()), true),
@@ -47,7 +51,7 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
         seed: ByteBuf::from(secret.expose().to_vec()),
         lineage: place.lineage()?,
         config: config_text,
-        engine: config.storage.engine,
+        engine,
     };
     let unfinished = Unfinished::create(file)?;
     let mut writer = Writer::new(BufWriter::new(&unfinished.file), &key, &head, &mut rand::rng())?;
@@ -58,9 +62,15 @@ pub(super) async fn backup(args: &BackupArgs, place: &Place, output: &Output) ->
     };
     let acting = place.act_as_owner()?;
     match operator::ask(&place.control(), &Ask::Rows).await.map_err(CliError::Control)? {
-        Some((Reply::Rows, rest)) => of_running(rest, &mut add).await?,
+        Some((Reply::Rows, rest)) => {
+            // It runs with what it read before.
+            if let Err(error) = &config {
+                output.warn(&format!("relay.toml goes into the backup as it is: {error}"));
+            }
+            of_running(rest, &mut add).await?;
+        }
         Some((other, _)) => return Err(unexpected(other)),
-        None => of_store(place, &config, &mut add).await?,
+        None => of_store(place, &config?, &mut add).await?,
     }
     let written = writer.finish()?.into_inner().map_err(|error| ArchiveError::Io(error.into_error()))?;
     written.sync_all().map_err(ArchiveError::Io)?;
@@ -101,6 +111,7 @@ async fn of_store(
     add: &mut dyn FnMut(&[Row]) -> Result<(), ArchiveError>,
 ) -> Result<(), CliError> {
     hold_relay(place).await?;
+    place.check_store()?;
     let store = open_store(place, config).await?;
     let (mut pieces, reading) = operator::rows(Arc::clone(&store));
     let mut added = Ok(());
@@ -141,7 +152,14 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
     let _acting = place.act_as_owner()?;
     let (reader, head) = Reader::new(BufReader::new(from), &key)?;
     let secret = RelaySecret::from_bytes(&head.seed)?;
-    let (config, _) = Config::parse(&head.config)?;
+    // A relay that ran with another one before it was changed: better with a mistake in it than not at all.
+    let host_and_port = match Config::parse(&head.config) {
+        Ok((config, _)) => Some((config.network.host, config.network.port)),
+        Err(error) => {
+            output.warn(&format!("correct relay.toml before you start the relay: {error}"));
+            None
+        }
+    };
     let is_made = !place.dir().exists();
     fs::DirBuilder::new()
         .recursive(true)
@@ -174,9 +192,9 @@ pub(super) async fn restore(args: &RestoreArgs, place: &Place, output: &Output) 
             return Err(error);
         }
     };
-    let address = match config.network.port {
-        0 => None,
-        port => Some(RelayAddress::new(secret.public()?, &config.network.host, port)?.to_string()),
+    let address = match &host_and_port {
+        None | Some((_, 0)) => None,
+        Some((host, port)) => Some(RelayAddress::new(secret.public()?, host, *port)?.to_string()),
     };
     let dir = place.dir().display().to_string();
     let next = super::init::next(place);

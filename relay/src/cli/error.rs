@@ -42,6 +42,17 @@ pub enum CliError {
     /// The control socket.
     #[error("cannot use the control socket: {0}")]
     Control(#[source] std::io::Error),
+    /// The configuration file, which says how much a ticket allows.
+    #[error(transparent)]
+    NoDefaults(ConfigError),
+    /// What was tried on the relay's folder, with no relay running, failed.
+    #[error("{message}")]
+    Undone {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A relay that was asked refused.
     #[error("the relay could not answer: {message}")]
     Refused {
@@ -143,7 +154,8 @@ impl CliError {
                 _ => OTHER_VERSION,
             },
             Self::Metrics(_) => "choose a free port in metrics.listen of relay.toml, or leave it empty",
-            Self::Refused { message: _, hint } => hint,
+            Self::Refused { message: _, hint } | Self::Undone { message: _, hint } => hint,
+            Self::NoDefaults(_) => "correct relay.toml, or give both --size and --mailboxes",
             Self::NoSuchTicket => "see `lapwing-relay access list`",
             Self::NoAddress => "start it with `lapwing-relay serve`, or set network.port in relay.toml",
             Self::Archive(ArchiveError::Io(_)) => {
@@ -182,13 +194,13 @@ impl CliError {
             Self::Place(PlaceError::Absent(_)) => "absent",
             Self::Place(PlaceError::Missing { .. }) => "incomplete",
             Self::Place(_) | Self::Control(_) | Self::System(_) => "system",
-            Self::Config(_) => "config",
+            Self::Config(_) | Self::NoDefaults(_) => "config",
             Self::Host { .. } | Self::Address(_) => "address",
             Self::Store(StoreError::Locked) => "locked",
             Self::Store(_) | Self::DiskFailed => "store",
             Self::Server(_) | Self::Metrics(_) => "listen",
             Self::Key(_) => "key",
-            Self::Refused { .. } => "refused",
+            Self::Refused { .. } | Self::Undone { .. } => "refused",
             Self::NoSuchTicket => "no_such_ticket",
             Self::NoAddress => "no_address",
             Self::Archive(_) | Self::CutShort(_) => "backup",
@@ -205,7 +217,7 @@ impl CliError {
     pub(super) fn exit(&self) -> u8 {
         match self {
             Self::NoSuchTicket | Self::NotConfirmed | Self::NeedsCare => 1,
-            Self::Config(_) | Self::Host { .. } | Self::Address(_) => 2,
+            Self::Config(_) | Self::NoDefaults(_) | Self::Host { .. } | Self::Address(_) => 2,
             Self::Store(StoreError::Locked) | Self::NoAddress | Self::StillRuns | Self::Unseen => 4,
             Self::Place(_)
             | Self::Store(_)
@@ -214,6 +226,7 @@ impl CliError {
             | Self::Control(_)
             | Self::Metrics(_)
             | Self::Refused { .. }
+            | Self::Undone { .. }
             | Self::Archive(_)
             | Self::FileExists(_)
             | Self::BackupRuns(_)

@@ -61,6 +61,9 @@ impl PlaceError {
             Self::Missing { name: "relay.key", dir: _ } => {
                 "restore relay.key and relay.lineage from your backup; without them this is another relay, which `lapwing-relay init` makes in another folder"
             }
+            Self::Missing { name: "store", dir: _ } => {
+                "restore a backup in another folder; or start the relay, which makes an empty one: people's programs create their mailboxes anew, tripwires have to be armed again"
+            }
             Self::Missing { .. } => {
                 "restore relay.toml from your backup, or write it again with network.host and network.port as they were; if a wipe was cut off, wipe again"
             }

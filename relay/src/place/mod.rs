@@ -35,6 +35,7 @@ use crate::{key::RelaySecret, store};
 
 const KEY: &str = "relay.key";
 const CONFIG: &str = "relay.toml";
+const STORE: &str = "store";
 
 /// Largest configuration file that is read.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -70,7 +71,7 @@ impl Place {
 
     /// The store's folder.
     pub fn store(&self) -> PathBuf {
-        self.dir.join("store")
+        self.dir.join(STORE)
     }
 
     /// Where a running relay listens for its operator.
@@ -103,6 +104,18 @@ impl Place {
     /// [`PlaceError::Absent`], [`PlaceError::Missing`], [`PlaceError::Io`].
     pub fn check_config(&self) -> Result<(), PlaceError> {
         if is_there(&self.config())? { Ok(()) } else { Err(self.without(CONFIG)) }
+    }
+
+    /// Whether there is a store: who opens what is not there makes an empty one.
+    ///
+    /// # Errors
+    /// [`PlaceError::Absent`], [`PlaceError::Missing`], [`PlaceError::Io`].
+    pub fn check_store(&self) -> Result<(), PlaceError> {
+        match store::is_in(&self.store()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.without(STORE)),
+            Err(reason) => Err(PlaceError::Io { path: self.store(), reason }),
+        }
     }
 
     /// What it means that a file is not there without which no relay is.

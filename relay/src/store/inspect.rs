@@ -47,7 +47,7 @@ pub fn inspect(folder: &Path, engine: Option<EngineName>) -> Result<bool, Fault>
         return Ok(false);
     }
     let has = |name: &str| folder.join(name).exists();
-    let engine = engine.unwrap_or(if has(SLED_HAS) { EngineName::Sled } else { EngineName::Fjall });
+    let engine = engine.unwrap_or_else(|| engine_of(folder));
     let (other, foreign) = match engine {
         EngineName::Fjall => (SLED_HAS, has(SLED_HAS)),
         EngineName::Sled => (KEYSPACES, has(KEYSPACES)),
@@ -71,6 +71,11 @@ pub fn inspect(folder: &Path, engine: Option<EngineName>) -> Result<bool, Fault>
     keys.map_err(|error| Fault { file: KEYS, error })?;
     anchors.map_err(|error| Fault { file: ANCHOR_KEYS, error })?;
     Ok(true)
+}
+
+/// The engine whose marks a store has.
+pub fn engine_of(folder: &Path) -> EngineName {
+    if folder.join(SLED_HAS).exists() { EngineName::Sled } else { EngineName::Fjall }
 }
 
 /// A file that is not there was taken away: the store has all of them since it was made.

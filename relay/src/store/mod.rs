@@ -62,7 +62,7 @@ pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes, is_in, is_there};
 pub use error::StoreError;
 pub use export::{NextRow, Row, TakeRow};
 pub use group::GroupCommit;
-pub use inspect::{Fault, inspect};
+pub use inspect::{Fault, engine_of, inspect};
 pub use keys::ANCHOR_KEYS;
 pub use record::{Born, Day, Mailbox, MailboxKeys, Ticket};
 pub use rules::Pressure;

@@ -9,6 +9,7 @@ use lapwing_wire::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::operator::typed;
 use crate::support::{
     Client, Keys,
     client::{stored, within},
@@ -204,7 +205,64 @@ async fn tickets_are_issued_listed_and_revoked_while_it_runs_and_while_not() {
     assert!(!dir.join("control.sock").exists());
 
     assert_eq!(run_json(dir, &["access", "list"])["used_bytes"], 2048, "the same without a running relay");
-    assert_eq!(run(dir, &["access", "revoke", &name]).status.code(), Some(0), "again");
+    let again = run(dir, &["access", "revoke", &name]);
+    assert!(again.status.success() && text(&again.stdout).contains(&format!("revoked {name}")), "{again:?}");
+}
+
+#[test]
+fn a_store_that_is_gone_is_told_and_not_made_anew_by_a_look() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "4433"]);
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    let file = base.path().join("backup");
+    let commands = [
+        &["status"][..],
+        &["access", "list"],
+        &["access", "revoke", "n"],
+        &["backup", file.to_str().unwrap()],
+    ];
+    for command in commands {
+        fails(&dir, command, 5, "store is missing in", "restore a backup");
+        assert!(!dir.join("store").exists() && !file.exists(), "{command:?}");
+    }
+    // Who brings back the key alone goes on with an empty one.
+    run_json(&dir, &["access", "issue"]);
+    assert_eq!(run_json(&dir, &["status"])["tickets"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_in_the_configuration_stops_no_command_that_a_running_relay_can_carry_out() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("relay");
+    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
+    let relay = Process::start(&dir);
+    let good = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
+    std::fs::write(dir.join("relay.toml"), good.replace("mailboxes = 1000", "mailboxes = \"many\"")).unwrap();
+    fails(&dir, &["access", "issue"], 2, "access.mailboxes", "give both --size and --mailboxes");
+    fails(&dir, &["access", "issue", "--size", "1 MiB"], 2, "access.mailboxes", "give both");
+    run_json(&dir, &["access", "issue", "--size", "1 MiB", "--mailboxes", "3"]);
+    assert_eq!(run_json(&dir, &["access", "list"])["quota_mailboxes"], 3);
+    let file = base.path().join("backup");
+    let made = run(&dir, &["backup", file.to_str().unwrap(), "--json"]);
+    let said = text(&made.stderr);
+    assert!(made.status.success() && said.contains("goes into the backup as it is"), "{said}");
+    relay.kill();
+    fails(
+        &dir,
+        &["backup", base.path().join("other").to_str().unwrap()],
+        2,
+        "access.mailboxes",
+        "relay.toml",
+    );
+
+    let key: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let place = base.path().join("restored");
+    let restored = typed(&place, &["restore", file.to_str().unwrap()], key["recovery_key"].as_str().unwrap());
+    let said = text(&restored.stderr);
+    assert!(restored.status.success() && said.contains("correct relay.toml before you start"), "{said}");
+    std::fs::write(place.join("relay.toml"), good).unwrap();
+    assert_eq!(run_json(&place, &["status"])["tickets"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

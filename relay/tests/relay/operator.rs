@@ -119,6 +119,7 @@ async fn a_relay_that_has_changed_its_key_too_often_says_what_to_do_whether_it_r
         assert_eq!(std::fs::read(dir.join("relay.key")).unwrap(), secret);
     };
     refused();
+    assert!(!said(&run(&dir, &["rotate-key"])).contains("could not answer"), "none runs");
     let config = std::fs::read_to_string(dir.join("relay.toml")).unwrap();
     std::fs::write(dir.join("relay.toml"), config.replace("port = 4433", "port = 0")).unwrap();
     let relay = Process::start(&dir);

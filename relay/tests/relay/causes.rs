@@ -479,7 +479,7 @@ async fn trp_12_a_crash_at_any_commit_leaves_every_cause_to_come_once() {
 }
 
 /// A quorum of three, and its voices.
-fn quorum(plan: &Plan, threshold: u8, actions: &[Action]) -> (Quorum, Vec<(SecretKey<Trigger>, Share)>) {
+pub fn quorum(plan: &Plan, threshold: u8, actions: &[Action]) -> (Quorum, Vec<(SecretKey<Trigger>, Share)>) {
     let mut rng = rand::rng();
     let key = ListKey::generate(&mut rng);
     let shares = sharing::split(&key, usize::from(threshold), 3, &mut rng).unwrap();
@@ -489,7 +489,7 @@ fn quorum(plan: &Plan, threshold: u8, actions: &[Action]) -> (Quorum, Vec<(Secre
     (Quorum::seal(&plan.id(), &key, threshold, &public, actions, &mut rng).unwrap(), voices)
 }
 
-async fn raise(
+pub async fn raise(
     client: &mut Client,
     tripwire: TripwireId,
     key: &SecretKey<Trigger>,

@@ -33,7 +33,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 /// Connections that the relay of these tests takes from one network.
-const SEATS: usize = 64;
+pub const SEATS: usize = 64;
 /// Handshakes under way above which it asks addresses to prove that they receive.
 const RETRY_ABOVE: usize = 16;
 
@@ -70,8 +70,12 @@ pub fn numbers(port: u16) -> String {
 }
 
 /// One of the relay's numbers.
-fn number(port: u16, name: &str) -> u64 {
-    let text = numbers(port);
+pub fn number(port: u16, name: &str) -> u64 {
+    number_in(&numbers(port), name)
+}
+
+/// One of them, in what was told.
+pub fn number_in(text: &str, name: &str) -> u64 {
     let prefix = format!("lapwing_relay_{name} ");
     let found = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
     found.unwrap_or_else(|| panic!("{name}: {text}"))
@@ -83,7 +87,7 @@ async fn connect(relay: &Process) -> Result<Client, String> {
 
 /// Passes on what comes, from another port for every sender, and nothing back: whoever is behind it looks like somebody
 /// who pretends to be at addresses where he receives nothing.
-async fn one_way(relay: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+pub async fn one_way(relay: SocketAddr) -> (SocketAddr, JoinSet<()>) {
     let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = hole.local_addr().unwrap();
     let mut passing = JoinSet::new();

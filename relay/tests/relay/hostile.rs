@@ -24,7 +24,7 @@ use quinn::ConnectionError;
 const NOT_ALLOWED: ResponseBody = ResponseBody::Refused(Refusal::NotAllowed);
 
 /// The code with which the relay ended the connection.
-async fn ended(client: &Client) -> u64 {
+pub async fn ended(client: &Client) -> u64 {
     match within(client.connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
         other => panic!("closed by the relay, not {other:?}"),

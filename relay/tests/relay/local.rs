@@ -33,7 +33,7 @@ const PROMPT: Duration = Duration::from_secs(10);
 const MIB: u64 = 1 << 20;
 
 /// Offers a request without an end to each, as much as is taken, until nothing more is.
-fn pour<S: Read + Write>(streams: &mut [S]) {
+pub fn pour<S: Read + Write>(streams: &mut [S]) {
     let piece = vec![b'x'; 64 << 10];
     let mut offered = vec![0; streams.len()];
     let mut idle = 0;

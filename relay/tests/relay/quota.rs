@@ -118,7 +118,7 @@ async fn connect(relay: &Process) -> Client {
     Client::connect(relay.socket(), relay.address.key()).await.unwrap()
 }
 
-async fn prove<P: Purpose>(client: &mut Client, subject: Subject, key: &SecretKey<P>) {
+pub async fn prove<P: Purpose>(client: &mut Client, subject: Subject, key: &SecretKey<P>) {
     assert_eq!(client.prove(subject, key).await, ResponseBody::Done);
 }
 
@@ -147,7 +147,7 @@ pub fn names_nobody(log: &Path, numbers: &str) {
 }
 
 /// How many of these answers are `done`; all others say that the ticket is used up.
-fn made(answers: &[ResponseBody]) -> usize {
+pub fn made(answers: &[ResponseBody]) -> usize {
     let is_made =
         |answer: &&ResponseBody| matches!(answer, ResponseBody::Done | ResponseBody::BlobProgress(_));
     let made = answers.iter().filter(is_made).count();

@@ -2,18 +2,34 @@
 //!
 //! `LAPWING_SOAK=3600 cargo nextest run --profile long -p lapwing-relay --run-ignored only --no-capture soak`
 
-use std::{path::Path, time::Duration};
+mod floods;
+mod visits;
 
-use lapwing_wire::{address::AccessTicket, frame::*, ids::BlobHash, tripwire::Token};
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_bytes::ByteBuf;
-use tokio::time::Instant;
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
-use crate::support::{
-    Client, Keys,
-    client::stored,
-    envelope,
-    process::{Process, run_json},
+use lapwing_relay::{
+    clock::{Clock, SystemClock},
+    limits::Limits,
+    service::Service,
+    store::{EngineName, StoreOptions},
+};
+use lapwing_wire::address::AccessTicket;
+use nix::sys::signal::Signal;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use serde_json::Value;
+use tokio::{task::JoinSet, time::Instant};
+
+use self::{
+    floods::numbers_beside_crowds,
+    visits::{GREEDY_MAILBOXES, GREEDY_SIZE, Kind, Visitor},
+};
+use crate::{
+    flood::{number, number_in, numbers, small},
+    quota::names_nobody,
+    support::{
+        PATIENCE,
+        process::{run, run_json},
+    },
 };
 
 const MIB: u64 = 1 << 20;
@@ -22,80 +38,19 @@ const MIB: u64 = 1 << 20;
 const MEMORY: u64 = 400 * MIB;
 /// What lies on its disk when everything that was stored is taken again: journals, and tables that were not compacted yet.
 const DISK: u64 = 2 << 30;
-/// Tasks that work beside each other.
-const PEOPLE: u64 = 6;
+/// What memory may grow by from the second quarter to the last: for each envelope that was stored in between, what its rows need in the
+/// engine's tables, until these are full (64 MiB of two kinds), and what connections happen to need more. 2 KiB for each were measured.
+const EACH: u64 = 4 << 10;
+const TABLES: u64 = 128 * MIB;
+const OTHERWISE: u64 = 12 * MIB;
+/// People who come again and again beside each other.
+const PEOPLE: u8 = 8;
+/// How often somebody writes and reads between two visits of other kinds.
+const WRITES: usize = 3;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn span() -> Duration {
     Duration::from_secs(std::env::var("LAPWING_SOAK").ok().map_or(60, |text| text.parse().unwrap()))
-}
-
-/// One visit: connects, does something, goes well or badly.
-async fn visit(relay: &Process, ticket: &AccessTicket, rng: &mut StdRng) -> Result<(), String> {
-    let mut client = Client::connect(relay.socket(), relay.address.key()).await?;
-    match rng.random_range(0..10) {
-        // Somebody who writes and reads, and leaves nothing.
-        0..5 => {
-            let keys: Keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
-            let count = rng.random_range(1..60);
-            for number in 1..=count {
-                let mut bytes = envelope(number);
-                bytes.resize([1 << 10, 4 << 10, 16 << 10, 64 << 10][rng.random_range(0..4)], 3);
-                stored(&client.append(keys.id(), bytes).await);
-            }
-            let subscribe = Read { mailbox: keys.id(), after: Seq::START, count: 9 };
-            client.ask(RequestBody::Subscribe(subscribe)).await;
-            let ack = Ack { mailbox: keys.id(), upto: Seq::new(count), also: Vec::new() };
-            assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
-            assert_eq!(client.window(keys.id(), 0).await.items.len(), 0);
-            let close = Close { mailbox: keys.id() };
-            assert_eq!(client.ask(RequestBody::Close(close)).await, ResponseBody::Done);
-        }
-        // Tokens that mean nothing.
-        5 => {
-            for _ in 0..20 {
-                let token = Token::generate(rng);
-                client.ask(RequestBody::Token(PresentToken { token })).await;
-            }
-        }
-        // An upload that is a lie: its parts come and are dropped.
-        6 => {
-            client.prove_access(ticket.secret()).await;
-            let mut hash = [0; 32];
-            rng.fill(&mut hash);
-            for offset in [0, 64 << 10] {
-                let put = BlobPut {
-                    hash: BlobHash::from_bytes(hash),
-                    total: 128 << 10,
-                    offset,
-                    bytes: ByteBuf::from(vec![7; 64 << 10]),
-                    access: Some(ticket.secret().public()),
-                };
-                client.ask(RequestBody::BlobPut(put)).await;
-            }
-        }
-        // Half a frame, and gone.
-        7 => {
-            client.requests.write_all(&[0, 3, 0, 0, 1, 2, 3]).await.map_err(|error| error.to_string())?;
-        }
-        // Asks for much and takes nothing.
-        8 => {
-            let keys = client.mailbox(ticket.secret(), MailboxKind::Log).await;
-            stored(&client.append(keys.id(), vec![1; 64 << 10]).await);
-            for _ in 0..64 {
-                let read = Read { mailbox: keys.id(), after: Seq::START, count: 1 };
-                client.send(RequestBody::Read(read)).await?;
-            }
-            let mut second = Client::connect(relay.socket(), relay.address.key()).await?;
-            second.prove_all(&keys).await;
-            second.ask(RequestBody::Close(Close { mailbox: keys.id() })).await;
-        }
-        // Nothing at all.
-        _ => {}
-    }
-    if rng.random() {
-        client.connection.close(0u32.into(), b"");
-    }
-    Ok(())
 }
 
 fn bytes_in(folder: &Path) -> u64 {
@@ -111,47 +66,166 @@ fn bytes_in(folder: &Path) -> u64 {
         .sum()
 }
 
+fn issue(dir: &Path, arguments: &[&str]) -> AccessTicket {
+    let issued = run_json(dir, &[&["access", "issue"], arguments].concat());
+    AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap()
+}
+
+/// Bytes and mailboxes that are charged to each ticket, by its name.
+fn used(dir: &Path) -> BTreeMap<String, (u64, u64)> {
+    let text = String::from_utf8(run(dir, &["access", "list", "--json"]).stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
+    lines
+        .filter(|line| line["name"].is_string())
+        .map(|line| {
+            let name = line["name"].as_str().unwrap().to_owned();
+            (name, (number(&line, "used_bytes"), number(&line, "used_mailboxes")))
+        })
+        .collect()
+}
+
+fn name(ticket: &AccessTicket) -> String {
+    lapwing_relay::operator::ticket_name(&ticket.secret().public())
+}
+
+/// Nothing is there but what is charged to these tickets, and that is attachments.
+fn is_empty_but_for(dir: &Path, tickets: &[&String]) {
+    let used = used(dir);
+    assert_eq!(used.len(), usize::from(PEOPLE) + 3);
+    for (name, used) in used.iter().filter(|(name, _)| !tickets.contains(name)) {
+        assert_eq!(*used, (0, 0), "bytes and mailboxes of {name}");
+    }
+    let status = run_json(dir, &["status"]);
+    assert_eq!((&status["mailboxes"], &status["envelope_bytes"]), (&0.into(), &0.into()), "{status}");
+    assert_eq!(status["blob_bytes"] == 0, tickets.is_empty(), "{status}");
+}
+
+/// Lets these days pass, counted from today, in the store of a relay that does not run; each with its sweep, as nobody believes a
+/// clock that jumps over many.
+async fn pass(dir: &Path, days: RangeInclusive<u32>) {
+    let store = EngineName::default().open(&StoreOptions::at(dir.join("store"))).unwrap();
+    let today = SystemClock.now();
+    let service = Service::start(store, Limits::default(), &mut rand::rng(), today).await.unwrap();
+    for day in days {
+        service.sweep(today.plus(DAY * day)).await.unwrap();
+    }
+    service.shutdown().await;
+}
+
+/// Comes for everything once, and then for everything again, in another order.
+async fn come(mut visitor: Visitor, until: Instant) -> BTreeMap<Kind, u64> {
+    let mut visits = BTreeMap::new();
+    while Instant::now() < until {
+        let mut kinds = Kind::OTHERS;
+        kinds.shuffle(&mut visitor.rng);
+        for kind in kinds {
+            for kind in [[Kind::Writes; WRITES].as_slice(), &[kind]].concat() {
+                visitor.visit(kind).await;
+                *visits.entry(kind).or_default() += 1;
+            }
+        }
+    }
+    visits
+}
+
+/// The least memory in each quarter of the time, and how many envelopes had been stored then: in between the engine has tables in memory
+/// that it did not write yet.
+struct Quarters([(u64, u64); 4]);
+
+impl Quarters {
+    fn look(&mut self, passed: Duration, span: Duration, memory: u64, stored: u64) {
+        let quarter = usize::try_from(4 * passed.as_millis() / span.as_millis()).unwrap();
+        if let Some(least) = self.0.get_mut(quarter) {
+            *least = (memory, stored).min(*least);
+        }
+    }
+
+    /// What is to be told.
+    fn check(&self) -> String {
+        let [_, (before, had), _, (after, has)] = self.0;
+        let stored = has - had;
+        let bound = (stored * EACH).min(TABLES) + OTHERWISE;
+        let said = format!("{} MiB, and {} MiB after {stored} envelopes more", before / MIB, after / MIB);
+        assert!(after < before + bound, "{said}: {} MiB are allowed", bound / MIB);
+        said
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "an hour: see the head of this file"]
 async fn a_soak_of_everything_leaves_memory_and_disk_within_their_bounds() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("relay");
-    run_json(&dir, &["init", "--host", "127.0.0.1", "--port", "0"]);
-    let relay = Process::start(&dir);
-    let issued = run_json(&dir, &["access", "issue"]);
-    let ticket = AccessTicket::from_text(issued["access_ticket"].as_str().unwrap()).unwrap();
+    let (relay, left, port) = small(base.path());
+    let relay = Arc::new(relay);
+    let (left, attachments) = (Arc::new(left), Arc::new(issue(&dir, &[])));
+    let ticket = Arc::new(issue(&dir, &["--mailboxes", "2000"]));
     let (begun, span) = (Instant::now(), span());
-    let people = (0..PEOPLE).map(|seed| {
-        let (relay, ticket) = (&relay, &ticket);
-        async move {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let mut visits = 0u64;
-            while begun.elapsed() < span {
-                visit(relay, ticket, &mut rng).await.unwrap();
-                visits += 1;
+    let mut people = JoinSet::new();
+    for seed in 0..PEOPLE {
+        let visitor = Visitor {
+            relay: Arc::clone(&relay),
+            dir: dir.clone(),
+            port,
+            ticket: Arc::clone(&ticket),
+            attachments: Arc::clone(&attachments),
+            left: Arc::clone(&left),
+            greedy: issue(&dir, &["--size", GREEDY_SIZE, "--mailboxes", &GREEDY_MAILBOXES.to_string()]),
+            crowd: Ipv4Addr::new(127, 0, 1, 1 + seed),
+            rng: StdRng::seed_from_u64(seed.into()),
+        };
+        people.spawn(come(visitor, begun + span));
+    }
+    let all = tokio::spawn(async move {
+        let mut visits: BTreeMap<Kind, u64> = BTreeMap::new();
+        while let Some(came) = people.join_next().await {
+            for (kind, count) in came.unwrap() {
+                *visits.entry(kind).or_default() += count;
             }
-            visits
         }
+        visits
     });
-    let watch = async {
-        let (mut memory, mut disk) = (0, 0);
-        while begun.elapsed() < span {
-            tokio::time::sleep((span / 60).max(Duration::from_millis(200))).await;
-            memory = relay.memory().max(memory);
-            disk = bytes_in(&dir).max(disk);
-            assert!(memory < MEMORY, "{} MiB of memory after {:?}", memory / MIB, begun.elapsed());
-            assert!(disk < DISK, "{} MiB on the disk after {:?}", disk / MIB, begun.elapsed());
-        }
-        (memory, disk)
-    };
-    let (visits, (memory, disk)) = tokio::join!(futures_util::future::join_all(people), watch);
+    let (mut memory, mut disk, mut quarters) = (0, 0, Quarters([(u64::MAX, 0); 4]));
+    while !all.is_finished() {
+        tokio::time::sleep((span / 60).min(Duration::from_secs(10))).await;
+        let now = relay.memory();
+        memory = now.max(memory);
+        disk = bytes_in(&dir).max(disk);
+        assert!(memory < MEMORY, "{} MiB of memory after {:?}", memory / MIB, begun.elapsed());
+        assert!(disk < DISK, "{} MiB on the disk after {:?}", disk / MIB, begun.elapsed());
+        let stored = number_in(&numbers_beside_crowds(port), "envelopes_stored_total");
+        quarters.look(begun.elapsed(), span, now, stored);
+    }
+    let visits = all.await.unwrap();
     println!(
-        "{} visits in {span:?}: {} MiB of memory and {} MiB on the disk at most",
-        visits.iter().sum::<u64>(),
+        "{} visits in {:?}: {} MiB of memory and {} MiB on the disk at most; of each kind but the first {}",
+        visits.values().sum::<u64>(),
+        begun.elapsed(),
         memory / MIB,
-        disk / MIB
+        disk / MIB,
+        visits[&Kind::DoesNothing],
     );
-    let status = run_json(&dir, &["status"]);
-    assert_eq!((&status["mailboxes"], &status["envelope_bytes"]), (&0.into(), &0.into()), "nothing is left");
-    relay.kill();
+    assert!(Kind::OTHERS.iter().all(|kind| visits.contains_key(kind)), "{visits:?}");
+    println!("{}", quarters.check());
+
+    // Whoever went without a word is missed when he is silent for too long.
+    let waited = Instant::now();
+    while number(port, "connections") + number(port, "handshakes") > 0 {
+        assert!(waited.elapsed() < PATIENCE, "nobody is there any more");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    names_nobody(&base.path().join("log"), &numbers(port));
+    // What stays for its time: whole attachments, and uploads that somebody may go on with.
+    let [left, attachments] = [&left, &attachments].map(|ticket| name(ticket));
+    let there = used(&dir);
+    assert!(there[&left].0 > 0 && there[&attachments].0 > 0, "{there:?}");
+    is_empty_but_for(&dir, &[&left, &attachments]);
+    let relay = Arc::into_inner(relay).expect("nobody else has it");
+    relay.signal(Signal::SIGTERM);
+    assert!(relay.wait().success());
+    pass(&dir, 1..=3).await;
+    is_empty_but_for(&dir, &[&attachments]);
+    pass(&dir, 4..=33).await;
+    is_empty_but_for(&dir, &[]);
 }

@@ -13,6 +13,7 @@ use lapwing_wire::{
 };
 
 use crate::{
+    memory::ask_all,
     support::{
         Client, Keys,
         client::{append, stored},
@@ -82,9 +83,12 @@ async fn look(
         let there = read_all(&mut client, keys.id()).await;
         let first = there.keys().next().copied().unwrap();
         assert_eq!(first, taken[index] + 1, "what was taken is gone, what was not is there");
-        for (_, place) in answered.values().filter(|(of, place)| *of == index && place.seq.value() >= first) {
-            assert_eq!(there[&place.seq.value()].place, *place);
+        let kept = |(of, place): &&(usize, Stored)| *of == index && place.seq.value() >= first;
+        for (number, (_, place)) in answered.iter().filter(|(_, told)| kept(told)) {
+            let item = &there[&place.seq.value()];
+            assert_eq!((item.place, item.id()), (*place, EnvelopeId::of(&envelope(*number))));
         }
+        assert_eq!(there.len(), answered.values().filter(kept).count(), "each once, and nothing else");
         // The chain has no gap and no fork.
         let mut hash: Option<RunningHash> = None;
         for (seq, item) in &there {
@@ -136,6 +140,17 @@ async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
         taken[index] = upto;
         relay.kill();
         relay = Process::start(dir.path());
+        // What was sent and not answered is sent again: each gets one number, whether it was there or is only now.
+        let again: Vec<_> = sent.into_values().filter(|(_, number)| !answered.contains_key(number)).collect();
+        let mut client = connect(&relay).await;
+        for keys in &all {
+            client.prove_all(keys).await;
+        }
+        let appends = again.iter().map(|(index, number)| append(all[*index].id(), envelope(*number)));
+        let places = ask_all(&mut client, appends.collect()).await;
+        for ((index, number), place) in again.into_iter().zip(places) {
+            answered.insert(number, (index, stored(&place)));
+        }
         if (round + 1) % LOOK == 0 {
             look(&relay, &all, &taken, &answered).await;
         }

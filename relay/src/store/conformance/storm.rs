@@ -417,14 +417,23 @@ pub(super) async fn check_left(
         if first + window.items.len() as u64 != there.newest.value() + 1 {
             return wrong("its end is missing");
         }
+        // What was sent and not answered is sent again: it has one number, whether it was there or is only now.
+        let sent = told.newest + 1;
+        for stores in [there.newest.value() < sent, false] {
+            let (again, is_new) = place(store, owner.append(body(number, life, sent))).await?;
+            if again.seq.value() != sent || is_new != stores {
+                return wrong("what was sent and not answered has no number, or two");
+            }
+        }
+        let newest = there.newest.value().max(sent);
         for seq in [1, told.newest].into_iter().filter(|seq| (1..=told.newest).contains(seq)) {
             let (again, is_new) = place(store, owner.append(body(number, life, seq))).await?;
             if again.seq.value() != seq || is_new {
                 return wrong("a retry is stored again");
             }
         }
-        let (next, _) = place(store, owner.append(body(number, life, there.newest.value() + 1))).await?;
-        if next.seq != there.newest.next() {
+        let (next, _) = place(store, owner.append(body(number, life, newest + 1))).await?;
+        if next.seq.value() != newest + 1 {
             return wrong("it does not go on");
         }
     }

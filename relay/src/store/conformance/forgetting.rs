@@ -213,8 +213,8 @@ impl Armed {
     }
 }
 
-/// Whoever has all files and every token, but no copy of the files from before, reads neither what a tripwire did nor that
-/// a token meant anything; also of what was replaced or taken away.
+/// Whoever has all files and every token, but no copy of the files from before, reads neither what a tripwire did nor what
+/// a token meant; also of what was replaced or taken away. That there was a record of it old bytes of the engine may tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tripwire_held_cannot_be_opened_once_it_fired_was_replaced_or_taken_away() {
     for engine in [EngineName::Fjall, EngineName::Sled] {

@@ -168,6 +168,9 @@ fn matches<T: Tables>(batch: &Batch<'_, T>, token: &Token) -> Result<Found, Stor
 ///
 /// The relay cannot read the tripwire's other records. Those that renew have to stay, for the owner's token. One of another
 /// firing token stays unread until that token comes or the owner arms anew: its list is gone.
+///
+/// The record that fired goes, though old bytes of the engine may tell whoever knows the token where it lay: tokens of ordinary vaults have
+/// no record, so one that stayed, whatever it says, would tell him so for ever.
 fn fire<T: Tables>(
     batch: &mut Batch<'_, T>,
     record: &OpenRecord,

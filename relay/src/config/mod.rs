@@ -4,6 +4,7 @@
 
 mod host;
 mod keys;
+mod limits;
 mod units;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
     store::{EngineName, MEMORY},
 };
 pub use host::host_fault;
+pub use limits::LimitsConfig;
 pub use units::{Size, Span};
 
 /// A configuration that cannot be used.
@@ -130,28 +132,6 @@ pub struct Storage {
     pub memory: Size,
 }
 
-/// `[limits]`; see [`Limits`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LimitsConfig {
-    /// See [`Limits::mailbox_bytes`].
-    pub mailbox_size: Size,
-    /// See [`Limits::admin_reserve_bytes`].
-    pub admin_reserve: Size,
-    /// See [`Limits::retention`].
-    pub retention: Span,
-    /// See [`Limits::unfinished_blob_retention`].
-    pub unfinished_blobs: Span,
-    /// See [`Limits::blob_bytes`].
-    pub blob_size: Size,
-    /// See [`Limits::open_creation`].
-    pub open: bool,
-    /// See [`Limits::proofs_per_connection`].
-    pub proofs_per_connection: usize,
-    /// See [`Limits::subscriptions_per_connection`].
-    pub subscriptions_per_connection: usize,
-}
-
 /// `[access]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -198,31 +178,6 @@ impl Default for Storage {
         // A memtable flush and a rotated journal write some hundred MiB before they free any; what merging the index writes is
         // counted apart (`store::fjall::kept_for_merging`).
         Self { engine: EngineName::default(), reserve: Size(512 << 20), memory: Size(MEMORY) }
-    }
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        let Limits {
-            mailbox_bytes,
-            admin_reserve_bytes,
-            retention,
-            unfinished_blob_retention,
-            blob_bytes,
-            open_creation,
-            proofs_per_connection,
-            subscriptions_per_connection,
-        } = Limits::default();
-        Self {
-            mailbox_size: Size(mailbox_bytes),
-            admin_reserve: Size(admin_reserve_bytes),
-            retention: Span(retention),
-            unfinished_blobs: Span(unfinished_blob_retention),
-            blob_size: Size(blob_bytes),
-            open: open_creation,
-            proofs_per_connection,
-            subscriptions_per_connection,
-        }
     }
 }
 
@@ -285,26 +240,7 @@ impl Config {
 
     /// The service's bounds.
     pub fn limits(&self) -> Limits {
-        let LimitsConfig {
-            mailbox_size,
-            admin_reserve,
-            retention,
-            unfinished_blobs,
-            blob_size,
-            open,
-            proofs_per_connection,
-            subscriptions_per_connection,
-        } = &self.limits;
-        Limits {
-            mailbox_bytes: mailbox_size.0,
-            admin_reserve_bytes: admin_reserve.0,
-            retention: retention.0,
-            unfinished_blob_retention: unfinished_blobs.0,
-            blob_bytes: blob_size.0,
-            open_creation: *open,
-            proofs_per_connection: *proofs_per_connection,
-            subscriptions_per_connection: *subscriptions_per_connection,
-        }
+        self.limits.bounds()
     }
 
     /// The documented file with every key, for this host, port, local address and engine.
@@ -331,8 +267,10 @@ impl Config {
                     mailbox_size,
                     admin_reserve,
                     retention,
+                    blob_retention,
                     unfinished_blobs,
                     blob_size,
+                    blobs_per_ticket,
                     open,
                     proofs_per_connection,
                     subscriptions_per_connection,
@@ -389,12 +327,16 @@ memory = "{memory}"
 mailbox_size = "{mailbox_size}"
 # What a mailbox's administrator may append beyond that, and beyond the quota of its access ticket.
 admin_reserve = "{admin_reserve}"
-# How long envelopes and attachments are kept, in whole days.
+# How long envelopes are kept, in whole days.
 retention = "{retention}"
+# How long attachments are kept, in whole days.
+blob_retention = "{blob_retention}"
 # How long an attachment may stay half uploaded, in whole days.
 unfinished_blobs = "{unfinished_blobs}"
 # Largest attachment, at most 100 MiB.
 blob_size = "{blob_size}"
+# What the attachments of one access ticket may take of its quota; beyond it, new ones are refused.
+blobs_per_ticket = "{blobs_per_ticket}"
 # Whether everybody may create mailboxes without an access ticket. Then only the reserve bounds what strangers store.
 open = {open}
 # Rights that one connection may hold.
@@ -455,6 +397,9 @@ listen = "{metrics}"
         }
         if self.limits.retention.0 < Duration::from_secs(24 * 3600) {
             return bad("limits.retention", "at least one day");
+        }
+        if self.limits.blob_retention.0 < Duration::from_secs(24 * 3600) {
+            return bad("limits.blob_retention", "at least one day");
         }
         if self.limits.blob_size.0 > MAX_BLOB {
             return bad("limits.blob_size", "at most 100 MiB");
@@ -541,6 +486,7 @@ mod tests {
             ("[storage]\nmemory = \"1 MiB\"", "storage.memory"),
             ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
             ("[limits]\nretention = \"1h\"", "limits.retention"),
+            ("[limits]\nblob_retention = \"1h\"", "limits.blob_retention"),
             ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),
             ("[access]\nsize = \"0 B\"", "access.size"),
             ("[access]\nmailboxes = 0", "access.mailboxes"),

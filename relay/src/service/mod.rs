@@ -178,10 +178,12 @@ impl Service {
         let day = self.tick(now).await?;
         let limits = self.limits();
         let keep_from = day.minus(limits.retention);
+        let blobs_from = day.minus(limits.blob_retention);
         let unfinished_from = day.minus(limits.unfinished_blob_retention);
         let mut from = None;
         loop {
-            match self.apply(Mutation::Sweep { from, keep_from, unfinished_from }, now).await? {
+            let step = Mutation::Sweep { from, keep_from, blobs_from, unfinished_from };
+            match self.apply(step, now).await? {
                 Outcome::Swept { next: Some(next), .. } => from = Some(next),
                 _ => return Ok(()),
             }
@@ -399,7 +401,8 @@ impl Service {
         {
             return Err(Refusal::TooLarge);
         }
-        let put = Mutation::BlobPut { hash, total, offset, bytes: bytes.into_vec(), charge };
+        let limit = self.limits().ticket_blob_bytes;
+        let put = Mutation::BlobPut { hash, total, offset, bytes: bytes.into_vec(), charge, limit };
         match self.apply(put, now).await.map_err(busy)? {
             Outcome::Blob { stored, complete: false } if stored == total => {
                 let found = self.store.blob_digest(hash).await.map_err(busy)?;

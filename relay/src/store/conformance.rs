@@ -153,7 +153,7 @@ pub async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
     mailboxes(store).await?;
     windows(store).await?;
     tickets(store).await?;
-    blobs(store).await?;
+    blobs::check(store).await?;
     tripwires(store).await?;
     causes::check(store).await?;
     anchors::check(store).await?;
@@ -304,52 +304,6 @@ async fn tickets(store: &dyn MailboxStore) -> Result<(), Violation> {
     ensure(store.tickets().await?.len() == 1, "tickets are listed")
 }
 
-async fn blobs(store: &dyn MailboxStore) -> Result<(), Violation> {
-    let blob: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).take(100_000).collect();
-    let hash = BlobHash::of(&blob);
-    let put = |offset: usize, bytes: &[u8]| Mutation::BlobPut {
-        hash,
-        total: 100_000,
-        offset: u64::try_from(offset).unwrap_or(u64::MAX),
-        bytes: bytes.to_vec(),
-        charge: Charge::Open,
-    };
-    for (offset, part) in [(0, &blob[..40_000]), (40_000, &blob[40_000..90_000]), (90_000, &blob[90_000..])] {
-        ensure(store.blob_part(hash, 0).await?.is_none(), "an unfinished blob is not there")?;
-        let expected = u64::try_from(offset + part.len()).unwrap_or(0);
-        for _ in 0..2 {
-            let outcome = apply(store, put(offset, part), 1).await?;
-            let holds = matches!(outcome, Outcome::Blob { stored, complete: false } if stored == expected);
-            ensure(holds, "parts add up, and again are nothing new")?;
-        }
-    }
-    ensure(store.blob_digest(hash).await? == Some(hash), "the digest is that of the parts")?;
-    for genuine in [true, true, false] {
-        let outcome = apply(store, Mutation::BlobFinish { hash, genuine }, 1).await?;
-        let holds = matches!(outcome, Outcome::Blob { complete: true, stored: 100_000 });
-        ensure(holds, "a genuine blob is complete, and stays it")?;
-    }
-    let outcome = apply(store, put(0, &blob[..40_000]), 1).await?;
-    let holds = matches!(outcome, Outcome::Blob { complete: true, stored: 100_000 });
-    ensure(holds, "a part that comes again finds it complete")?;
-    for offset in [0u64, 39_999, 40_000, 95_000, 99_999, 100_000, u64::MAX] {
-        let part = store.blob_part(hash, offset).await?.ok_or(Violation("the blob is there".into()))?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(blob.len());
-        let rest = blob.get(start..).unwrap_or_default();
-        ensure(rest.starts_with(&part.bytes), "a part is where it belongs")?;
-        ensure(part.bytes.is_empty() == rest.is_empty(), "a part is empty at the end only")?;
-    }
-    let lie = BlobHash::from_bytes([9; 32]);
-    let put =
-        Mutation::BlobPut { hash: lie, total: 3, offset: 0, bytes: vec![1, 2, 3], charge: Charge::Open };
-    apply(store, put, 1).await?;
-    let outcome = apply(store, Mutation::BlobFinish { hash: lie, genuine: false }, 1).await?;
-    ensure(matches!(outcome, Outcome::Refused(Refusal::Conflict)), "a lie is refused")?;
-    let outcome = apply(store, Mutation::BlobFinish { hash: lie, genuine: false }, 1).await?;
-    ensure(matches!(outcome, Outcome::Refused(Refusal::Conflict)), "also again")?;
-    ensure(store.blob_digest(lie).await?.is_none(), "a lie is dropped")
-}
-
 async fn tripwires(store: &dyn MailboxStore) -> Result<(), Violation> {
     let mut rng = StdRng::seed_from_u64(5);
     let alerts = Owner::new(5);
@@ -420,6 +374,7 @@ async fn sweep(store: &dyn MailboxStore, keep_from: u32) -> Result<(), Violation
         let step = Mutation::Sweep {
             from: from.clone(),
             keep_from: Day::new(keep_from),
+            blobs_from: Day::new(keep_from),
             unfinished_from: Day::new(keep_from),
         };
         match apply(store, step, 1).await? {
@@ -538,7 +493,7 @@ fn random_change(
             let offset = [0, 1000, 2000][rng.random_range(0..3)];
             let part = bytes.get(offset..offset + 1000).unwrap_or_default().to_vec();
             let offset = u64::try_from(offset).unwrap_or(0);
-            Mutation::BlobPut { hash, total, offset, bytes: part, charge }
+            Mutation::BlobPut { hash, total, offset, bytes: part, charge, limit: 8192 }
         }
         94..96 => {
             let bytes = vec![u8::try_from(rng.random_range(0..3)).unwrap_or(0); 3000];
@@ -547,6 +502,7 @@ fn random_change(
         96..98 => Mutation::Sweep {
             from: None,
             keep_from: Day::new(day.saturating_sub(1)),
+            blobs_from: Day::new(day.saturating_sub(1)),
             unfinished_from: Day::new(day),
         },
         _ => {
@@ -569,6 +525,7 @@ fn backed_up(store: &dyn super::KeptStore) -> Vec<super::Row> {
 }
 
 mod anchors;
+mod blobs;
 mod causes;
 #[cfg(test)]
 mod disk;

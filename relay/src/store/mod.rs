@@ -151,6 +151,8 @@ pub enum Mutation {
         bytes: Vec<u8>,
         /// Whose quota; the whole length is charged with the first part.
         charge: Charge,
+        /// Bytes of blobs that the ticket may hold with it, else `no_access`.
+        limit: u64,
     },
     /// Makes a blob whose parts are all there readable, or drops it.
     BlobFinish {
@@ -217,8 +219,10 @@ pub enum Mutation {
     Sweep {
         /// Where to go on; `None` at the beginning.
         from: Option<SweepCursor>,
-        /// Envelopes and complete blobs stored before this day are deleted.
+        /// Envelopes stored before this day are deleted.
         keep_from: Day,
+        /// Complete blobs stored before this day are deleted.
+        blobs_from: Day,
         /// Unfinished blobs begun before this day are deleted.
         unfinished_from: Day,
     },

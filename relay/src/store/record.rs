@@ -43,6 +43,7 @@
 mod anchor;
 mod places;
 mod sealed;
+mod ticket;
 mod tripwire;
 
 use std::time::Duration;
@@ -70,6 +71,7 @@ pub(crate) use sealed::{
     ENVELOPE_HEAD, SEAL_HEAD, Seal, UNSEALED, decode_envelope, decode_part, encode_envelope, encode_part,
     set_nonce, slot_in,
 };
+pub use ticket::Ticket;
 pub(crate) use tripwire::{
     Cause, Due, RUNNING, Raised, Running, Tripwire, Voices, WALK, decode_walk, due_in, due_key, dues_between,
     encode_walk, link_key, linked_in, links_of, list_key,
@@ -310,42 +312,6 @@ pub(crate) fn envelope_length(value: usize) -> u64 {
 /// loading a mailbox reads.
 const MAX_UNWRITTEN: u64 = 16;
 const MAX_UNWRITTEN_BYTES: u64 = 4096;
-
-/// An access ticket as the relay knows it: its public half, what it may use and what it uses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ticket {
-    /// Proved by whoever uses it.
-    pub key: PublicKey<Access>,
-    /// Most bytes of envelopes, blobs and tripwires at one time.
-    pub quota_bytes: u64,
-    /// Most mailboxes at one time.
-    pub quota_mailboxes: u64,
-    /// Not valid from here on.
-    pub expires: Option<Timestamp>,
-    /// Ended by the operator.
-    pub revoked: bool,
-    /// Bytes in use.
-    pub used_bytes: u64,
-    /// Mailboxes in use.
-    pub used_mailboxes: u64,
-}
-
-impl Ticket {
-    /// An unused ticket.
-    pub const fn new(
-        key: PublicKey<Access>,
-        quota_bytes: u64,
-        quota_mailboxes: u64,
-        expires: Option<Timestamp>,
-    ) -> Self {
-        Self { key, quota_bytes, quota_mailboxes, expires, revoked: false, used_bytes: 0, used_mailboxes: 0 }
-    }
-
-    /// Whether it may be used for something new.
-    pub fn is_valid(&self, now: Timestamp) -> bool {
-        !self.revoked && self.expires.is_none_or(|end| now < end)
-    }
-}
 
 /// A blob's state; its parts lie in the bulk space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,14 +6,16 @@ use lapwing_relay::{limits::Limits, store::Ticket};
 use lapwing_wire::{
     address::AccessTicket,
     capability::{Access, SecretKey},
-    frame::{BlobGet, BlobPut, Refusal, RequestBody, ResponseBody},
+    frame::{BlobGet, BlobPut, MailboxKind, Refusal, RequestBody, ResponseBody},
     ids::BlobHash,
     time::Timestamp,
 };
 use serde_bytes::ByteBuf;
 
 use crate::support::{
-    Client, NOW, Relay, local,
+    Client, NOW, Relay,
+    client::stored,
+    envelope, local,
     process::{Process, run_json},
 };
 
@@ -169,6 +171,95 @@ async fn pass(relay: &Relay, days: std::ops::RangeInclusive<u32>) {
     for day in days {
         let after = u64::try_from((day * DAY).as_millis()).unwrap();
         relay.service.sweep(Timestamp::from_millis(NOW.as_millis() + after)).await.unwrap();
+    }
+}
+
+/// Who fills a ticket with attachments, large or tiny, keeps nobody who shares it from writing; the operator says how much they may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn attachments_have_a_part_of_their_tickets_quota_and_leave_the_rest() {
+    let share = u64::try_from(5 * PART).unwrap();
+    let limits = Limits { ticket_blob_bytes: share, admin_reserve_bytes: 0, ..Limits::default() };
+    let relay = Relay::in_memory(limits.clone(), local()).await;
+    let [greedy, other] = [9, 10].map(|byte| SecretKey::<Access>::from_seed([byte; 32]));
+    for access in [&greedy, &other] {
+        let ticket = Ticket::new(access.public(), 2 * share, 1000, None);
+        relay.service.issue_access(ticket, NOW).await.unwrap();
+    }
+    let mut client = relay.client().await;
+    client.prove_access(&greedy).await;
+    client.prove_access(&other).await;
+    let blobs = [1, 2, 3].map(|salt| bytes(3, salt));
+    let of = |salt: usize, access| Putting { blob: &blobs[salt - 1], access };
+    let begun = ResponseBody::BlobProgress(PART.try_into().unwrap());
+    let refused = ResponseBody::Refused(Refusal::NoAccess);
+    assert_eq!(client.ask(of(1, &greedy).put(0)).await, begun);
+    let mut tiny = 0;
+    for number in 0..200u8 {
+        let (hash, bytes) = (BlobHash::of(&[number]), ByteBuf::from(vec![number]));
+        let put = BlobPut { hash, total: 1, offset: 0, bytes, access: Some(greedy.public()) };
+        match client.ask(RequestBody::BlobPut(put)).await {
+            ResponseBody::BlobProgress(1) => tiny += 1,
+            other => assert_eq!(other, refused),
+        }
+    }
+    assert_eq!(tiny, 2 * PART / 4096, "what the first one left, by what each costs");
+    assert_eq!(client.ask(of(2, &greedy).put(0)).await, refused);
+    assert_eq!(client.ask(of(2, &other).put(0)).await, begun, "another's are another's");
+    of(1, &greedy).put_from(&mut client, 1).await;
+    // The rest of the quota is there.
+    let keys = client.mailbox(&greedy, MailboxKind::Queue).await;
+    for number in 0..share >> 10 {
+        stored(&client.append(keys.id(), envelope(number)).await);
+    }
+    let full = ResponseBody::Refused(Refusal::Full);
+    assert_eq!(client.append(keys.id(), envelope(1 << 20)).await, full, "both are within the quota");
+
+    // The operator gives more, and less: what is there stays.
+    relay.service.set_limits(Limits { ticket_blob_bytes: 2 * share, ..limits.clone() });
+    assert_eq!(client.ask(of(3, &greedy).put(0)).await, refused, "the quota holds too");
+    assert_eq!(client.ask(of(3, &other).put(0)).await, begun);
+    relay.service.set_limits(Limits { ticket_blob_bytes: 0, ..limits });
+    let whole = ResponseBody::BlobProgress((3 * PART).try_into().unwrap());
+    assert_eq!(client.ask(of(1, &other).put(0)).await, whole, "it is there already, whoever asks");
+    of(3, &other).put_from(&mut client, 1).await;
+    assert!(of(1, &greedy).is_whole(&mut client).await && of(3, &other).is_whole(&mut client).await);
+    let lie = [0xff; 4];
+    let put = BlobPut {
+        hash: BlobHash::of(&lie),
+        total: 4,
+        offset: 0,
+        bytes: lie.to_vec().into(),
+        access: Some(other.public()),
+    };
+    assert_eq!(client.ask(RequestBody::BlobPut(put)).await, refused);
+    pass(&relay, 0..=32).await;
+    for ticket in relay.service.access_tickets().await.unwrap() {
+        assert_eq!((ticket.used_bytes, ticket.used_blob_bytes), (0, 0), "all of it is given back");
+    }
+    relay.stop().await;
+}
+
+/// Attachments have a time of their own: shorter than that of envelopes, or longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn attachments_and_envelopes_each_go_when_their_own_time_is_over() {
+    for (blob_days, days) in [(5, 20), (20, 5)] {
+        let limits = Limits { retention: days * DAY, blob_retention: blob_days * DAY, ..Limits::default() };
+        let relay = Relay::in_memory(limits, local()).await;
+        let mut client = relay.client().await;
+        let keys = client.mailbox(&relay.access, MailboxKind::Queue).await;
+        stored(&client.append(keys.id(), envelope(1)).await);
+        let blob = bytes(2, 1);
+        let putting = Putting { blob: &blob, access: &relay.access };
+        putting.put_from(&mut client, 0).await;
+        pass(&relay, 0..=4).await;
+        for (day, is_over) in [(5..=8, (true, false)), (9..=19, (true, false)), (20..=23, (true, true))] {
+            pass(&relay, day).await;
+            let (first, second) = is_over;
+            let (blob_over, over) = if blob_days < days { (first, second) } else { (second, first) };
+            assert_eq!(putting.is_whole(&mut client).await, !blob_over);
+            assert_eq!(client.window(keys.id(), 0).await.items.is_empty(), over);
+        }
+        relay.stop().await;
     }
 }
 

@@ -400,18 +400,35 @@ async fn a_full_disk_refuses_beginners_first_then_all_that_is_new_keeps_the_old_
         bytes: b"blob".to_vec().into(),
         access: Some(relay.access.public()),
     };
+    // One that is half there; whoever goes on with it asks by its first part how much that is.
+    let (half, part) = (vec![7; 3 * (16 << 10)], 16 << 10);
+    let go_on = |from: usize| {
+        RequestBody::BlobPut(BlobPut {
+            hash: BlobHash::of(&half),
+            total: half.len().try_into().unwrap(),
+            offset: from.try_into().unwrap(),
+            bytes: half[from..from + part].to_vec().into(),
+            access: Some(relay.access.public()),
+        })
+    };
+    let progress = |parts: usize| ResponseBody::BlobProgress((parts * part).try_into().unwrap());
+    assert_eq!(client.ask(go_on(0)).await, progress(1));
     store.set_pressure(Pressure::NothingBegins);
     assert_eq!(client.ask(RequestBody::Create(create.clone())).await, busy);
     assert_eq!(client.ask(RequestBody::BlobPut(put)).await, busy);
+    assert_eq!(client.ask(go_on(0)).await, progress(1), "what was begun is there");
+    assert_eq!(client.ask(go_on(part)).await, progress(2), "and goes on");
     stored(&client.append(keys.id(), envelope(9)).await);
     store.set_pressure(Pressure::NothingNew);
     assert_eq!(client.append(keys.id(), envelope(2)).await, busy);
     assert_eq!(client.ask(RequestBody::Create(create)).await, busy);
+    assert_eq!(client.ask(go_on(2 * part)).await, busy);
     assert_eq!(client.window(keys.id(), 0).await.items.len(), 2);
     let ack = Ack { mailbox: keys.id(), upto: Seq::new(1), also: Vec::new() };
     assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
     store.set_pressure(Pressure::None);
     assert_eq!(stored(&client.append(keys.id(), envelope(2)).await).seq, Seq::new(3));
+    assert_eq!(client.ask(go_on(2 * part)).await, progress(3));
     relay.stop().await;
 }
 

@@ -293,7 +293,8 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
         done(&*store, owner.create(MailboxKind::Queue, Charge::Ticket(ticket)), "created").await.unwrap();
         place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
         let charge = Charge::Ticket(ticket);
-        let put = Mutation::BlobPut { hash, total: 3000, offset: 0, bytes: blob.to_vec(), charge };
+        let put =
+            Mutation::BlobPut { hash, total: 3000, offset: 0, bytes: blob.to_vec(), charge, limit: u64::MAX };
         apply(&*store, put, 1).await.unwrap();
         apply(&*store, Mutation::BlobFinish { hash, genuine: true }, 1).await.unwrap();
         store.close().await;
@@ -349,7 +350,12 @@ async fn a_damaged_value_is_an_error_and_no_panic() {
                 owner.ack(1, &[1]),
                 owner.create(MailboxKind::Log, Charge::Ticket(ticket)),
                 Mutation::BlobFinish { hash, genuine: false },
-                Mutation::Sweep { from: None, keep_from: Day::new(9), unfinished_from: Day::new(9) },
+                Mutation::Sweep {
+                    from: None,
+                    keep_from: Day::new(9),
+                    blobs_from: Day::new(9),
+                    unfinished_from: Day::new(9),
+                },
                 Mutation::Token { token: Token::from_bytes([1; 32]), filler: [1; 32] },
                 Mutation::Watch { elapsed: Duration::from_secs(9), filler: [1; 32] },
                 Mutation::Tick,
@@ -455,7 +461,14 @@ async fn damaged_places_and_blobs_keep_no_others_from_being_swept() {
     let store = EngineName::Fjall.open(&options).unwrap();
     done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
     let first = place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
-    let put = Mutation::BlobPut { hash, total: 3000, offset: 0, bytes: blob.to_vec(), charge: Charge::Open };
+    let put = Mutation::BlobPut {
+        hash,
+        total: 3000,
+        offset: 0,
+        bytes: blob.to_vec(),
+        charge: Charge::Open,
+        limit: u64::MAX,
+    };
     apply(&*store, put, 1).await.unwrap();
     apply(&*store, Mutation::BlobFinish { hash, genuine: true }, 1).await.unwrap();
     store.close().await;

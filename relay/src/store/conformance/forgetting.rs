@@ -90,8 +90,14 @@ async fn what_was_taken_expired_or_destroyed_cannot_be_opened_from_the_stores_fi
         }
         let blob = canary(5, 0);
         let hash = BlobHash::of(&blob);
-        let put =
-            Mutation::BlobPut { hash, total: 1024, offset: 0, bytes: blob.clone(), charge: Charge::Open };
+        let put = Mutation::BlobPut {
+            hash,
+            total: 1024,
+            offset: 0,
+            bytes: blob.clone(),
+            charge: Charge::Open,
+            limit: u64::MAX,
+        };
         apply(&*store, put, 1).await.unwrap();
         apply(&*store, Mutation::BlobFinish { hash, genuine: true }, 1).await.unwrap();
         assert_eq!(*store.blob_part(hash, 0).await.unwrap().unwrap().bytes, *blob);
@@ -160,7 +166,10 @@ async fn sweep_only(store: &dyn KeptStore, keep_from: u32) {
     let mut from = None;
     loop {
         let (keep_from, unfinished_from) = (Day::new(keep_from), Day::new(0));
-        match apply(store, Mutation::Sweep { from, keep_from, unfinished_from }, 1).await.unwrap() {
+        match apply(store, Mutation::Sweep { from, keep_from, blobs_from: keep_from, unfinished_from }, 1)
+            .await
+            .unwrap()
+        {
             Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => return,
         }

@@ -150,7 +150,12 @@ fn what_is_gone_is_never_walked_over_counted() {
     }
     let mut from = None;
     loop {
-        let step = Mutation::Sweep { from, keep_from: Day::new(5), unfinished_from: Day::new(5) };
+        let step = Mutation::Sweep {
+            from,
+            keep_from: Day::new(5),
+            blobs_from: Day::new(5),
+            unfinished_from: Day::new(5),
+        };
         match tables.apply(step, 9).0 {
             Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => break,
@@ -201,7 +206,12 @@ fn what_is_taken_by_its_number_only_is_soon_walked_over_no_more_counted() {
     let mut from = None;
     let mut graves = 0;
     loop {
-        let step = Mutation::Sweep { from, keep_from: Day::new(5), unfinished_from: Day::new(5) };
+        let step = Mutation::Sweep {
+            from,
+            keep_from: Day::new(5),
+            blobs_from: Day::new(5),
+            unfinished_from: Day::new(5),
+        };
         let (outcome, work) = tables.apply(step, 9);
         graves += work.graves;
         assert!(work.graves <= 1024, "a step: {work:?}");

@@ -81,6 +81,48 @@ pub(super) fn give<T: Tables>(
     Ok(())
 }
 
+/// As `allows`, for a blob: a ticket's blobs may not have more than `limit` bytes with it, so that they leave room for envelopes.
+pub(super) fn allows_blob<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    charge: Charge,
+    bytes: u64,
+    limit: u64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if !allows(batch, charge, Cost { bytes, mailboxes: 0 }, 0, now)? {
+        return Ok(false);
+    }
+    let Charge::Ticket(key) = charge else { return Ok(true) };
+    Ok(batch.ticket(&key)?.is_some_and(|ticket| ticket.used_blob_bytes.saturating_add(bytes) <= limit))
+}
+
+/// As `take`, for a blob.
+pub(super) fn take_blob<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    take(batch, key, Cost { bytes, mailboxes: 0 })?;
+    if let Some(ticket) = change(batch, key)? {
+        ticket.used_blob_bytes = ticket.used_blob_bytes.saturating_add(bytes);
+    }
+    Ok(())
+}
+
+/// As `give`, for a blob. Of one that was charged before blobs were counted apart more may be given back than was counted: the whole
+/// quota holds all the same.
+pub(super) fn give_blob<T: Tables>(
+    batch: &mut Batch<'_, T>,
+    key: Option<&PublicKey<Access>>,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    give(batch, key, Cost { bytes, mailboxes: 0 })?;
+    if let Some(ticket) = change(batch, key)? {
+        ticket.used_blob_bytes = ticket.used_blob_bytes.saturating_sub(bytes);
+    }
+    Ok(())
+}
+
 /// The ticket, to be changed. Of a damaged one nothing is counted: what was accepted is done, taken and swept without it, and
 /// whoever asks it for something new hears that it is damaged.
 fn change<'b, T: Tables>(

@@ -9,7 +9,7 @@ use super::{
         record::{Blob, encode_part, key},
         tables::{Batch, Scan, Space, Tables},
     },
-    access::{self, Cost},
+    access,
 };
 
 /// Bytes that a blob is charged at least: its record, its slot in the key file, twice, and a place in the log are some 500, and a
@@ -22,6 +22,8 @@ pub(super) struct Part<'a> {
     pub(super) total: u64,
     pub(super) offset: u64,
     pub(super) bytes: &'a [u8],
+    /// Bytes of blobs that its ticket may hold with it.
+    pub(super) limit: u64,
 }
 
 pub(super) fn put<T: Tables>(
@@ -31,7 +33,7 @@ pub(super) fn put<T: Tables>(
     now: Timestamp,
     day: Day,
 ) -> Result<Outcome, StoreError> {
-    let Part { hash, total, offset, bytes } = part;
+    let Part { hash, total, offset, bytes, limit } = part;
     let key = key::blob(hash);
     let there: Option<Blob> = batch.load_as(Space::State, &key)?;
     let is_first = there.is_none();
@@ -57,7 +59,7 @@ pub(super) fn put<T: Tables>(
         });
     }
     let cost = cost(*total);
-    if is_first && !access::allows(batch, charge, cost, 0, now)? {
+    if is_first && !access::allows_blob(batch, charge, cost, *limit, now)? {
         return Ok(Outcome::Refused(Refusal::NoAccess));
     }
     if is_first {
@@ -69,7 +71,7 @@ pub(super) fn put<T: Tables>(
     }
     let stored = blob.stored;
     if is_first {
-        access::take(batch, charge.key().as_ref(), cost)?;
+        access::take_blob(batch, charge.key().as_ref(), cost)?;
     }
     batch.put_as(Space::State, key, &blob);
     Ok(Outcome::Blob { stored, complete: false })
@@ -122,10 +124,10 @@ pub(super) fn drop_blob<T: Tables>(
     }
     batch.delete(Space::State, key::blob(hash));
     batch.forget_keys(blob.slot, u64::MAX);
-    access::give(batch, blob.access.as_ref(), cost(blob.total))
+    access::give_blob(batch, blob.access.as_ref(), cost(blob.total))
 }
 
 /// What a blob of this length is charged, from its first part until it goes.
-fn cost(total: u64) -> Cost {
-    Cost { bytes: total.max(LEAST_CHARGE), mailboxes: 0 }
+fn cost(total: u64) -> u64 {
+    total.max(LEAST_CHARGE)
 }

@@ -70,7 +70,7 @@ pub(crate) fn stage<T: Tables>(
 ) -> Result<Outcome, StoreError> {
     let Change { mutation, now, day } = change;
     if (pressure >= Pressure::NothingNew && is_growth(mutation))
-        || (pressure >= Pressure::NothingBegins && is_beginning(mutation))
+        || (pressure >= Pressure::NothingBegins && is_beginning(batch, mutation)?)
     {
         return Ok(Outcome::Refused(Refusal::Busy));
     }
@@ -83,8 +83,9 @@ pub(crate) fn stage<T: Tables>(
             mailbox::append(batch, mailbox, *born, id, envelope, *limit, *reserve, *day)
         }
         Mutation::Ack { mailbox, born, upto, also } => mailbox::ack(batch, mailbox, *born, *upto, also),
-        Mutation::BlobPut { hash, total, offset, bytes, charge } => {
-            blob::put(batch, &blob::Part { hash, total: *total, offset: *offset, bytes }, *charge, *now, *day)
+        Mutation::BlobPut { hash, total, offset, bytes, charge, limit } => {
+            let part = blob::Part { hash, total: *total, offset: *offset, bytes, limit: *limit };
+            blob::put(batch, &part, *charge, *now, *day)
         }
         Mutation::BlobFinish { hash, genuine } => blob::finish(batch, hash, *genuine, *day),
         Mutation::Arm { owner, serial, records, list, causes, charge } => {
@@ -114,8 +115,8 @@ pub(crate) fn stage<T: Tables>(
         Mutation::IssueTicket(ticket) => access::issue(batch, ticket),
         Mutation::RevokeTicket(key) => access::revoke(batch, key),
         Mutation::Tick => sweep::tick(batch, *now),
-        Mutation::Sweep { from, keep_from, unfinished_from } => {
-            sweep::step(batch, from.as_ref(), *keep_from, *unfinished_from)
+        Mutation::Sweep { from, keep_from, blobs_from, unfinished_from } => {
+            sweep::step(batch, from.as_ref(), *keep_from, (*blobs_from, *unfinished_from))
         }
         Mutation::Forget { from } => leftovers::step(batch, from.as_ref()),
     }
@@ -148,6 +149,11 @@ fn is_growth(mutation: &Mutation) -> bool {
 
 /// Whether a change begins something that was not there: under pressure those who are there come first. Arming does not
 /// count: it may be somebody's way to change a plan in danger.
-fn is_beginning(mutation: &Mutation) -> bool {
-    matches!(mutation, Mutation::Create { .. } | Mutation::BlobPut { offset: 0, .. })
+fn is_beginning<T: Tables>(batch: &Batch<'_, T>, mutation: &Mutation) -> Result<bool, StoreError> {
+    match mutation {
+        Mutation::Create { .. } => Ok(true),
+        // Whoever goes on with an upload asks with its first part how much is there.
+        Mutation::BlobPut { hash, offset: 0, .. } => Ok(!batch.has(Space::State, &key::blob(hash))?),
+        _ => Ok(false),
+    }
 }

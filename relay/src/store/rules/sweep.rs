@@ -48,11 +48,12 @@ pub(super) fn tick<T: Tables>(batch: &mut Batch<'_, T>, now: Timestamp) -> Resul
     Ok(Outcome::Day(clock.day()))
 }
 
+/// One step. Of blobs the complete ones go that are older than the first of two days, the others if older than the second.
 pub(super) fn step<T: Tables>(
     batch: &mut Batch<'_, T>,
     from: Option<&SweepCursor>,
     keep_from: Day,
-    unfinished_from: Day,
+    blobs: (Day, Day),
 ) -> Result<Outcome, StoreError> {
     let start = from.map_or_else(|| vec![key::MAILBOXES], |cursor| cursor.0.clone());
     let mut withdrawn = Vec::new();
@@ -63,7 +64,7 @@ pub(super) fn step<T: Tables>(
         Some(&key::PLACES) => {
             places(batch, &start, keep_from, &mut spoilt)?.or_else(|| Some(vec![key::BLOBS]))
         }
-        Some(&key::BLOBS) => blobs(batch, &start, keep_from, unfinished_from, &mut spoilt)?,
+        Some(&key::BLOBS) => self::blobs(batch, &start, blobs, &mut spoilt)?,
         _ => None,
     };
     if spoilt.0 {
@@ -228,14 +229,13 @@ fn places<T: Tables>(
 fn blobs<T: Tables>(
     batch: &mut Batch<'_, T>,
     start: &[u8],
-    keep_from: Day,
-    unfinished_from: Day,
+    (complete_from, unfinished_from): (Day, Day),
     spoilt: &mut Spoilt,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let (rows, next) = page(batch, start, key::BLOBS, spoilt)?;
     for (row, value) in rows {
         let Some(blob) = spoilt.pass(record::decode::<Blob>(&value))? else { continue };
-        let limit = if blob.complete { keep_from } else { unfinished_from };
+        let limit = if blob.complete { complete_from } else { unfinished_from };
         if blob.day >= limit {
             continue;
         }

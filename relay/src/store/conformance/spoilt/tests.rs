@@ -71,7 +71,8 @@ async fn sweeps<E: Engine>(options: &StoreOptions) {
         let hash = BlobHash::from_bytes([byte * 40; 32]);
         for part in 0..4u64 {
             let (bytes, charge) = (vec![byte; 1000], Charge::Open);
-            let put = Mutation::BlobPut { hash, total: 4000, offset: part * 1000, bytes, charge };
+            let put =
+                Mutation::BlobPut { hash, total: 4000, offset: part * 1000, bytes, charge, limit: u64::MAX };
             apply(&store, put, 1).await.unwrap();
         }
         blobs.push(hash);

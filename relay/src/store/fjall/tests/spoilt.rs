@@ -265,7 +265,12 @@ async fn a_damaged_block_of_mailboxes_keeps_no_others_from_being_swept() {
     assert_eq!(store.mailbox(all[200].id()).await, Err(StoreError::Damaged));
     let mut from = None;
     loop {
-        let sweep = Mutation::Sweep { from, keep_from: Day::new(9), unfinished_from: Day::new(9) };
+        let sweep = Mutation::Sweep {
+            from,
+            keep_from: Day::new(9),
+            blobs_from: Day::new(9),
+            unfinished_from: Day::new(9),
+        };
         match apply(&store, sweep).await {
             Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => break,

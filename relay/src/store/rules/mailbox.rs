@@ -224,8 +224,8 @@ fn waiting<T: Tables>(batch: &Batch<'_, T>, mailbox: &Mailbox, from: Seq) -> Res
         Ok(Scan::Stop)
     });
     match found {
-        // What lies in the damaged place may be there: its keys must not go.
-        Err(StoreError::Damaged) => Ok(from),
+        // What lies in the damaged place may be there: its keys must not go. A disk that is gone is noticed when this is written.
+        Err(StoreError::Damaged | StoreError::Disk) => Ok(from),
         found => found.map(|()| first),
     }
 }

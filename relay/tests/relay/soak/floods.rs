@@ -1,12 +1,6 @@
 //! What the hostile do to a relay.
 
-use std::{
-    net::{IpAddr, SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::TcpStream, os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
 
 use lapwing_wire::{
     capability::{Right, Subject},
@@ -149,12 +143,11 @@ impl Visitor {
     }
 
     pub(super) async fn takes_all_seats(&self) {
-        let local = SocketAddr::new(IpAddr::V4(self.crowd), 0);
         let (mut crowd, mut refused) = (Vec::new(), 0);
         for _ in 0..SEATS + 16 {
             let (provider, transport) = (aws_lc_rs::default_provider(), TransportConfig::default());
             let (relay, key) = (self.relay.socket(), self.relay.address.key());
-            match Client::connect_from(local, relay, key, ALPN, provider, transport).await {
+            match Client::connect_from(self.crowd.into(), relay, key, ALPN, provider, transport).await {
                 Ok(client) => crowd.push(client),
                 Err(_) => refused += 1,
             }

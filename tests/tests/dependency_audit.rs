@@ -131,6 +131,60 @@ fn every_ignored_advisory_has_its_own_reason() {
     );
 }
 
+/// Names of what a package links wherever it is built, by its manifest.
+fn named_in(manifest: &toml::Table, workspace: &toml::Table) -> BTreeSet<String> {
+    let own = manifest.get("dependencies").into_iter();
+    let targets =
+        manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+    let all = own.chain(targets.filter_map(|target| target.get("dependencies")));
+    let shared = &workspace["workspace"]["dependencies"];
+    all.filter_map(toml::Value::as_table)
+        .flatten()
+        .filter(|(_, said)| said.get("optional").and_then(toml::Value::as_bool) != Some(true))
+        .map(|(name, said)| {
+            let called =
+                |said: &toml::Value| said.get("package").and_then(toml::Value::as_str).map(str::to_owned);
+            called(said).or_else(|| called(shared.get(name)?)).unwrap_or_else(|| name.clone())
+        })
+        .collect()
+}
+
+/// The comparisons with other programs are built with `--locked`, and in no test: a lock file of theirs that is behind would be
+/// noticed by whoever wants to repeat a figure.
+#[test]
+fn the_lock_file_of_the_peers_names_what_our_packages_link() {
+    let tree = tree();
+    let read = |path: &str| -> toml::Table {
+        toml::from_str(&std::fs::read_to_string(tree.root().join(path)).unwrap()).unwrap()
+    };
+    let (lock, workspace) = (read("tests/peers/Cargo.lock"), read("Cargo.toml"));
+    for (package, folder) in [
+        ("lapwing", "client"),
+        ("lapwing-protocol", "protocol"),
+        ("lapwing-relay", "relay"),
+        ("lapwing-vault", "client/vault"),
+        ("lapwing-wire", "protocol/wire"),
+        ("lapwing-peers", "tests/peers"),
+        ("lapwing-relay-peers", "tests/peers/relay"),
+    ] {
+        let locked = lock["package"].as_array().unwrap();
+        let entry = locked.iter().find(|entry| entry["name"].as_str() == Some(package)).unwrap();
+        let known: BTreeSet<_> = entry["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|known| known.as_str().unwrap().split(' ').next().unwrap().to_owned())
+            .collect();
+        let named = named_in(&read(&format!("{folder}/Cargo.toml")), &workspace);
+        assert!(!named.is_empty());
+        let missing: Vec<_> = named.difference(&known).collect();
+        assert!(
+            missing.is_empty(),
+            "{package} links {missing:?}: `cargo update --workspace --manifest-path tests/peers/Cargo.toml`"
+        );
+    }
+}
+
 #[test]
 fn no_second_tls_implementation_is_linked() {
     let graph = graph();

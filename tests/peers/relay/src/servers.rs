@@ -25,6 +25,9 @@ pub struct Programs {
     /// Mosquitto
     #[arg(long, default_value = "mosquitto", global = true)]
     pub mosquitto: PathBuf,
+    /// `network.socket_buffer` of our relay, as its configuration has it; else as it comes
+    #[arg(long, global = true)]
+    pub socket_buffer: Option<String>,
 }
 
 /// A server and its port.
@@ -46,7 +49,8 @@ pub struct Relay {
 }
 
 impl Programs {
-    /// Our relay as `init` makes it, but for how many may come from one address, since all come from this machine.
+    /// Our relay as `init` makes it, but for how many may come from one address, since all come from this machine, and what was
+    /// asked for.
     pub fn relay(&self, disk: &Disk) -> Relay {
         let program = self.relay.canonicalize().unwrap_or_else(|_| {
             panic!("there is no {}; `cargo build --release -p lapwing-relay` makes it", self.relay.display())
@@ -66,8 +70,11 @@ impl Programs {
         let text = std::fs::read_to_string(&file).unwrap();
         let wider: Vec<String> = text
             .lines()
-            .map(|line| match line.split(' ').next() {
-                Some(name @ ("max_connections" | "connections_per_network")) => format!("{name} = 20000"),
+            .map(|line| match (line.split(' ').next(), &self.socket_buffer) {
+                (Some(name @ ("max_connections" | "connections_per_network")), _) => {
+                    format!("{name} = 20000")
+                }
+                (Some(name @ "socket_buffer"), Some(size)) => format!("{name} = \"{size}\""),
                 _ => line.to_owned(),
             })
             .collect();

@@ -122,6 +122,8 @@ async fn wait(
     reload: &dyn Fn(),
 ) -> Result<(), CliError> {
     let mut watch = tokio::time::interval(WATCH);
+    // What was slept over is no time in which there was room.
+    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_stalled = false;
     let mut room = Room::default();
     loop {
@@ -160,20 +162,26 @@ fn report_stall(running: Option<Duration>, was_stalled: bool) -> bool {
 #[derive(Default)]
 struct Room {
     told: Pressure,
-    /// Looks since the disk was as short of room as that.
+    /// Looks since the disk was as short of room as that, and how short it was at worst in these.
     calm: u32,
+    worst: Pressure,
 }
 
 impl Room {
     /// What is to be told now: at once if room got shorter; if it did not, when it has been like that for a while, because at the limit
     /// it changes with each commit.
     fn look(&mut self, now: Pressure) -> Option<Pressure> {
-        self.calm = if now < self.told { self.calm + 1 } else { 0 };
-        let is_told = now > self.told || self.calm >= CALM;
-        if is_told {
-            *self = Self { told: now, calm: 0 };
+        if now == self.told {
+            (self.calm, self.worst) = (0, Pressure::default());
+            return None;
         }
-        is_told.then_some(now)
+        self.calm += 1;
+        self.worst = self.worst.max(now);
+        if now < self.told && self.calm < CALM {
+            return None;
+        }
+        *self = Self { told: self.worst, ..Self::default() };
+        Some(self.told)
     }
 }
 
@@ -233,8 +241,13 @@ mod tests {
             assert_eq!(room.look(Enough), None);
             assert_eq!(room.look(NothingNew), None);
         }
+        for _ in 2..CALM {
+            assert_eq!(room.look(Enough), None);
+        }
+        assert_eq!(room.look(NothingBegins), None, "as little as that in all of the time");
+        assert_eq!(room.look(Enough), Some(NothingBegins));
         for _ in 1..CALM {
-            assert_eq!(room.look(NothingBegins), None);
+            assert_eq!(room.look(Enough), None);
         }
         assert_eq!(room.look(Enough), Some(Enough));
         assert_eq!(room.look(Enough), None);

@@ -367,16 +367,20 @@ impl Shared {
 
     /// How short of room the disk is now. What the engine needs for a time is not there for others.
     fn look_for_room(&self, path: &Path, needs: u64) -> Pressure {
+        let free = free_bytes(path);
+        let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
+        // With the lock: a reserve that is set meanwhile is looked at by whoever set it, after this.
         let reserve = self.reserve.load(Ordering::Relaxed);
-        let free = if reserve == 0 { None } else { free_bytes(path).ok() };
-        let now = match free.map(|free| free.saturating_sub(needs)) {
-            Some(free) if free < reserve => Pressure::NothingNew,
-            Some(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
-            _ => Pressure::None,
+        *pressure = match free.map(|free| free.saturating_sub(needs)) {
+            _ if reserve == 0 => Pressure::None,
+            Ok(free) if free < reserve => Pressure::NothingNew,
+            Ok(free) if free < reserve.saturating_mul(2) => Pressure::NothingBegins,
+            Ok(_) => Pressure::None,
+            // Nobody knows; it is as it was.
+            Err(_) => *pressure,
         };
         self.needs.store(needs, Ordering::Relaxed);
-        *self.pressure.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        now
+        *pressure
     }
 
     fn on_disk(&self) -> OnDisk<'_> {

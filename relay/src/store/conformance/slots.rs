@@ -113,6 +113,77 @@ async fn anc_11_slots_of_a_commit_that_failed_hold_no_keys_once_the_store_is_ope
     }
 }
 
+/// Overwriting takes no room: who seizes a relay whose disk is full finds no more than of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_due_are_overwritten_also_while_the_disk_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), Duration::from_millis(50));
+    let overflows = options.path.with_extension("overflows");
+    let store = std::sync::Arc::new(GroupCommit::<Faulty>::open(&options).unwrap());
+    let keys = KeyFile::open(&options.path).unwrap();
+    let [kept, gone] = [1, 2].map(Owner::new);
+    for owner in [&kept, &gone] {
+        done(&*store, owner.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        place(&*store, owner.append(envelope(1, 1024))).await.unwrap();
+    }
+    let slot = store.mailbox(gone.id()).await.unwrap().unwrap().slot;
+    // Nobody can find out that there is room again as long as this is in the way.
+    let probe = options.path.join("room.probe");
+    std::fs::create_dir(&probe).unwrap();
+    // As long as a backup is made, nothing goes: it goes when the disk is full.
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+    let backed_up = std::sync::Arc::clone(&store);
+    let backup = tokio::task::spawn_blocking(move || {
+        let mut begun = Some(begun);
+        backed_up.rows(&mut |_| {
+            if let Some(begun) = begun.take() {
+                begun.send(()).unwrap();
+                goes_on.recv().unwrap();
+            }
+            Ok(())
+        })
+    });
+    has_begun.await.unwrap();
+    done(&*store, Mutation::Close { mailbox: gone.id(), born: gone.born() }, "closed").await.unwrap();
+    until("it is settled", || store.is_settled()).await;
+    std::fs::create_dir(&overflows).unwrap();
+    place(&*store, kept.append(envelope(2, 1024))).await.unwrap();
+    until("the disk is full", || store.health().is_full).await;
+    assert!(keys.load(slot).unwrap().is_some(), "the backup keeps them");
+    go_on.send(()).unwrap();
+    assert_eq!(backup.await.unwrap(), Err(StoreError::Full));
+    until("they are overwritten", || keys.load(slot).unwrap().is_none()).await;
+    assert!(store.health().is_full && !store.health().has_failed);
+    assert_eq!(numbers(&*store, &kept, 0).await.unwrap(), [1, 2], "and nobody else's");
+
+    for folder in [&overflows, &probe] {
+        std::fs::remove_dir(folder).unwrap();
+    }
+    // It is looked for once a second.
+    while let Err(failure) = apply(&*store, kept.append(envelope(3, 1024)), 1).await {
+        assert_eq!(failure, StoreError::Full);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!store.health().is_full);
+    // What says that they are due goes then, and the slot is somebody's once more.
+    let mut created = Vec::new();
+    loop {
+        let next = Owner::new(u8::try_from(3 + created.len()).unwrap());
+        done(&*store, next.create(MailboxKind::Queue, Charge::Open), "created").await.unwrap();
+        place(&*store, next.append(envelope(1, 1024))).await.unwrap();
+        let found = store.mailbox(next.id()).await.unwrap().unwrap().slot;
+        assert!(!created.contains(&found), "nobody shares a slot");
+        created.push(found);
+        if found == slot {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(numbers(&*store, &kept, 0).await.unwrap(), [1, 2, 3]);
+    store.close().await;
+}
+
 /// A disk may say of a forgetting that it failed, and have it. Its slots are free then, once, and the next forgetting leaves alone
 /// whose they became.
 #[tokio::test(flavor = "multi_thread")]

@@ -272,3 +272,12 @@ pub fn busy_relays(unit: &Unit<'_>) -> Result<Vec<RelayAddress>, Fault> {
     }
     Ok(found)
 }
+
+/// Whether a relay refused something that waits for it and is no message.
+///
+/// # Errors
+/// [`Fault`].
+pub fn is_refused_anything(unit: &Unit<'_>) -> Result<bool, Fault> {
+    let ops = unit.scan::<OpRow>(&[])?;
+    Ok(ops.iter().any(|(_, op)| op.refused.is_some() && !matches!(op.kind, OpKind::Append { .. })))
+}

@@ -8,8 +8,7 @@ use super::{Config, ConfigError};
 impl Config {
     /// Whether a configuration that can be read says under which name the relay is reached; else its tickets say `localhost`.
     pub fn names_host(text: &str) -> bool {
-        let table = text.parse::<Table>().unwrap_or_default();
-        table.get("network").is_some_and(|network| network.get("host").is_some())
+        names(&text.parse::<Table>().unwrap_or_default(), "network", "host")
     }
 
     /// Names of the keys that differ from `other` and are read at start only.
@@ -76,6 +75,11 @@ fn belongs(section: &str, key: &str, value: &Value, default: &Value, error: &tom
         // Of what was written as text the units say themselves what is wrong.
         _ => error.message().replace('\n', " "),
     }
+}
+
+/// Whether a key is given.
+pub(super) fn names(table: &Table, section: &str, key: &str) -> bool {
+    table.get(section).is_some_and(|section| section.get(key).is_some())
 }
 
 #[cfg(test)]

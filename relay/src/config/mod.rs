@@ -200,8 +200,12 @@ impl Config {
         };
         let table: toml::Table = toml::from_str(text).map_err(form)?;
         let known = toml::Table::try_from(Self::default()).unwrap_or_default();
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|error| keys::find_wrong(&table, &known).unwrap_or_else(|| form(error)))?;
+        // A file from before the second key: what its operator chose holds for both.
+        if !keys::names(&table, "limits", "blob_retention") {
+            config.limits.blob_retention = config.limits.retention;
+        }
         config.check()?;
         let mut unknown = Vec::new();
         keys::find_unknown(&table, &known, "", &mut unknown);
@@ -475,6 +479,14 @@ mod tests {
     }
 
     #[test]
+    fn what_an_older_file_says_of_retention_holds_for_attachments_too() {
+        let days = |text: &str| Config::parse(text).unwrap().0.limits.blob_retention.to_string();
+        assert_eq!(days("[limits]\nretention = \"3days\""), "3days");
+        assert_eq!(days("[limits]\nretention = \"90days\"\nblob_retention = \"7days\""), "7days");
+        assert_eq!(days(""), "30days");
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         for (text, key) in [
             ("[network]\nhost = \"not a host\"", "network.host"),
@@ -486,7 +498,7 @@ mod tests {
             ("[storage]\nmemory = \"1 MiB\"", "storage.memory"),
             ("[limits]\nmailbox_size = \"1 KiB\"", "limits.mailbox_size"),
             ("[limits]\nretention = \"1h\"", "limits.retention"),
-            ("[limits]\nblob_retention = \"1h\"", "limits.blob_retention"),
+            ("[limits]\nretention = \"3days\"\nblob_retention = \"1h\"", "limits.blob_retention"),
             ("[limits]\nblob_size = \"1 GiB\"", "limits.blob_size"),
             ("[access]\nsize = \"0 B\"", "access.size"),
             ("[access]\nmailboxes = 0", "access.mailboxes"),

@@ -39,8 +39,6 @@ const KNOWN: Room = Room { receive: 128 << 10, send: 256 << 10, streams: 16 };
 /// Who moves a file, as long as there is room for it: bytes in a round trip.
 const WIDE_RECEIVE: u32 = 2 << 20;
 const WIDE_SEND: u32 = 1 << 20;
-/// After so long without a request nobody moves a file any more.
-const QUIET: Duration = Duration::from_secs(60);
 /// Networks that are remembered between two looks because somebody from there was refused.
 const MAX_WANTED: usize = 64;
 
@@ -175,7 +173,8 @@ impl Crowd {
     pub(super) fn make_place(&self, places: usize, stay: Duration) {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.wanted);
-        let mut excess = state.strangers.saturating_sub(places - places / 4);
+        let going = state.visits.values().filter(|visit| !visit.is_known() && visit.is_over()).count();
+        let mut excess = state.strangers.saturating_sub(going).saturating_sub(places - places / 4);
         let of = |prefix| state.seats.get(&prefix).map_or(0, |seats| seats.strangers.div_ceil(4));
         let mut wanted: HashMap<Prefix, usize> =
             wanted.into_iter().map(|prefix| (prefix, of(prefix))).collect();
@@ -192,14 +191,6 @@ impl Crowd {
             }
             excess = excess.saturating_sub(1);
             visit.connection.close(CROWDED, b"");
-        }
-    }
-
-    /// Takes back what those held who do not move files any more.
-    pub(super) fn narrow(&self) {
-        let now = millis(self.since);
-        for visit in self.lock().visits.values().filter(|visit| visit.is_quiet(now)) {
-            visit.narrow();
         }
     }
 
@@ -269,10 +260,10 @@ pub(super) struct Visit {
     wide: Mutex<Wide>,
 }
 
-/// What a connection has of the pool for moving files.
+/// What a connection has of the pool for moving files, until it ends: what a client was told that it may send ahead cannot be taken back,
+/// nor what it was sent and does not acknowledge.
 #[derive(Default)]
 struct Wide {
-    /// Until it ends: what a client was told that it may send ahead cannot be taken back.
     receive: Option<Share>,
     send: Option<Share>,
 }
@@ -286,6 +277,11 @@ impl Visit {
     /// Whether it has proved something.
     pub(super) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Until it is gone.
+    pub(super) async fn closed(&self) {
+        self.connection.closed().await;
     }
 
     /// Whether it is gone.
@@ -329,13 +325,6 @@ impl Visit {
         }
     }
 
-    fn narrow(&self) {
-        let mut wide = self.wide();
-        if wide.send.take().is_some() {
-            self.hold(&wide);
-        }
-    }
-
     fn wide(&self) -> MutexGuard<'_, Wide> {
         self.wide.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -349,19 +338,11 @@ impl Visit {
     }
 
     fn is_idle_stranger(&self, now: u64, quiet: Duration) -> bool {
-        !self.is_known() && !self.is_over() && self.asked_before(now, quiet)
+        !self.is_known() && !self.is_over() && passed(now, self.asked.load(Ordering::Relaxed)) >= quiet
     }
 
     fn is_old_stranger(&self, now: u64, stay: Duration) -> bool {
         !self.is_known() && !self.is_over() && passed(now, self.entered) >= stay
-    }
-
-    fn is_quiet(&self, now: u64) -> bool {
-        self.asked_before(now, QUIET)
-    }
-
-    fn asked_before(&self, now: u64, quiet: Duration) -> bool {
-        passed(now, self.asked.load(Ordering::Relaxed)) >= quiet
     }
 }
 

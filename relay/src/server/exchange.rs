@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -68,6 +68,8 @@ const ROOM: Duration = Duration::from_secs(10);
 /// refused in words.
 pub(super) struct Budget {
     is_admitted: AtomicBool,
+    /// When a request waited for room in vain.
+    short: Mutex<Option<Instant>>,
     /// Requests that may be unanswered.
     requests: Arc<Semaphore>,
     /// Answers that may be large and are not written yet.
@@ -82,10 +84,20 @@ impl Budget {
         let is_admitted = AtomicBool::new(false);
         Arc::new(Self {
             is_admitted,
+            short: Mutex::default(),
             requests: of(STRANGERS_REQUESTS),
             answers: of(LARGE_ANSWERS),
             begun: of(MAX_FRAME),
         })
+    }
+
+    fn is_short_at(&self, now: Instant) {
+        *self.short.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn was_short_at(&self, now: Instant) -> bool {
+        let short = *self.short.lock().unwrap_or_else(PoisonError::into_inner);
+        short.is_some_and(|then| now.saturating_duration_since(then) < ROOM)
     }
 
     /// The connection may have what others have that are no stranger's.
@@ -137,6 +149,8 @@ pub(super) async fn serve(
         let mut is_stopping = false;
         // Held from the beginning of a large frame to its end.
         let mut room: Option<FrameRoom> = None;
+        // Got for the next frame after waiting: given back and tried for again, it would go to who waits beside it, and so for ever.
+        let mut got: Option<(u32, OwnedSemaphorePermit)> = None;
         loop {
             let mut waits_for_budget = None;
             while !has_barrier && !is_stopping {
@@ -146,9 +160,15 @@ pub(super) async fn serve(
                     Err(_) => return End::Broken,
                 };
                 let units = u32::try_from(1 + length / UNIT).unwrap_or(1);
-                let Ok(permit) = Arc::clone(&budget.requests).try_acquire_many_owned(units) else {
-                    waits_for_budget = Some(units);
-                    break;
+                let permit = match got.take().filter(|(of, _)| *of == units) {
+                    Some((_, permit)) => permit,
+                    None => match Arc::clone(&budget.requests).try_acquire_many_owned(units) {
+                        Ok(permit) => permit,
+                        Err(_) => {
+                            waits_for_budget = Some(units);
+                            break;
+                        }
+                    },
                 };
                 let taken = match frames.take() {
                     Ok(Some(taken)) => taken,
@@ -213,10 +233,13 @@ pub(super) async fn serve(
                     }
                 }
                 () = context.stop.cancelled(), if !is_stopping => is_stopping = true,
-                // Woken when another stream of the connection gives back; taken again above.
-                permit = budget.requests.acquire_many(waits_for_budget.unwrap_or(1)), if waits_for_budget.is_some() => {
-                    drop(permit);
+                permit = Arc::clone(&budget.requests).acquire_many_owned(waits_for_budget.unwrap_or(1)),
+                    if waits_for_budget.is_some() =>
+                {
+                    got = waits_for_budget.zip(permit.ok());
                 }
+                // Nothing else would notice it.
+                () = visit.closed(), if waits_for_budget.is_some() => return End::Gone,
                 filled = fill(&mut frames, &mut room, (context, visit, budget)), if wants_bytes => match filled {
                     Some(Ok(())) => {}
                     Some(Err(FrameError::Broken)) => return End::Broken,
@@ -316,7 +339,13 @@ async fn room_for_answer(
         let permit = Arc::clone(&budget.answers).acquire_owned().await.ok()?;
         Some((permit, share(context, visit, LARGE_ANSWER).await?))
     };
-    within(ROOM, both).await?
+    // One after the other would be more than anybody waits.
+    let wait = if budget.was_short_at(Instant::now()) { Duration::ZERO } else { ROOM };
+    let found = within(wait, both).await;
+    if found.is_none() && !wait.is_zero() {
+        budget.is_short_at(Instant::now());
+    }
+    found?
 }
 
 /// TRP-08: waits for the next multiple of the step.

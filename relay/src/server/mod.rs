@@ -329,7 +329,6 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
             _ = look.tick() => {
                 context.crowd.make_room(connections.len().saturating_sub(crowded), options.stranger_timeout);
                 context.crowd.make_place(places, options.stranger_timeout);
-                context.crowd.narrow();
             }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };

@@ -8,6 +8,7 @@ use lapwing_wire::{
     frame::*,
     ids::MailboxId,
     limits::{FRAME_PREFIX, MAX_FRAME},
+    tripwire::Token,
 };
 use quinn::{ConnectionError, TransportConfig, VarInt};
 use rustls::crypto::aws_lc_rs;
@@ -249,6 +250,43 @@ async fn the_largest_frame_of_a_stranger_is_answered_and_holds_no_place_after_hi
         within(stranger.requests.write_all(&longest)).await.unwrap();
         let answer = stranger.receive().await.unwrap().body;
         assert_eq!(answer, ResponseBody::Refused(Refusal::NotAllowed), "{number}");
+    }
+    relay.stop().await;
+}
+
+/// The largest, which needs all requests that a stranger may have, and a small one beside it: neither takes from the other what it waits
+/// for. With one thread, where nothing else would come between them.
+#[tokio::test]
+async fn the_largest_frame_of_a_stranger_and_a_small_one_wait_beside_each_other_and_both_are_answered() {
+    let relay = Relay::in_memory(Limits::default(), local()).await;
+    let mut stranger = relay.client().await;
+    let frame = |body| encode_frame(&Request { id: 1, body }).unwrap();
+    let append = |length| {
+        let envelope = serde_bytes::ByteBuf::from(vec![1; length]);
+        frame(RequestBody::Append(Append { mailbox: MailboxId::from_bytes([7; 32]), envelope }))
+    };
+    for _ in 0..20 {
+        // Whole but for its last byte.
+        let (mut large, mut large_answers) = within(stranger.connection.open_bi()).await.unwrap();
+        let begun = append(255 << 10);
+        let (last, rest) = begun.split_last().unwrap();
+        within(large.write_all(rest)).await.unwrap();
+        let (mut small, mut small_answers) = within(stranger.connection.open_bi()).await.unwrap();
+        // Held back for a while, and as many as there may be.
+        let token = || RequestBody::Token(PresentToken { token: Token::generate(&mut rand::rng()) });
+        let tokens: Vec<u8> = (0..17).flat_map(|_| frame(token())).collect();
+        within(stranger.requests.write_all(&tokens)).await.unwrap();
+        within(large.write_all(&[*last])).await.unwrap();
+        within(small.write_all(&append(1 << 10))).await.unwrap();
+        for answers in [&mut large_answers, &mut small_answers] {
+            let answer: Response = read_frame(answers).await.unwrap();
+            assert_eq!(answer.body, ResponseBody::Refused(Refusal::NotAllowed));
+        }
+        large.finish().unwrap();
+        small.finish().unwrap();
+        for _ in 0..17 {
+            stranger.receive().await.unwrap();
+        }
     }
     relay.stop().await;
 }

@@ -60,7 +60,8 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
         return Err(Error::bug("another reply was expected"));
     };
     let report = shell.settle(&mut client).await;
-    let has_relay = client.read(number, engine::busy_relays)?.is_empty();
+    // Whatever is wrong there, the ticket is to be shown.
+    let has_relay = !client.read(number, engine::is_refused_anything).unwrap_or_default();
     shell.close(client).await;
     let code = if args.qr {
         // Upper case gives a smaller code, and a ticket is read in either.

@@ -59,7 +59,7 @@ pub(super) async fn check(store: &dyn MailboxStore) -> Result<(), Violation> {
 /// What the blobs of a ticket may have is bounded within its quota, and given back with each.
 async fn quota(store: &dyn MailboxStore) -> Result<(), Violation> {
     let key = PublicKey::from_bytes([0xb1; 32]);
-    done(store, Mutation::IssueTicket(Ticket::new(key, 100_000, 1, None)), "issued").await?;
+    done(store, Mutation::IssueTicket(Ticket::new(key, 1_000_000, 1, None)), "issued").await?;
     let put = |byte: u8, total: u64, limit| {
         let (hash, bytes) = (BlobHash::from_bytes([byte; 32]), vec![byte; 1000]);
         Mutation::BlobPut { hash, total, offset: 0, bytes, charge: Charge::Ticket(key), limit }
@@ -73,20 +73,20 @@ async fn quota(store: &dyn MailboxStore) -> Result<(), Violation> {
         let ticket = store.ticket(key).await?.ok_or(Violation("the ticket is there".into()))?;
         Ok::<_, Violation>((ticket.used_bytes, ticket.used_blob_bytes))
     };
-    ensure(is_begun(put(0xc1, 20_000, 30_000)).await?, "a blob within its ticket's share is begun")?;
-    ensure(!is_begun(put(0xc2, 10_001, 30_000)).await?, "one beyond it is refused")?;
-    ensure(is_begun(put(0xc1, 20_000, 0)).await?, "what was begun goes on")?;
-    ensure(is_begun(put(0xc3, 1000, 30_000)).await?, "one that just fits is begun")?;
-    ensure(!is_begun(put(0xc4, 5905, 30_000)).await?, "the least charge counts too")?;
-    ensure(used().await? == (24_096, 24_096), "both are counted whole")?;
+    ensure(is_begun(put(0xc1, 200_000, 300_000)).await?, "a blob within its ticket's share is begun")?;
+    ensure(!is_begun(put(0xc2, 100_001, 300_000)).await?, "one beyond it is refused")?;
+    ensure(is_begun(put(0xc1, 200_000, 0)).await?, "what was begun goes on")?;
+    ensure(is_begun(put(0xc3, 1000, 200_000)).await?, "a small one is begun beyond it")?;
+    ensure(!is_begun(put(0xc4, 20_905, 200_000)).await?, "by an eighth; the least charge counts too")?;
+    ensure(used().await? == (204_096, 204_096), "both are counted whole")?;
     let owner = Owner::new(0x72);
     done(store, owner.create(MailboxKind::Queue, Charge::Ticket(key)), "a mailbox beside them").await?;
     place(store, owner.append(envelope(1, 1024))).await?;
-    ensure(used().await? == (25_120, 24_096), "an envelope is no blob")?;
+    ensure(used().await? == (205_120, 204_096), "an envelope is no blob")?;
     let finish = Mutation::BlobFinish { hash: BlobHash::from_bytes([0xc3; 32]), genuine: false };
     apply(store, finish, 1).await?;
     sweep(store, 9).await?;
     ensure(used().await? == (0, 0), "what goes gives back what it took")?;
-    ensure(is_begun(put(0xc2, 30_000, 30_000)).await?, "which others may use")?;
+    ensure(is_begun(put(0xc2, 300_000, 300_000)).await?, "which others may use")?;
     sweep(store, 9).await
 }

@@ -11,6 +11,9 @@ use super::super::{
     tables::{Batch, Tables},
 };
 
+/// Bytes of a blob that is certainly no large attachment.
+const SMALL_BLOB: u64 = 64 << 10;
+
 /// Something new that is to be charged.
 #[derive(Clone, Copy)]
 pub(super) struct Cost {
@@ -81,7 +84,8 @@ pub(super) fn give<T: Tables>(
     Ok(())
 }
 
-/// As `allows`, for a blob: a ticket's blobs may not have more than `limit` bytes with it, so that they leave room for envelopes.
+/// As `allows`, for a blob: a ticket's blobs may not have more than `limit` bytes with it, so that they leave room for envelopes. Small
+/// ones may have an eighth of that besides: what an invitation or a newcomer to a group needs is a blob too.
 pub(super) fn allows_blob<T: Tables>(
     batch: &mut Batch<'_, T>,
     charge: Charge,
@@ -93,6 +97,7 @@ pub(super) fn allows_blob<T: Tables>(
         return Ok(false);
     }
     let Charge::Ticket(key) = charge else { return Ok(true) };
+    let limit = if bytes <= SMALL_BLOB { limit.saturating_add(limit / 8) } else { limit };
     Ok(batch.ticket(&key)?.is_some_and(|ticket| ticket.used_blob_bytes.saturating_add(bytes) <= limit))
 }
 

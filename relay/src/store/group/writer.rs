@@ -343,12 +343,11 @@ impl<E: Engine> Writer<E> {
         failure
     }
 
-    /// Overwrites keys that nobody needs, also while the disk is full: they lie where they lay. What fails is tried again.
+    /// Overwrites keys that nobody needs. What fails is tried again.
     fn forget_due(&self, desk: &mut Desk) {
-        if self.shared.has_failed.load(Ordering::Acquire) {
+        if !self.is_able() {
             return self.forget_later();
         }
-        let is_full = self.shared.is_full.load(Ordering::Acquire);
         let begun = now();
         let mut all = self.due().take(begun);
         // A backup reads what is deleted meanwhile. Of anchors it reads nothing, and theirs go at once.
@@ -362,15 +361,10 @@ impl<E: Engine> Writer<E> {
             let rest = later.map_or_else(BTreeMap::new, |later| all.split_off(&later));
             let due = std::mem::replace(&mut all, rest);
             let on_disk = self.shared.on_disk();
-            let done = self.forget(desk, &due, is_full);
+            let done = self.forget(desk, &due);
             self.watch(on_disk);
             match done {
                 Ok(left) => self.due().tried(&due, &left, self.forget_after, now()),
-                // An engine that cannot be read without room, or a file system that never writes in place.
-                Err(_) if is_full => {
-                    self.due().add(due);
-                    break;
-                }
                 Err(failure) => {
                     let failure = self.failed(failure);
                     tracing::error!("keys of deleted envelopes could not be overwritten; it is tried again");
@@ -392,30 +386,16 @@ impl<E: Engine> Writer<E> {
         self.queue.set_forget_at(at);
     }
 
-    /// Returns what is still to be forgotten of it, because the disk cannot read it, or the tables do not say so as long as it is full. What
-    /// is forgotten then they go on calling due: it is forgotten again when the engine is opened anew, and its slots are nobody's before.
-    fn forget(
-        &self,
-        desk: &mut Desk,
-        due: &BTreeMap<Slot, u64>,
-        is_full: bool,
-    ) -> Result<BTreeMap<Slot, u64>, StoreError> {
+    /// Returns what is still to be forgotten of it, because the disk cannot read it.
+    fn forget(&self, desk: &mut Desk, due: &BTreeMap<Slot, u64>) -> Result<BTreeMap<Slot, u64>, StoreError> {
         let Desk { cache, sealer, failures: _, looked: _ } = desk;
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         let engine = engine.as_ref().ok_or(StoreError::Full)?;
         let tables = engine.direct();
-        let Still { due: said, unknown } = due_still(&tables, due)?;
-        let left = sealer.forget(&self.keys, &said)?;
+        let Still { due, unknown } = due_still(&tables, due)?;
+        let left = sealer.forget(&self.keys, &due)?;
         let (mut left, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            said.into_iter().partition(|(slot, _)| left.contains(slot));
-        if is_full {
-            let is_left = |slot: &Slot| !forgotten.contains_key(slot);
-            return Ok(due
-                .iter()
-                .filter(|(slot, _)| is_left(slot))
-                .map(|(slot, before)| (*slot, *before))
-                .collect());
-        }
+            due.into_iter().partition(|(slot, _)| left.contains(slot));
         let mut batch = Batch::new(&tables, cache);
         for (slot, before) in &forgotten {
             batch.forgot_keys(*slot, *before)?;

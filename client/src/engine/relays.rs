@@ -273,11 +273,12 @@ pub fn busy_relays(unit: &Unit<'_>) -> Result<Vec<RelayAddress>, Fault> {
     Ok(found)
 }
 
-/// Whether a relay refused something that waits for it and is no message.
+/// Whether a relay refused a mailbox or a bundle, which wait for it: what an invitation needs.
 ///
 /// # Errors
 /// [`Fault`].
 pub fn is_refused_anything(unit: &Unit<'_>) -> Result<bool, Fault> {
     let ops = unit.scan::<OpRow>(&[])?;
-    Ok(ops.iter().any(|(_, op)| op.refused.is_some() && !matches!(op.kind, OpKind::Append { .. })))
+    let is_of_ticket = |kind: &OpKind| matches!(kind, OpKind::Create { .. } | OpKind::PutBlob { .. });
+    Ok(ops.iter().any(|(_, op)| op.refused.is_some() && is_of_ticket(&op.kind)))
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -56,6 +56,15 @@ pub(super) enum Place {
 pub(super) struct Prefix([u8; 16]);
 
 impl Prefix {
+    /// What shares of memory are counted by: somebody who has a /48 of IPv6 has 256 of the others.
+    fn site(self) -> Self {
+        let Self(mut octets) = self;
+        if Ipv6Addr::from(octets).to_ipv4_mapped().is_none() {
+            octets[6..].fill(0);
+        }
+        Self(octets)
+    }
+
     pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().octets()),
@@ -183,7 +192,7 @@ impl Crowd {
         }
         let now = millis(self.since);
         for visit in state.visits.values().filter(|visit| visit.is_old_stranger(now, stay)) {
-            let own = wanted.get_mut(&visit.network()).filter(|own| **own > 0);
+            let own = wanted.get_mut(&visit.seat.prefix).filter(|own| **own > 0);
             match own {
                 Some(own) => *own -= 1,
                 None if excess > 0 => {}
@@ -269,9 +278,9 @@ struct Wide {
 }
 
 impl Visit {
-    /// The network that it came from.
-    pub(super) fn network(&self) -> Prefix {
-        self.seat.prefix
+    /// Whose share of memory it takes.
+    pub(super) fn site(&self) -> Prefix {
+        self.seat.prefix.site()
     }
 
     /// Whether it has proved something.
@@ -320,7 +329,7 @@ impl Visit {
         let (share, bytes) =
             if sends { (&mut wide.receive, WIDE_RECEIVE) } else { (&mut wide.send, WIDE_SEND) };
         if share.is_none() {
-            *share = windows.try_take(self.network(), usize::try_from(bytes).unwrap_or(usize::MAX));
+            *share = windows.try_take(self.site(), usize::try_from(bytes).unwrap_or(usize::MAX));
             self.hold(&wide);
         }
     }
@@ -390,5 +399,8 @@ mod tests {
         assert!(prefix("203.0.113.7") != prefix("203.0.113.8"));
         assert!(prefix("2001:db8:0:ff00::1") == prefix("2001:db8:0:ffff:1:2:3:4"));
         assert!(prefix("2001:db8:0:ff00::1") != prefix("2001:db8:0:fe00::1"));
+        assert!(prefix("2001:db8:0:ff00::1").site() == prefix("2001:db8:0:fe00::1").site());
+        assert!(prefix("2001:db8:0:ff00::1").site() != prefix("2001:db8:1:ff00::1").site());
+        assert!(prefix("203.0.113.7").site() == prefix("203.0.113.7"));
     }
 }

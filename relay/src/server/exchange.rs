@@ -1,6 +1,7 @@
 //! One stream: requests in, answers out, each stream one task.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
@@ -147,6 +148,8 @@ pub(super) async fn serve(
         // Set while a request that others depend on is not answered.
         let mut has_barrier = false;
         let mut is_stopping = false;
+        // Answers that became ready while others were written.
+        let mut ready = VecDeque::new();
         // Held from the beginning of a large frame to its end.
         let mut room: Option<FrameRoom> = None;
         // Got for the next frame after waiting: given back and tried for again, it would go to who waits beside it, and so for ever.
@@ -184,7 +187,7 @@ pub(super) async fn serve(
                 // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
                 in_flight.push(tokio::task::unconstrained(answered));
             }
-            let is_idle = in_flight.is_empty();
+            let is_idle = in_flight.is_empty() && ready.is_empty();
             if is_idle && waits_for_budget.is_none() && (is_stopping || frames.is_ended()) {
                 // What is half there at the end of a stream is nothing.
                 if answers.finish().is_err() {
@@ -198,12 +201,15 @@ pub(super) async fn serve(
             }
             // While nobody takes what another stream has answered, this one takes no more either. Its own answers wake it.
             let may_ask = is_idle || budget.answers.available_permits() > 0;
+            if !may_ask {
+                frames.waits_from_now();
+            }
             let wants_bytes =
                 may_ask && !has_barrier && !is_stopping && !frames.is_ended() && waits_for_budget.is_none();
             tokio::select! {
                 // Answers first: they free memory.
                 biased;
-                Some(answered) = in_flight.next(), if !is_idle => {
+                Some(answered) = next_answer(&mut ready, &mut in_flight), if !is_idle => {
                     let mut next = Some(answered);
                     // A reader may take long for what was encoded, so it counts until it is written.
                     let mut unwritten = Vec::new();
@@ -219,14 +225,17 @@ pub(super) async fn serve(
                             share.shrink(out.len() - before);
                         }
                         unwritten.push(permits);
-                        next = if out.len() < WRITE_SIZE { in_flight.next().now_or_never().flatten() } else { None };
+                        let more = next_answer(&mut ready, &mut in_flight);
+                        next = if out.len() < WRITE_SIZE { more.now_or_never().flatten() } else { None };
                     }
-                    match within(context.stall_timeout, answers.write_all(&out)).await {
+                    let writing = within(context.stall_timeout, answers.write_all(&out));
+                    match beside(writing, &mut ready, &mut in_flight).await {
                         Some(Ok(())) => {}
                         Some(Err(_)) => return End::Gone,
                         None => return End::Stalled,
                     }
                     drop(unwritten);
+                    frames.waits_from_now();
                     out.clear();
                     if out.capacity() > WRITE_SIZE / 16 {
                         out = Vec::new();
@@ -254,6 +263,34 @@ pub(super) async fn serve(
     // way to the disk may be taken now.
     while in_flight.next().await.is_some() {}
     end
+}
+
+/// The next answer of a stream. Cancellation-safe.
+async fn next_answer<F: Future>(
+    ready: &mut VecDeque<F::Output>,
+    in_flight: &mut FuturesUnordered<F>,
+) -> Option<F::Output> {
+    match ready.pop_front() {
+        Some(answered) => Some(answered),
+        None => in_flight.next().await,
+    }
+}
+
+/// Does something that may take long, and goes on with what is in flight: a change that has been let into the store's queue, and is not
+/// polled, keeps its place from everybody.
+async fn beside<F: Future, T>(
+    work: impl Future<Output = T>,
+    ready: &mut VecDeque<F::Output>,
+    in_flight: &mut FuturesUnordered<F>,
+) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(answered) = in_flight.next(), if !in_flight.is_empty() => ready.push_back(answered),
+        }
+    }
 }
 
 /// Whether what follows on the stream may depend on its effect.
@@ -334,18 +371,15 @@ async fn room_for_answer(
     visit: &Visit,
     budget: &Budget,
 ) -> Option<(OwnedSemaphorePermit, Share)> {
-    let both = async {
-        // Never closed.
-        let permit = Arc::clone(&budget.answers).acquire_owned().await.ok()?;
-        Some((permit, share(context, visit, LARGE_ANSWER).await?))
-    };
+    // Never closed. Its own answers, which are written first: no sign of a shortage.
+    let permit = within(ROOM, Arc::clone(&budget.answers).acquire_owned()).await?.ok()?;
     // One after the other would be more than anybody waits.
     let wait = if budget.was_short_at(Instant::now()) { Duration::ZERO } else { ROOM };
-    let found = within(wait, both).await;
+    let found = within(wait, share(context, visit, LARGE_ANSWER)).await;
     if found.is_none() && !wait.is_zero() {
         budget.is_short_at(Instant::now());
     }
-    found?
+    Some((permit, found??))
 }
 
 /// TRP-08: waits for the next multiple of the step.
@@ -390,7 +424,7 @@ async fn share(context: &Context, visit: &Visit, bytes: usize) -> Option<Share> 
     let mut again = tokio::time::interval(AGAIN);
     while !visit.is_over() {
         let pool = if visit.is_known() { &context.frames } else { &context.strangers };
-        if let Some(share) = pool.try_take(visit.network(), bytes) {
+        if let Some(share) = pool.try_take(visit.site(), bytes) {
             return Some(share);
         }
         again.tick().await;
@@ -400,4 +434,39 @@ async fn share(context: &Context, visit: &Visit, bytes: usize) -> Option<Share> 
 
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(limit, work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else what waits in the store's queue would keep its place from everybody for as long as one client takes no answer.
+    #[tokio::test]
+    async fn what_is_in_flight_goes_on_while_an_answer_is_written() {
+        let room = Arc::new(Semaphore::new(1));
+        let first = room.acquire().await.unwrap();
+        let change = |number| {
+            let room = Arc::clone(&room);
+            async move {
+                drop(room.acquire().await.unwrap());
+                number
+            }
+        };
+        let (mut ready, mut in_flight): (VecDeque<u8>, _) = (VecDeque::new(), FuturesUnordered::new());
+        in_flight.push(change(1));
+        in_flight.push(change(2));
+        assert!(next_answer(&mut ready, &mut in_flight).now_or_never().is_none(), "they wait for the room");
+        drop(first);
+        // Written when somebody else got the room.
+        let written = tokio::time::timeout(Duration::from_secs(30), async {
+            drop(room.acquire().await.unwrap());
+            "written"
+        });
+        assert_eq!(beside(written, &mut ready, &mut in_flight).await, Ok("written"));
+        let mut all = Vec::new();
+        while let Some(number) = next_answer(&mut ready, &mut in_flight).await {
+            all.push(number);
+        }
+        assert_eq!(all, [1, 2]);
+    }
 }

@@ -336,7 +336,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                 let near = context.crowd.from(prefix);
                 let place = context.crowd.place(prefix, places);
                 let is_validated = incoming.remote_address_validated();
-                if connections.len() >= options.max_connections || near >= options.connections_per_network {
+                if connections.len() >= options.max_connections {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                     incoming.refuse();
                 } else if !is_validated
@@ -348,7 +348,7 @@ async fn accept(endpoint: Endpoint, context: Arc<Context>, options: ServerOption
                     // Fails only for an address that is already validated.
                     counters.retried.fetch_add(1, Ordering::Relaxed);
                     incoming.retry().ok();
-                } else if place == Place::Taken {
+                } else if near >= options.connections_per_network || place == Place::Taken {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                     context.crowd.want(prefix);
                     incoming.refuse();

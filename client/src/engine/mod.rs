@@ -75,7 +75,7 @@ pub use expiry::next_due;
 pub use fault::Fault;
 pub use inbox::acknowledged_to;
 pub use outgoing::{OpStep, Proof, request_of};
-pub use relays::{busy_relays, connected_relays, default_relay, heirs, held_up, is_refused_anything};
+pub use relays::{busy_relays, connected_relays, default_relay, heirs, held_up, is_invitation_refused};
 
 use crate::store::Unit;
 

@@ -276,8 +276,8 @@ pub fn busy_relays(unit: &Unit<'_>) -> Result<Vec<RelayAddress>, Fault> {
 /// Whether a relay refused a mailbox or a bundle, which wait for it: what an invitation needs.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn is_refused_anything(unit: &Unit<'_>) -> Result<bool, Fault> {
+/// [`Fault::Store`].
+pub fn is_invitation_refused(unit: &Unit<'_>) -> Result<bool, Fault> {
     let ops = unit.scan::<OpRow>(&[])?;
     let is_of_ticket = |kind: &OpKind| matches!(kind, OpKind::Create { .. } | OpKind::PutBlob { .. });
     Ok(ops.iter().any(|(_, op)| op.refused.is_some() && is_of_ticket(&op.kind)))

@@ -182,14 +182,15 @@ impl Crowd {
     pub(super) fn make_place(&self, places: usize, stay: Duration) {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.wanted);
+        let most = places - places / 4;
+        if state.strangers <= most && wanted.is_empty() {
+            return;
+        }
         let going = state.visits.values().filter(|visit| !visit.is_known() && visit.is_over()).count();
-        let mut excess = state.strangers.saturating_sub(going).saturating_sub(places - places / 4);
+        let mut excess = state.strangers.saturating_sub(going).saturating_sub(most);
         let of = |prefix| state.seats.get(&prefix).map_or(0, |seats| seats.strangers.div_ceil(4));
         let mut wanted: HashMap<Prefix, usize> =
             wanted.into_iter().map(|prefix| (prefix, of(prefix))).collect();
-        if excess == 0 && wanted.is_empty() {
-            return;
-        }
         let now = millis(self.since);
         for visit in state.visits.values().filter(|visit| visit.is_old_stranger(now, stay)) {
             let own = wanted.get_mut(&visit.seat.prefix).filter(|own| **own > 0);

@@ -92,7 +92,7 @@ impl Budget {
         })
     }
 
-    fn is_short_at(&self, now: Instant) {
+    fn note_short(&self, now: Instant) {
         *self.short.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
@@ -377,7 +377,7 @@ async fn room_for_answer(
     let wait = if budget.was_short_at(Instant::now()) { Duration::ZERO } else { ROOM };
     let found = within(wait, share(context, visit, LARGE_ANSWER)).await;
     if found.is_none() && !wait.is_zero() {
-        budget.is_short_at(Instant::now());
+        budget.note_short(Instant::now());
     }
     Some((permit, found??))
 }

@@ -119,18 +119,20 @@ pub async fn settled(relay: &Process) -> u64 {
     most
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
-    let base = tempfile::tempdir().unwrap();
-    let (relay, ticket) = started(&base.path().join("relay"));
-    let mut owner = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+/// So many who ask for all of a mailbox of 128 KiB again and again and take nothing; the mailbox, and what the relay's memory grew by.
+async fn readers_who_take_nothing(
+    relay: &Process,
+    owner: &mut Client,
+    ticket: &AccessTicket,
+    count: usize,
+) -> (Keys, Vec<Client>, u64) {
     let keys = owner.mailbox(ticket.secret(), MailboxKind::Log).await;
     for number in 0..2u8 {
         stored(&owner.append(keys.id(), vec![number; 64 << 10]).await);
     }
-    let before = settled(&relay).await;
+    let before = settled(relay).await;
     let mut crowd = Vec::new();
-    for _ in 0..CROWD {
+    for _ in 0..count {
         let mut reader = deaf(relay.socket(), relay.address.key()).await;
         let subject = Subject::Mailbox(keys.id(), Right::Read);
         assert_eq!(reader.prove(subject, &keys.read).await, ResponseBody::Done);
@@ -141,7 +143,16 @@ async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
         }
         crowd.push(reader);
     }
-    let grown = settled(&relay).await.saturating_sub(before);
+    let grown = settled(relay).await.saturating_sub(before);
+    (keys, crowd, grown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_take_nothing_hold_a_bounded_memory_each() {
+    let base = tempfile::tempdir().unwrap();
+    let (relay, ticket) = started(&base.path().join("relay"));
+    let mut owner = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
+    let (keys, _crowd, grown) = readers_who_take_nothing(&relay, &mut owner, &ticket, CROWD).await;
     println!("{CROWD} readers who take nothing: {} KiB", grown >> 10);
     // The bound of docs/relay-operation.md: 2 MiB of answers, 256 KiB that are not acknowledged, and copies on the way.
     let bound = u64::try_from(CROWD).unwrap() * 4 * MIB;
@@ -239,23 +250,7 @@ async fn many_readers_of_one_network_who_take_nothing_hold_what_its_share_is() {
     let base = tempfile::tempdir().unwrap();
     let (relay, ticket) = started(&base.path().join("relay"));
     let mut owner = Client::connect(relay.socket(), relay.address.key()).await.unwrap();
-    let keys = owner.mailbox(ticket.secret(), MailboxKind::Log).await;
-    for number in 0..2u8 {
-        stored(&owner.append(keys.id(), vec![number; 64 << 10]).await);
-    }
-    let before = settled(&relay).await;
-    let mut crowd = Vec::new();
-    for _ in 0..READERS {
-        let mut reader = deaf(relay.socket(), relay.address.key()).await;
-        let subject = Subject::Mailbox(keys.id(), Right::Read);
-        assert_eq!(reader.prove(subject, &keys.read).await, ResponseBody::Done);
-        let read = Read { mailbox: keys.id(), after: Seq::START, count: 2 };
-        for _ in 0..MAX_IN_FLIGHT / 2 {
-            reader.send(RequestBody::Read(read.clone())).await.unwrap();
-        }
-        crowd.push(reader);
-    }
-    let grown = settled(&relay).await.saturating_sub(before);
+    let (_, _crowd, grown) = readers_who_take_nothing(&relay, &mut owner, &ticket, READERS).await;
     println!("{READERS} readers of one network who take nothing: {} KiB", grown >> 10);
     // 64 MiB of the pool, 256 KiB of each that are not acknowledged, its packets, and copies on the way. Alone each could have 2 MiB of
     // answers, 192 MiB.

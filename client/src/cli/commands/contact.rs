@@ -61,7 +61,7 @@ pub(super) async fn invite(shell: &mut Shell, args: &InviteArgs) -> Result<Exit,
     };
     let report = shell.settle(&mut client).await;
     // Whatever is wrong there, the ticket is to be shown.
-    let has_relay = !client.read(number, engine::is_refused_anything).unwrap_or_default();
+    let has_relay = !client.read(number, engine::is_invitation_refused).unwrap_or_default();
     shell.close(client).await;
     let code = if args.qr {
         // Upper case gives a smaller code, and a ticket is read in either.

@@ -8,7 +8,7 @@ use lapwing_wire::limits::{MAX_SELECTIVE, MAX_SELECTIVE_REACH};
 
 use super::*;
 use crate::store::{
-    Pressure,
+    Pressure, SweepCursor,
     cache::Cache,
     reads, rules,
     tables::{Batch, Entry, Scan, Space, Staged, Tables, Value, Visit},
@@ -112,6 +112,11 @@ fn window_of(owner: &Owner) -> WindowQuery {
 /// So many were there before.
 const GONE: u64 = 3000;
 
+fn sweep_of_day_five(from: Option<SweepCursor>) -> Mutation {
+    let day = Day::new(5);
+    Mutation::Sweep { from, keep_from: day, blobs_from: day, unfinished_from: day }
+}
+
 #[test]
 fn what_is_gone_is_never_walked_over_counted() {
     let mut tables = Counted::default();
@@ -150,12 +155,7 @@ fn what_is_gone_is_never_walked_over_counted() {
     }
     let mut from = None;
     loop {
-        let step = Mutation::Sweep {
-            from,
-            keep_from: Day::new(5),
-            blobs_from: Day::new(5),
-            unfinished_from: Day::new(5),
-        };
+        let step = sweep_of_day_five(from);
         match tables.apply(step, 9).0 {
             Outcome::Swept { next: Some(next), .. } => from = Some(next),
             _ => break,
@@ -206,12 +206,7 @@ fn what_is_taken_by_its_number_only_is_soon_walked_over_no_more_counted() {
     let mut from = None;
     let mut graves = 0;
     loop {
-        let step = Mutation::Sweep {
-            from,
-            keep_from: Day::new(5),
-            blobs_from: Day::new(5),
-            unfinished_from: Day::new(5),
-        };
+        let step = sweep_of_day_five(from);
         let (outcome, work) = tables.apply(step, 9);
         graves += work.graves;
         assert!(work.graves <= 1024, "a step: {work:?}");

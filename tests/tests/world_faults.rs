@@ -287,6 +287,52 @@ async fn replayed_reordered_and_changed_envelopes_are_refused_in_silence() {
     assert_eq!(alice.heard("bob"), ["n0", "n1", "n2", "n3", "n4", "still here"]);
 }
 
+/// A mailbox that the relay does not give is told, keeps no other from being read and acknowledged, and is read when
+/// the relay gives it again.
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_that_is_not_given_is_told_and_holds_up_no_other() {
+    let mut world = World::new(15);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let mut carol = world.person("carol", &[lapwing_tests::world::RelayNumber(1)]);
+    introduce(&mut alice, &mut carol).await;
+    let of_bob = alice.chat("bob").id;
+    let withheld = |row: &MailboxRow| row.read.is_some() && row.purpose == Purpose::Direct(of_bob);
+    let (inbox, row) = alice.mailboxes().into_iter().find(|(_, row)| withheld(row)).unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let (asks, acks) = (Arc::clone(&asked), Arc::clone(&acknowledged));
+    world.net.set_tamper(Some(Box::new(move |_, request, answer| match request {
+        RequestBody::Read(read) | RequestBody::Subscribe(read) if read.mailbox == inbox => {
+            asks.fetch_add(1, Ordering::Relaxed);
+            ResponseBody::Refused(Refusal::Busy)
+        }
+        RequestBody::Ack(ack) if ack.mailbox != inbox && answer == ResponseBody::Done => {
+            acks.fetch_add(1, Ordering::Relaxed);
+            answer
+        }
+        _ => answer,
+    })));
+    bob.say("alice", "withheld");
+    carol.say("alice", "given");
+    bob.sync().await;
+    carol.sync().await;
+    let before = acknowledged.load(Ordering::Relaxed);
+    let report = alice.sync().await;
+    assert_eq!(report.unread, std::slice::from_ref(&row.relay));
+    assert!(report.trouble.is_empty(), "{:?}", report.trouble);
+    assert_eq!(alice.heard("carol"), ["given"]);
+    assert!(alice.heard("bob").is_empty());
+    assert!(acknowledged.load(Ordering::Relaxed) > before, "what was read is acknowledged");
+    // Once in a settling, however often it goes round.
+    let first = asked.load(Ordering::Relaxed);
+    alice.sync().await;
+    assert_eq!(asked.load(Ordering::Relaxed) - first, 1);
+    world.net.set_tamper(None);
+    let report = alice.sync().await;
+    assert!(report.unread.is_empty(), "{:?}", report.unread);
+    assert_eq!(alice.heard("bob"), ["withheld"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn strangers_with_the_right_to_write_cannot_stop_a_mailbox() {
     let mut world = World::new(14);

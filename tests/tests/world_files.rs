@@ -220,6 +220,37 @@ async fn att_04_sending_goes_on_where_program_or_relay_was_killed() {
     assert_eq!(fetched.unwrap(), content);
 }
 
+/// A relay that is busy is asked again on the same link, a bounded number of times, and then it is told.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_a_busy_relay_does_not_give_is_asked_for_again_and_told() {
+    let mut world = World::new(3310);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let folder = Folder::new();
+    let content = bytes(20 * MAX_PLAIN, 6);
+    attach(&mut alice, "bob", "", &[&put(&folder, "a.bin", &content)]);
+    upload(&mut alice, usize::MAX).await;
+    calm(&mut [&mut alice, &mut bob]).await;
+    let order = files_of(&bob, "alice")[0].0;
+    let busy_until = |refusals: u64| {
+        let mut left = refusals;
+        world.net.set_tamper(Some(Box::new(move |_, request, answer| match request {
+            RequestBody::BlobGet(get) if get.offset > 0 && left > 0 => {
+                left -= 1;
+                ResponseBody::Refused(Refusal::Busy)
+            }
+            _ => answer,
+        })));
+    };
+    busy_until(1);
+    assert_eq!(fetch(&mut bob, "alice", order).await.unwrap(), content);
+    busy_until(u64::MAX);
+    let before = world.net.requests(bob.client);
+    assert!(matches!(fetch(&mut bob, "alice", order).await, Err(FetchError::Busy)));
+    assert!(world.net.requests(bob.client) - before < 60, "it is not asked without end");
+    busy_until(0);
+    assert_eq!(fetch(&mut bob, "alice", order).await.unwrap(), content);
+}
+
 /// ATT-01, ATT-02: a relay gives other bytes, another order, another length, another file, or an end too early.
 #[tokio::test(start_paused = true)]
 async fn att_01_what_a_relay_changes_is_refused_and_nothing_false_is_handed_out() {

@@ -175,6 +175,11 @@ impl Shell {
         for trouble in &report.trouble {
             self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
         }
+        for relay in &report.unread {
+            self.output.warn(format_args!(
+                "{relay} does not give all that came there: something may be missing; try later: lapwing sync"
+            ));
+        }
         let full = |fault: &Fault| matches!(fault, Fault::Store(StoreError::Full));
         if report.faults.iter().any(full) {
             self.output.warn(

@@ -3,7 +3,7 @@
 //! Invariants: DRV-02 for files: what the relay has of one is asked for before anything of it is sent; DRV-05 nothing is
 //! asked for again and again without getting on. ATT-01 nothing of a part is handed on before it is genuine.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use lapwing_protocol::attachment::{Attachment, CHUNK, Chunks};
@@ -32,8 +32,11 @@ const IN_FLIGHT: usize = 8;
 /// Parts between two notes of how far a file has come: a mebibyte, which is what a killed program may send twice.
 const NOTED_EVERY: u64 = 16;
 
-/// How often a link is made anew without getting on in between.
+/// How often a link is made anew, or a relay that is busy asked again, without getting on in between.
 const TRIES: u32 = 3;
+
+/// Before a relay that is busy is asked again. One that is short of memory has waited for seconds already.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 const CHUNK_BYTES: u64 = CHUNK as u64;
 
@@ -57,6 +60,9 @@ pub enum FetchError<E> {
     /// The relay cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The relay gives nothing of it now. Later may help.
+    #[error("the relay does not give this file now")]
+    Busy,
     /// The relay has no such blob, or not any more.
     #[error("the relay does not have this file")]
     Gone,
@@ -258,12 +264,16 @@ impl Driver {
             let line = self.line(&attachment.relay).await?;
             match fetch_parts(&line, attachment, &chunks, &mut index, take).await {
                 Ok(()) => return Ok(()),
-                Err(Some(error)) => return Err(error),
-                Err(None) => {
-                    self.lines.remove(attachment.relay.key());
+                Err(Broken::Given(error)) => return Err(error),
+                Err(broken) => {
                     tries = if index > before { 0 } else { tries + 1 };
-                    if tries == TRIES {
-                        return Err(ConnectError::Unreachable.into());
+                    let is_busy = matches!(broken, Broken::Busy);
+                    match (is_busy, tries == TRIES) {
+                        (true, true) => return Err(FetchError::Busy),
+                        // On the same link: another one is more work for a relay that has too much.
+                        (true, false) => tokio::time::sleep(BUSY_PAUSE).await,
+                        (false, true) => return Err(ConnectError::Unreachable.into()),
+                        (false, false) => drop(self.lines.remove(attachment.relay.key())),
                     }
                 }
             }
@@ -313,14 +323,24 @@ fn progress(
     }
 }
 
-/// Fetches the parts from `index` on. `None` as error where the link ended.
+/// Why the parts of a file came no further.
+enum Broken<E> {
+    /// The link ended.
+    Link,
+    /// The relay gives none now.
+    Busy,
+    /// It cannot be had.
+    Given(FetchError<E>),
+}
+
+/// Fetches the parts from `index` on.
 async fn fetch_parts<E>(
     line: &Line,
     attachment: &Attachment,
     chunks: &Chunks,
     index: &mut u32,
     take: &mut Take<'_, E>,
-) -> Result<(), Option<FetchError<E>>> {
+) -> Result<(), Broken<E>> {
     let (mut next, mut waiting) = (*index, FuturesOrdered::new());
     loop {
         while next < chunks.count() && waiting.len() < IN_FLIGHT {
@@ -332,15 +352,14 @@ async fn fetch_parts<E>(
         let mut part = match answer {
             // ATT-02: a blob of another length is not this file's.
             Ok(ResponseBody::BlobPart(part)) if part.total == chunks.total() => part.bytes.into_vec(),
-            Ok(ResponseBody::Refused(Refusal::NotAllowed)) => return Err(Some(FetchError::Gone)),
-            Ok(ResponseBody::Refused(Refusal::Busy)) | Err(LinkError::Closed | LinkError::Timeout) => {
-                return Err(None);
-            }
-            Ok(_) | Err(_) => return Err(Some(FetchError::NotGenuine)),
+            Ok(ResponseBody::Refused(Refusal::NotAllowed)) => return Err(Broken::Given(FetchError::Gone)),
+            Ok(ResponseBody::Refused(Refusal::Busy)) => return Err(Broken::Busy),
+            Err(LinkError::Closed | LinkError::Timeout) => return Err(Broken::Link),
+            Ok(_) | Err(_) => return Err(Broken::Given(FetchError::NotGenuine)),
         };
-        let bytes = chunks.open(*index, &mut part).map_err(|_| Some(FetchError::NotGenuine))?;
+        let bytes = chunks.open(*index, &mut part).map_err(|_| Broken::Given(FetchError::NotGenuine))?;
         take(bytes, u64::from(*index) + 1, u64::from(chunks.count()))
-            .map_err(|error| Some(FetchError::Taker(error)))?;
+            .map_err(|error| Broken::Given(FetchError::Taker(error)))?;
         *index += 1;
     }
 }

@@ -101,7 +101,8 @@ impl Driver {
             }
             if tokio::time::Instant::now() >= due {
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
-                let is_quiet = report.trouble.is_empty() && !waiting(compartments);
+                let is_quiet =
+                    report.trouble.is_empty() && report.unread.is_empty() && !waiting(compartments);
                 let pause = if is_quiet {
                     backoff.reset();
                     IDLE
@@ -110,6 +111,7 @@ impl Driver {
                 };
                 due = tokio::time::Instant::now() + pause;
                 total.trouble = report.trouble;
+                total.unread = report.unread;
                 total.faults.extend(report.faults);
                 if decide(&report.effects) == Next::End {
                     return total;

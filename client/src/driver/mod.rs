@@ -17,7 +17,7 @@
 //!
 //! Invariants: DRV-01 nothing is acknowledged to a relay, and no effect is told, before the unit that it belongs to is
 //! committed; DRV-02 an operation is sent again until its answer is committed, which the relay's own idempotence makes
-//! harmless; DRV-03 what one mailbox or log was left for is taken after all that lies in it; DRV-04 a relay that
+//! harmless; DRV-03 what one mailbox or log was left for is taken after all that it gives; DRV-04 a relay that
 //! hangs delays nobody else's; DRV-05 every loop is bounded, whatever a relay answers.
 //! One driver serves every open compartment over the same links.
 
@@ -111,11 +111,19 @@ pub struct Report {
     pub effects: Vec<Told>,
     /// Relays that could not be reached, or went away again and again.
     pub trouble: Vec<Trouble>,
+    /// Relays that answered, and did not give what lies in a mailbox there: it is asked for again. Each once.
+    pub unread: Vec<RelayAddress>,
     /// Events that the engine refused: defects, counted for `doctor`, or a compartment that is full.
     pub faults: Vec<Fault>,
 }
 
 impl Report {
+    fn left_unread(&mut self, relay: &RelayAddress) {
+        if !self.unread.contains(relay) {
+            self.unread.push(relay.clone());
+        }
+    }
+
     fn absorb(&mut self, compartment: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {

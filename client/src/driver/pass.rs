@@ -314,7 +314,7 @@ impl<'a> Shared<'a> {
         let answers = line.windows(&chunk, WINDOW, self.ask).await;
         let mut came = false;
         let mut lost = false;
-        for (Reading { mailbox, .. }, answer) in chunk.iter().zip(answers).rev() {
+        for (Reading { mailbox, row }, answer) in chunk.iter().zip(answers).rev() {
             progress.read.insert((number, *mailbox));
             match answer {
                 Ok(ResponseBody::Window(window)) if window.mailbox == *mailbox => {
@@ -323,7 +323,11 @@ impl<'a> Shared<'a> {
                 Ok(ResponseBody::Refused(Refusal::NotAllowed)) if progress.gone.insert(*mailbox) => {
                     self.handle(number, Event::Gone { mailbox: *mailbox });
                 }
-                Ok(_) | Err(LinkError::Malformed | LinkError::TooLarge) => {}
+                Ok(ResponseBody::Refused(Refusal::NotAllowed)) => {}
+                // Not `Lost`: one mailbox that the relay cannot read must not keep others from being acknowledged.
+                Ok(_) | Err(LinkError::Malformed | LinkError::TooLarge) => {
+                    self.report().left_unread(&row.relay);
+                }
                 Err(_) => lost = true,
             }
         }
@@ -362,11 +366,16 @@ impl<'a> Shared<'a> {
                 line.acknowledge(vec![taken]).await.map_err(|_| Lost)?;
             }
             let Some(row) = self.mailbox_row(number, &mailbox) else { break };
-            let reading = Reading { mailbox, row };
-            window = match line.windows(&[reading], WINDOW, Ask::Read).await.pop() {
+            let reading = [Reading { mailbox, row }];
+            window = match line.windows(&reading, WINDOW, Ask::Read).await.pop() {
                 Some(Ok(ResponseBody::Window(window))) if window.mailbox == mailbox => window,
                 Some(Err(LinkError::Closed | LinkError::Timeout)) => return Err(Lost),
-                _ => break,
+                // Taken away meanwhile: the next settling hears of it.
+                Some(Ok(ResponseBody::Refused(Refusal::NotAllowed))) => break,
+                _ => {
+                    reading.iter().for_each(|reading| self.report().left_unread(&reading.row.relay));
+                    break;
+                }
             };
         }
         Ok(came)

@@ -388,6 +388,11 @@ async fn fetch_into(
     fetched.map_err(|error| match error {
         FetchError::Connect(error) => error.into(),
         FetchError::Taker(error) => unwritable(error),
+        FetchError::Busy => Error::unreachable(
+            "the relay does not give this file now",
+            "nothing of it was kept; try later; if that goes on, ask the relay's operator",
+        )
+        .with_retry(Retry::Later),
         FetchError::Gone => Error::negative(
             "the relay does not have this file any more",
             "relays keep files for some weeks only: ask for it to be sent anew",

@@ -333,6 +333,8 @@ struct Synced {
     delivered: usize,
     waiting: usize,
     unreachable: Vec<String>,
+    /// Relays that answered, and did not give all that came there.
+    unread: Vec<String>,
 }
 
 impl Record for Synced {
@@ -410,11 +412,13 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     }
     shell.close(client).await;
     let unreachable: Vec<String> = report.trouble.iter().map(|trouble| trouble.relay.to_string()).collect();
+    let unread: Vec<String> = report.unread.iter().map(ToString::to_string).collect();
+    let is_whole = unread.is_empty();
     // Somebody in between is worth more words than a relay that sleeps.
     let impostor =
         report.trouble.iter().map(|trouble| trouble.error).find(|error| *error != ConnectError::Unreachable);
     let Counts { messages, alerts, delivered } = counts;
-    shell.output.emit(&Synced { messages, alerts, delivered, waiting, unreachable })?;
+    shell.output.emit(&Synced { messages, alerts, delivered, waiting, unreachable, unread })?;
     if let Some(error) = impostor {
         return Err(error.into());
     }
@@ -422,6 +426,13 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
         return Err(Error::unreachable(
             "a relay cannot be reached",
             "what waits is kept and sent when it answers; see: lapwing relay list",
+        )
+        .with_retry(Retry::Later));
+    }
+    if !is_whole {
+        return Err(Error::unreachable(
+            "a relay does not give all that came there",
+            "it is asked again by the next: lapwing sync; if that goes on, ask its operator",
         )
         .with_retry(Retry::Later));
     }

@@ -133,6 +133,12 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
                     message: format!("{} does not accept the access ticket", relay.address),
                     hint: "ask its operator for a new one and run: lapwing relay add -",
                 },
+                _ if report.unread.contains(&relay.address) => Finding {
+                    check: "relay",
+                    ok: false,
+                    message: format!("{} does not give all that came there", relay.address),
+                    hint: "run: lapwing sync; if that goes on, ask its operator to run: lapwing-relay doctor",
+                },
                 (None, None, true) => Finding {
                     check: "relay",
                     ok: false,

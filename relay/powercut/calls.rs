@@ -140,6 +140,31 @@ fn put_all(number: c_int, pieces: *const iovec, count: c_int, offset: Option<off
     ssize(written)
 }
 
+/// A read, which is recorded by nobody: it may fail.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pread(
+    number: c_int,
+    to: *mut c_void,
+    length: size_t,
+    offset: off_t,
+) -> ssize_t {
+    if state().is_some_and(|state| state.is_blind(number)) {
+        return ssize(fail(libc::EIO));
+    }
+    let size = c_long::try_from(length).unwrap_or(c_long::MAX);
+    ssize(call(libc::SYS_pread64, [number.into(), pointer(to), size, offset, 0, 0]))
+}
+
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pread64(
+    number: c_int,
+    to: *mut c_void,
+    length: size_t,
+    offset: off_t,
+) -> ssize_t {
+    unsafe { pread(number, to, length, offset) }
+}
+
 fn ssize(number: c_long) -> ssize_t {
     ssize_t::try_from(number).unwrap_or(-1)
 }

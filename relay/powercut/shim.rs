@@ -2,7 +2,7 @@
 //!
 //! It stands between a program and the C library, does each call by the kernel's own number and records it in the order
 //! in which the kernel did it (`trace.rs`); the model (`model.rs`) decides later what a power cut would have left. It
-//! can also play a full disk, a disk that hangs and one that fails once.
+//! can also play a full disk, a disk that hangs, one that fails once, and one that cannot read some files (`pread`).
 //!
 //! Handled: `open`, `openat`, `creat`, `write`, `writev`, `pwrite`, `pwritev`, `ftruncate`, `truncate`, `fallocate`,
 //! `posix_fallocate`, `rename`, `renameat`, `renameat2`, `unlink`, `unlinkat`, `rmdir`, `mkdir`, `mkdirat`, `link`,

@@ -8,7 +8,7 @@ use std::{
 
 use nix::libc;
 
-use crate::trace::{FAIL, FOLDER, FULL, HANG, HEAD, HOLD, Kind, MADE, OF_FLUSH, TRACE, WATCHED};
+use crate::trace::{BLIND, FAIL, FOLDER, FULL, HANG, HEAD, HOLD, Kind, MADE, OF_FLUSH, TRACE, WATCHED};
 
 /// Above the numbers that programs expect for files of their own.
 const TRACE_NUMBER: c_int = 900;
@@ -21,6 +21,7 @@ pub(crate) struct State {
     full: Option<CString>,
     hold: Option<CString>,
     fail: Option<CString>,
+    blind: Option<CString>,
     trace: c_int,
     /// Device and inode of every file that was opened under the folder.
     known: BTreeMap<(u64, u64), u64>,
@@ -77,6 +78,20 @@ pub(crate) fn exists(path: &CStr) -> bool {
     call(libc::SYS_faccessat, [libc::AT_FDCWD.into(), path.as_ptr() as c_long, 0, 0, 0, 0]) == 0
 }
 
+/// The first bytes of a file, by the kernel's own calls: those of the C library come back here. `None` if there is none.
+fn content<const MOST: usize>(path: &CStr) -> Option<Vec<u8>> {
+    let open = [libc::AT_FDCWD.into(), path.as_ptr() as c_long, libc::O_RDONLY.into(), 0, 0, 0];
+    let file = call(libc::SYS_openat, open);
+    if file < 0 {
+        return None;
+    }
+    let mut bytes = [0u8; MOST];
+    let most = c_long::try_from(MOST).unwrap_or(0);
+    let count = call(libc::SYS_read, [file, bytes.as_mut_ptr() as c_long, most, 0, 0, 0]);
+    call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+    bytes.get(..usize::try_from(count).ok()?).map(<[u8]>::to_vec)
+}
+
 impl State {
     fn start() -> Option<Mutex<Self>> {
         let folder = variable(WATCHED)?;
@@ -87,13 +102,14 @@ impl State {
         let high = call(libc::SYS_fcntl, [low, libc::F_DUPFD_CLOEXEC.into(), TRACE_NUMBER.into(), 0, 0, 0]);
         call(libc::SYS_close, [low, 0, 0, 0, 0, 0]);
         let trace = c_int::try_from(high).ok().filter(|number| *number >= 0)?;
-        let [full, hold, fail] =
-            [FULL, HOLD, FAIL].map(|name| variable(name).and_then(|path| CString::new(path).ok()));
+        let [full, hold, fail, blind] =
+            [FULL, HOLD, FAIL, BLIND].map(|name| variable(name).and_then(|path| CString::new(path).ok()));
         Some(Mutex::new(Self {
             folder,
             full,
             hold,
             fail,
+            blind,
             trace,
             known: BTreeMap::new(),
             marks: None,
@@ -133,16 +149,16 @@ impl State {
 
     /// The error that the next write, or flush, is to get, once.
     fn failure(&mut self, of: u8) -> Option<c_int> {
-        let path = self.fail.as_deref().filter(|path| exists(path))?.as_ptr() as c_long;
-        let (at, mut error) = (libc::AT_FDCWD.into(), 0u8);
-        let file = call(libc::SYS_openat, [at, path, libc::O_RDONLY.into(), 0, 0, 0]);
-        let count = call(libc::SYS_read, [file, std::ptr::from_mut(&mut error) as c_long, 1, 0, 0, 0]);
-        call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
-        if count != 1 || error & OF_FLUSH != of {
-            return None;
-        }
-        call(libc::SYS_unlinkat, [at, path, 0, 0, 0, 0]);
+        let path = self.fail.as_deref()?;
+        let error = content::<1>(path)?.first().copied().filter(|error| error & OF_FLUSH == of)?;
+        call(libc::SYS_unlinkat, [libc::AT_FDCWD.into(), path.as_ptr() as c_long, 0, 0, 0, 0]);
         Some(c_int::from(error & !OF_FLUSH))
+    }
+
+    /// Whether the disk cannot read a file now.
+    pub(crate) fn is_blind(&self, number: c_int) -> bool {
+        let Some(under) = self.blind.as_deref().and_then(content::<64>) else { return false };
+        link(number).and_then(|path| self.inside(&path)).is_some_and(|path| path.starts_with(&under))
     }
 
     /// The number of an open file, if it lies under the folder.

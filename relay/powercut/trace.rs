@@ -53,6 +53,9 @@ pub(crate) const TRACE: &str = "LAPWING_POWERCUT_TRACE";
 pub(crate) const FULL: &str = "LAPWING_POWERCUT_FULL";
 /// Names a file: while it exists, flushes hang.
 pub(crate) const HANG: &str = "LAPWING_POWERCUT_HANG";
+/// Names a file: while it exists, what lies under the path in it, relative to the folder, cannot be read.
+#[allow(dead_code, reason = "the model, which includes this file too, plays no such disk")]
+pub(crate) const BLIND: &str = "LAPWING_POWERCUT_BLIND";
 /// Names a file: while it exists, writes wait.
 pub(crate) const HOLD: &str = "LAPWING_POWERCUT_HOLD";
 /// Names a file: the next write fails with the error whose number is its only byte, and the file is gone. With `OF_FLUSH`

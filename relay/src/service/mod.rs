@@ -31,7 +31,7 @@ mod tripwire;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, Once, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -161,7 +161,7 @@ impl Service {
             };
             let query = window_query(due.mailbox, due.born, due.cursor, MAX_WINDOW);
             // A store that cannot be read now is asked again at the next append or subscription.
-            let window = self.store.window(query).await.ok().flatten();
+            let window = self.store.window(query).await.inspect_err(|error| tell(*error)).ok().flatten();
             if let Some(window) = connection.inbox().delivered(&due, window) {
                 return Some(Notice::Window(window));
             }
@@ -496,8 +496,18 @@ fn window_query(
 }
 
 /// A store that fails says so to the operator; to a client it is a relay that takes nothing now.
-fn busy(_: StoreError) -> Refusal {
+fn busy(error: StoreError) -> Refusal {
+    tell(error);
     Refusal::Busy
+}
+
+/// Once: whoever asks for what the disk cannot read asks for it again and again.
+fn tell(error: StoreError) {
+    static TOLD: Once = Once::new();
+    // A disk that is full is told where it is noticed; a store that closes is no failure.
+    if matches!(error, StoreError::Disk | StoreError::Damaged) {
+        TOLD.call_once(|| tracing::error!("something that is stored cannot be read; told once"));
+    }
 }
 
 /// Used by the transport: how long the answer to a token is held back at least, counted from the request.

@@ -1,4 +1,4 @@
-//! A real relay on a disk that hangs, played by the power-cut model's library.
+//! A real relay on a disk that hangs or cannot read, played by the power-cut model's library.
 
 use std::{
     fs::File,
@@ -31,7 +31,7 @@ async fn connect(relay: &Process) -> Client {
     Client::connect(relay.socket(), relay.address.key()).await.unwrap()
 }
 
-/// A relay on a disk that hangs while there is a file `hang` in `home`.
+/// A relay on a disk that hangs while there is a file `hang` in `home`, and cannot read what the file `blind` names.
 fn on_such_a_disk(home: &Path) -> (Process, AccessTicket) {
     run_json(&home.join("relay"), &["init", "--host", "127.0.0.1", "--port", "0"]);
     let relay = Process::start_with(
@@ -42,6 +42,7 @@ fn on_such_a_disk(home: &Path) -> (Process, AccessTicket) {
             ("LAPWING_POWERCUT_FOLDER", &home.join("relay/store")),
             ("LAPWING_POWERCUT_TRACE", &home.join("trace")),
             ("LAPWING_POWERCUT_HANG", &home.join("hang")),
+            ("LAPWING_POWERCUT_BLIND", &home.join("blind")),
         ],
     );
     let issued = run_json(&home.join("relay"), &["access", "issue"]);
@@ -204,4 +205,31 @@ async fn a_relay_that_is_stopped_while_its_disk_hangs_answers_all_that_it_took()
     }
     assert!(answered.iter().all(|(number, seq)| number == seq), "{answered:?}");
     assert!(relay.wait().success());
+}
+
+/// Its reader hears `busy`, the operator is told, once, and nobody else waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn envelopes_that_the_disk_cannot_read_are_told_to_the_operator_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
+    let mut client = connect(&relay).await;
+    let keys = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(keys.id(), envelope(1)).await);
+    let read = || RequestBody::Read(Read { mailbox: keys.id(), after: Seq::START, count: 1 });
+    assert!(matches!(client.ask(read()).await, ResponseBody::Window(_)));
+
+    std::fs::write(home.join("blind"), "values/").unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.ask(read()).await, ResponseBody::Refused(Refusal::Busy));
+    }
+    stored(&client.append(keys.id(), envelope(2)).await);
+    let other = client.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    stored(&client.append(other.id(), envelope(3)).await);
+    std::fs::remove_file(home.join("blind")).unwrap();
+    let ResponseBody::Window(window) = client.ask(read()).await else { panic!("the disk reads again") };
+    assert_eq!((window.items.len(), window.newest), (1, Seq::new(2)));
+    relay.kill();
+    let log = std::fs::read_to_string(home.join("log")).unwrap();
+    assert_eq!(log.matches("cannot be read").count(), 1, "{log}");
 }

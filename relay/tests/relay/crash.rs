@@ -25,8 +25,10 @@ use crate::{
 
 const ROUNDS: u64 = 8;
 const MAILBOXES: u8 = 3;
-/// Answers that a round waits for before the relay is killed, with more requests under way.
-const ANSWERS: usize = 120;
+/// Requests that are under way when the relay is killed: as many as a connection may have.
+const SENT: usize = 256;
+/// Answers that a round waits for at most before that; another number in each round, so that the relay dies at another place of its work.
+const ANSWERS: u64 = 120;
 /// Envelopes that a mailbox keeps in a long run, about: it would be full else.
 const KEPT: u64 = 2000;
 /// Rounds after which everything that is there is read.
@@ -101,6 +103,15 @@ async fn look(
     client
 }
 
+/// The newest number of each mailbox.
+async fn newest_of(client: &mut Client, all: &[Keys]) -> Vec<Seq> {
+    let mut newest = Vec::new();
+    for keys in all {
+        newest.push(client.window(keys.id(), 0).await.newest);
+    }
+    newest
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,33 +122,33 @@ async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
     let mut answered: BTreeMap<u64, (usize, Stored)> = BTreeMap::new();
     let mut taken = vec![0u64; all.len()];
     let mut next = 0u64;
+    // Of what was not answered: what was not there, and what was.
+    let mut cut = [0u64; 2];
     for round in 0..rounds() {
         let mut client = connect(&relay).await;
         for keys in &all {
             client.prove_all(keys).await;
         }
+        // An acknowledgement that is answered holds too.
+        let index = usize::try_from(round).unwrap() % all.len();
+        let newest =
+            answered.values().filter(|(of, _)| *of == index).map(|(_, place)| place.seq.value()).max();
+        let upto = (taken[index] + 5).min(newest.unwrap_or(0)).max(newest.unwrap_or(0).saturating_sub(KEPT));
+        let ack = Ack { mailbox: all[index].id(), upto: Seq::new(upto), also: Vec::new() };
+        assert_eq!(client.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
+        taken[index] = upto;
         let mut sent = BTreeMap::new();
-        for _ in 0..ANSWERS * 2 {
+        for _ in 0..SENT {
             next += 1;
             let index = usize::try_from(next).unwrap() % all.len();
             let id = client.send(append(all[index].id(), envelope(next))).await.unwrap();
             sent.insert(id, (index, next));
         }
-        for _ in 0..ANSWERS {
+        for _ in 0..round * 37 % ANSWERS {
             let response = client.receive().await.unwrap();
             let (index, number) = sent[&response.id];
             answered.insert(number, (index, stored(&response.body)));
         }
-        // An acknowledgement that is answered holds too. On a stream of its own: the first still has answers.
-        let mut second = connect(&relay).await;
-        let index = usize::try_from(round).unwrap() % all.len();
-        second.prove_all(&all[index]).await;
-        let newest =
-            answered.values().filter(|(of, _)| *of == index).map(|(_, place)| place.seq.value()).max();
-        let upto = (taken[index] + 5).max(newest.unwrap_or(0).saturating_sub(KEPT));
-        let ack = Ack { mailbox: all[index].id(), upto: Seq::new(upto), also: Vec::new() };
-        assert_eq!(second.ask(RequestBody::Ack(ack)).await, ResponseBody::Done);
-        taken[index] = upto;
         relay.kill();
         relay = Process::start(dir.path());
         // What was sent and not answered is sent again: each gets one number, whether it was there or is only now.
@@ -147,15 +158,27 @@ async fn nothing_acknowledged_is_lost_when_the_relay_is_killed_under_load() {
             client.prove_all(keys).await;
         }
         let appends = again.iter().map(|(index, number)| append(all[*index].id(), envelope(*number)));
+        let before = newest_of(&mut client, &all).await;
         let places = ask_all(&mut client, appends.collect()).await;
         for ((index, number), place) in again.into_iter().zip(places) {
-            answered.insert(number, (index, stored(&place)));
+            let place = stored(&place);
+            let was_there = place.seq <= before[index];
+            cut[usize::from(was_there)] += 1;
+            answered.insert(number, (index, place));
         }
         if (round + 1) % LOOK == 0 {
             look(&relay, &all, &taken, &answered).await;
         }
     }
 
+    println!(
+        "{} rounds: {} answered, of the others {} were there, {} not",
+        rounds(),
+        answered.len(),
+        cut[1],
+        cut[0]
+    );
+    assert!(cut[0] > 0, "no kill came before all that was sent was on the disk: {cut:?}");
     let mut client = look(&relay, &all, &taken, &answered).await;
     // The same answer to a retry, also for what was taken.
     for (number, (index, place)) in answered.iter().step_by(7) {

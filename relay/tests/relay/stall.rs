@@ -233,3 +233,40 @@ async fn envelopes_that_the_disk_cannot_read_are_told_to_the_operator_once() {
     let log = std::fs::read_to_string(home.join("log")).unwrap();
     assert_eq!(log.matches("cannot be read").count(), 1, "{log}");
 }
+
+/// FRM-05 while more waits than goes into one commit: what one stream sent is numbered in its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn frm_05_what_streams_send_while_the_disk_hangs_keeps_their_order() {
+    const STREAMS: u64 = 8;
+    const EACH: u64 = 256;
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().canonicalize().unwrap();
+    let (relay, ticket) = on_such_a_disk(&home);
+    let mut owner = connect(&relay).await;
+    let keys = owner.mailbox(ticket.secret(), MailboxKind::Queue).await;
+    let mut writers = Vec::new();
+    for _ in 0..STREAMS {
+        let mut writer = connect(&relay).await;
+        writer.prove(Subject::Mailbox(keys.id(), Right::Write), &keys.write).await;
+        writers.push(writer);
+    }
+    std::fs::write(home.join("hang"), []).unwrap();
+    let mut first = Vec::new();
+    for (stream, writer) in (0..).zip(&mut writers) {
+        for number in 1..=EACH {
+            let id = writer.send(append(keys.id(), envelope(stream * EACH + number))).await.unwrap();
+            first.extend((number == 1).then_some(id));
+        }
+    }
+    std::fs::remove_file(home.join("hang")).unwrap();
+    for (writer, first) in writers.iter_mut().zip(first) {
+        let mut places = std::collections::BTreeMap::new();
+        for _ in 0..EACH {
+            let answer = writer.receive().await.unwrap();
+            places.insert(answer.id - first, stored(&answer.body).seq.value());
+        }
+        assert_eq!(places.len(), usize::try_from(EACH).unwrap());
+        assert!(places.values().is_sorted(), "{places:?}");
+    }
+    relay.kill();
+}

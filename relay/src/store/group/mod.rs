@@ -305,7 +305,7 @@ impl<E> std::fmt::Debug for GroupCommit<E> {
 impl<E: Engine> MailboxStore for GroupCommit<E> {
     async fn apply(&self, change: Change) -> Result<Outcome, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        self.queue.send(Job { change, answer }).await?;
+        self.queue.send(Job { change, answer })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 

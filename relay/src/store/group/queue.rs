@@ -9,6 +9,10 @@
 //! staged stands on one group at most that is not durable (`over`).
 //!
 //! Invariant: no writer sleeps, uncalled, beyond the time at which there is work for it (`State::is_overslept`).
+//!
+//! FRM-05: a change has its place when `send` returns, whatever waits. A bound at which callers waited for room would let the later
+//! of two of one stream in first, when room came between them; and it would bound nothing: who waits holds the change
+//! too. What may be under way is bounded for each connection, and for each network (`server`).
 
 use std::{
     collections::VecDeque,
@@ -16,14 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     super::{Change, Mutation, Outcome, StoreError, layered::Layer},
     now,
 };
 
-/// Changes that wait for the writers. At it `apply` waits. With the largest envelopes 64 MiB.
+/// Changes for which the queue keeps its memory when nothing waits.
 const QUEUE: usize = 1024;
 /// Changes in one commit: bounds what one flush may delay.
 const MAX_BATCH: usize = 1024;
@@ -113,7 +117,6 @@ pub(super) struct Ground {
 /// The queue.
 pub(super) struct Queue {
     pace: Pace,
-    room: Semaphore,
     state: Mutex<State>,
     /// For writers with nothing to do.
     idle: Condvar,
@@ -123,8 +126,6 @@ pub(super) struct Queue {
 
 struct State {
     jobs: VecDeque<Job>,
-    /// Who wait for room, and were let in before the end.
-    waiting: usize,
     writers: usize,
     /// Writers with nothing to do: until when each sleeps if nobody calls.
     sleepers: Vec<Option<Instant>>,
@@ -180,7 +181,6 @@ impl Queue {
         let long_ago = now();
         let state = State {
             jobs: VecDeque::new(),
-            waiting: 0,
             writers,
             sleepers: Vec::with_capacity(writers),
             is_called: false,
@@ -195,32 +195,16 @@ impl Queue {
             long_ago,
             commit_time: Duration::ZERO,
         };
-        Self {
-            pace,
-            room: Semaphore::new(QUEUE),
-            state: Mutex::new(state),
-            idle: Condvar::new(),
-            staging: Condvar::new(),
-        }
+        Self { pace, state: Mutex::new(state), idle: Condvar::new(), staging: Condvar::new() }
     }
 
-    /// Adds a job, in the order in which this was first polled.
-    pub(super) async fn send(&self, job: Job) -> Result<(), StoreError> {
-        if let Ok(permit) = self.room.try_acquire() {
-            permit.forget();
-            let state = self.lock();
-            if state.is_closed {
-                return Err(StoreError::Closed);
-            }
-            return self.push(state, job);
-        }
-        let _waiting = Waiting::begin(self)?;
-        self.room.acquire().await.map_err(|_| StoreError::Closed)?.forget();
-        self.push(self.lock(), job)
-    }
-
-    fn push(&self, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), StoreError> {
-        if state.is_broken {
+    /// Adds a job, behind all that were added before.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`]: nobody is let in any more.
+    pub(super) fn send(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.is_closed {
             return Err(StoreError::Closed);
         }
         state.jobs.push_back(job);
@@ -261,7 +245,6 @@ impl Queue {
         state.is_closed = true;
         state.jobs.clear();
         drop(state);
-        self.room.close();
         self.idle.notify_all();
         self.staging.notify_all();
     }
@@ -277,9 +260,7 @@ impl Queue {
                 state.is_staging = true;
                 return Call::Stage;
             }
-            if state.is_broken
-                || (state.is_closed && state.jobs.is_empty() && state.waiting == 0 && !state.is_staging)
-            {
+            if state.is_broken || (state.is_closed && state.jobs.is_empty() && !state.is_staging) {
                 state.writers = state.writers.saturating_sub(1);
                 self.idle.notify_all();
                 return Call::End { is_last: state.writers == 0 && !state.is_broken };
@@ -328,16 +309,13 @@ impl Queue {
     /// Moves what waits into a group, as far as it has room.
     pub(super) fn take(&self, jobs: &mut Jobs) {
         let mut state = self.lock();
-        let before = jobs.all.len();
         while jobs.has_room() {
             let Some(job) = state.jobs.pop_front() else { break };
             jobs.bytes += job.weight();
             jobs.all.push(job);
         }
-        drop(state);
-        let taken = jobs.all.len() - before;
-        if taken > 0 {
-            self.room.add_permits(taken);
+        if state.jobs.is_empty() {
+            state.jobs.shrink_to(QUEUE);
         }
     }
 
@@ -450,32 +428,6 @@ impl Queue {
         let is_judged = !state.is_broken && !std::thread::panicking();
         debug_assert!(!is_judged || !state.is_overslept(self.pace), "somebody forgot to call");
         state
-    }
-}
-
-/// A caller that waits for room.
-struct Waiting<'a>(&'a Queue);
-
-impl<'a> Waiting<'a> {
-    fn begin(queue: &'a Queue) -> Result<Self, StoreError> {
-        let mut state = queue.lock();
-        if state.is_closed {
-            return Err(StoreError::Closed);
-        }
-        state.waiting += 1;
-        Ok(Self(queue))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.waiting = state.waiting.saturating_sub(1);
-        let is_over = state.is_closed && state.waiting == 0;
-        drop(state);
-        if is_over {
-            self.0.idle.notify_all();
-        }
     }
 }
 

@@ -3,7 +3,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use futures_util::FutureExt;
 use lapwing_wire::time::Timestamp;
 
 use super::*;
@@ -71,7 +70,7 @@ impl Scene {
             let change =
                 Change { mutation: Mutation::Tick, now: Timestamp::from_millis(0), day: Day::new(0) };
             let (answer, _) = oneshot::channel();
-            self.queue.send(Job { change, answer }).now_or_never().expect("there is room").unwrap();
+            self.queue.send(Job { change, answer }).unwrap();
         }
     }
 
@@ -126,6 +125,32 @@ fn what_came_while_a_commit_ran_does_not_wait_until_it_is_settled() {
         }
         scene.end();
     }
+}
+
+/// FRM-05: two changes of one stream, of which the first was sent when much waited and the second when room had come.
+#[test]
+fn a_change_has_its_place_when_it_is_sent_however_much_waits() {
+    let queue = Queue::new(2, None, Pace::MEASURED);
+    let send = |number| {
+        let now = Timestamp::from_millis(number);
+        let change = Change { mutation: Mutation::Tick, now, day: Day::new(0) };
+        queue.send(Job { change, answer: oneshot::channel().0 }).unwrap();
+    };
+    let waiting = 3 * u64::try_from(MAX_BATCH).unwrap();
+    (1..=waiting).for_each(send);
+    let mut order = Vec::new();
+    let mut take = || {
+        let mut jobs = Jobs::default();
+        queue.take(&mut jobs);
+        order.extend(jobs.all.iter().map(|job| job.change.now.as_millis()));
+        jobs.all.len()
+    };
+    send(waiting + 1);
+    assert_eq!(take(), MAX_BATCH);
+    send(waiting + 2);
+    while take() > 0 {}
+    assert_eq!(order, (1..=waiting + 2).collect::<Vec<_>>());
+    assert!(queue.lock().jobs.capacity() <= 2 * QUEUE, "what was needed for the crowd is given back");
 }
 
 #[test]
@@ -233,7 +258,7 @@ fn who_sleeps_when_the_queue_is_closed_is_called_for_what_waits() {
     queue.lock().sleepers.push(None);
     let (answer, _) = oneshot::channel();
     let change = Change { mutation: Mutation::Tick, now: Timestamp::from_millis(0), day: Day::new(0) };
-    queue.send(Job { change, answer }).now_or_never().expect("there is room").unwrap();
+    queue.send(Job { change, answer }).unwrap();
     queue.close();
     queue.end_nothing();
     assert!(queue.lock().is_called);

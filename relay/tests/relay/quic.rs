@@ -240,7 +240,7 @@ async fn only_the_post_quantum_exchange_the_right_key_and_the_right_protocol_con
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_number_of_connections_is_bounded_and_addresses_are_validated() {
+async fn the_number_of_connections_is_bounded() {
     let options = ServerOptions { max_connections: 2, retry_above: 0, ..local() };
     let relay = Relay::in_memory(Limits::default(), options).await;
     let first = relay.client().await;

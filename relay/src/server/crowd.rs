@@ -394,6 +394,27 @@ mod tests {
     }
 
     #[test]
+    fn places_are_scarce_from_a_quarter_of_a_network_on_and_for_everybody_from_a_half_of_all() {
+        let (crowd, places) = (Crowd::new(), 64);
+        let network = |number| Prefix::of(IpAddr::from([198, 51, 100, number]));
+        let mut seats = Vec::new();
+        for number in 0..32 {
+            let wanted = if number < 16 { Place::Free } else { Place::Scarce };
+            assert_eq!(crowd.place(network(1), places), wanted, "{number} are there");
+            let wanted = if number < 32 { Place::Free } else { Place::Scarce };
+            assert_eq!(crowd.place(network(2), places), wanted, "{number} are there, all of another network");
+            seats.push(crowd.seat(network(1)));
+        }
+        assert_eq!(crowd.place(network(1), places), Place::Taken);
+        assert_eq!(crowd.place(network(2), places), Place::Scarce);
+        seats[0].know();
+        assert_eq!(crowd.place(network(1), places), Place::Scarce, "who has proved something has no place");
+        assert_eq!(crowd.place(network(2), places), Place::Free);
+        drop(seats);
+        assert_eq!(crowd.place(network(1), places), Place::Free);
+    }
+
+    #[test]
     fn a_network_is_one_address_of_ipv4_and_a_56_of_ipv6() {
         let prefix = |text: &str| Prefix::of(text.parse().unwrap());
         assert!(prefix("203.0.113.7") == prefix("::ffff:203.0.113.7"));

@@ -6,8 +6,12 @@ mod connection;
 mod crowd;
 mod exchange;
 mod frames;
+#[cfg(test)]
+mod places;
 mod pool;
 mod reset;
+#[cfg(test)]
+mod scene;
 mod upkeep;
 
 use std::{

@@ -365,6 +365,9 @@ fn millis(since: Instant) -> u64 {
 }
 
 #[cfg(test)]
+mod windows;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -437,6 +437,9 @@ pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
 }
 
 #[cfg(test)]
+mod shortage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

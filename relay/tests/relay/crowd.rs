@@ -232,11 +232,8 @@ async fn strangers_make_place(connections_per_network: usize, most: usize) {
     relay.stop().await;
 }
 
-/// A whole one of the largest, which is answered, and a connection that ends with it, which leaves nothing behind.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_largest_frame_of_a_stranger_is_answered_and_holds_no_place_after_him() {
-    let options = ServerOptions { max_connections: 256, ..local() };
-    let relay = Relay::in_memory(Limits::default(), options).await;
+/// One of the largest, to a mailbox that is not there.
+fn longest() -> Vec<u8> {
     let mailbox = MailboxId::from_bytes([7; 32]);
     let frame = |length| {
         let envelope = serde_bytes::ByteBuf::from(vec![1; length]);
@@ -244,6 +241,15 @@ async fn the_largest_frame_of_a_stranger_is_answered_and_holds_no_place_after_hi
     };
     let longest = (0..MAX_FRAME).rev().find_map(|length| frame(length).ok()).unwrap();
     assert_eq!(longest.len(), MAX_FRAME + FRAME_PREFIX);
+    longest
+}
+
+/// A whole one of the largest, which is answered, and a connection that ends with it, which leaves nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_frame_of_a_stranger_is_answered_and_holds_no_place_after_him() {
+    let options = ServerOptions { max_connections: 256, ..local() };
+    let relay = Relay::in_memory(Limits::default(), options).await;
+    let longest = longest();
     // More than there are places, or parts of the strangers' room.
     for number in 0..70 {
         let mut stranger = within(async {
@@ -272,26 +278,27 @@ async fn the_largest_frame_of_a_stranger_and_a_small_one_wait_beside_each_other_
         let envelope = serde_bytes::ByteBuf::from(vec![1; length]);
         frame(RequestBody::Append(Append { mailbox: MailboxId::from_bytes([7; 32]), envelope }))
     };
+    let begun = longest();
     for _ in 0..20 {
         // Whole but for its last byte.
         let (mut large, mut large_answers) = within(stranger.connection.open_bi()).await.unwrap();
-        let begun = append(255 << 10);
         let (last, rest) = begun.split_last().unwrap();
         within(large.write_all(rest)).await.unwrap();
-        let (mut small, mut small_answers) = within(stranger.connection.open_bi()).await.unwrap();
-        // Held back for a while, and as many as there may be.
-        let token = || RequestBody::Token(PresentToken { token: Token::generate(&mut rand::rng()) });
-        let tokens: Vec<u8> = (0..17).flat_map(|_| frame(token())).collect();
-        within(stranger.requests.write_all(&tokens)).await.unwrap();
-        within(large.write_all(&[*last])).await.unwrap();
-        within(small.write_all(&append(1 << 10))).await.unwrap();
-        for answers in [&mut large_answers, &mut small_answers] {
-            let answer: Response = read_frame(answers).await.unwrap();
-            assert_eq!(answer.body, ResponseBody::Refused(Refusal::NotAllowed));
+        // Held back for a while, and as many as there may be. The answer between them says that those before it are begun; what comes
+        // after waits, and then the large one beside it.
+        let token = || frame(RequestBody::Token(PresentToken { token: Token::generate(&mut rand::rng()) }));
+        let mut small: Vec<u8> = (0..16).flat_map(|_| token()).collect();
+        small.extend([frame(RequestBody::Lineage), token(), append(1 << 10)].concat());
+        within(stranger.requests.write_all(&small)).await.unwrap();
+        let mut left = 18;
+        while stranger.receive().await.unwrap().body != ResponseBody::Lineage(Vec::new()) {
+            left -= 1;
         }
+        within(large.write_all(&[*last])).await.unwrap();
+        let answer: Response = read_frame(&mut large_answers).await.unwrap();
+        assert_eq!(answer.body, ResponseBody::Refused(Refusal::NotAllowed));
         large.finish().unwrap();
-        small.finish().unwrap();
-        for _ in 0..17 {
+        for _ in 0..left {
             stranger.receive().await.unwrap();
         }
     }

@@ -2,9 +2,11 @@
 
 use lapwing_wire::{
     capability::{Right, SecretKey, Subject},
-    frame::{Ack, Append, BlobGet, BlobPut, Create, MailboxKind, Read, Seq, Window},
+    frame::{Ack, Append, BlobGet, BlobPut, Create, MailboxKind, Read, Seq, Window, encode_frame},
     ids::{BlobHash, MailboxId},
+    limits::FRAME_PREFIX,
 };
+use quinn::VarInt;
 use serde_bytes::ByteBuf;
 
 use super::*;
@@ -121,4 +123,50 @@ async fn without_room_for_their_answers_requests_are_busy_in_the_end_and_what_fo
         answer => panic!("a window, not {answer:?}"),
     }
     assert!(state.has_subscriptions());
+}
+
+/// With everything at the relay before it begins: which of both gets what is given back, and when, is nobody's luck.
+#[tokio::test]
+async fn of_two_frames_of_a_stranger_that_wait_for_the_same_requests_neither_takes_them_from_the_other() {
+    let scene = Scene::new(0).await;
+    let (peer, connection, seat) = scene.come().await;
+    let context = Arc::clone(&scene.context);
+    let entry = context.crowd.enter(connection.clone(), seat);
+    let state = Arc::new(context.service.connect(peer.binding));
+    let budget = Budget::new();
+    let all = u32::try_from(STRANGERS_REQUESTS).unwrap();
+    let held = Arc::clone(&budget.requests).acquire_many_owned(all).await.unwrap();
+    // More than a stranger may send ahead, so that all of it is there before anybody takes it.
+    connection.set_receive_window(VarInt::from_u32(1 << 20));
+    let mailbox = MailboxId::from_bytes([7; 32]);
+    let largest = (0..MAX_FRAME).rev().find_map(|length| {
+        let envelope = ByteBuf::from(vec![1; length]);
+        let request = Request { id: 1, body: RequestBody::Append(Append { mailbox, envelope }) };
+        encode_frame(&request).ok()
+    });
+    let largest = largest.unwrap();
+    // It needs all that he may have, and the other one of them.
+    assert_eq!(largest.len(), MAX_FRAME + FRAME_PREFIX);
+    assert_eq!(1 + MAX_FRAME / UNIT, STRANGERS_REQUESTS);
+    let (mut large, mut small) = (peer.open().await, peer.open().await);
+    within(large.requests.write_all(&largest)).await.unwrap();
+    small.send([append(mailbox, 1)]).await;
+    for talk in [&mut large, &mut small] {
+        talk.requests.finish().unwrap();
+        assert_eq!(within(talk.requests.stopped()).await, Ok(None), "it is there");
+    }
+    for _ in 0..2 {
+        let (answers, requests) = within(connection.accept_bi()).await.unwrap();
+        let (context, visit, state, budget) =
+            (Arc::clone(&context), Arc::clone(&entry.visit), Arc::clone(&state), Arc::clone(&budget));
+        tokio::spawn(async move { serve(answers, requests, &context, (&state, &visit), &budget).await });
+    }
+    // Both have read all that there is, and wait.
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    for talk in [&mut large, &mut small] {
+        assert_eq!(talk.receive().await, (1, ResponseBody::Refused(Refusal::NotAllowed)));
+    }
 }

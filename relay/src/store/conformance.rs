@@ -554,4 +554,6 @@ mod storm;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod work;

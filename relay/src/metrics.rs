@@ -50,7 +50,7 @@ pub struct Counters {
     /// Envelopes that were answered `stored`.
     stored: AtomicU64,
     full: AtomicU64,
-    busy: AtomicU64,
+    pub(crate) busy: AtomicU64,
     no_access: AtomicU64,
 }
 
@@ -123,7 +123,12 @@ impl Source {
             "Requests refused because a mailbox or a ticket's quota is full.",
             sum(full),
         );
-        add("refused_busy_total", "counter", "Requests refused because nothing new is taken.", sum(busy));
+        add(
+            "refused_busy_total",
+            "counter",
+            "Requests refused for now: nothing new is taken, there is no memory for the answer, or the disk cannot read.",
+            sum(busy),
+        );
         add(
             "refused_access_total",
             "counter",

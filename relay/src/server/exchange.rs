@@ -338,7 +338,11 @@ async fn answer(
     let response = match request {
         // FRM-03
         Err(id) => Response { id, body: ResponseBody::Refused(Refusal::Unsupported) },
-        Ok(Request { id, .. }) if is_refused => Response { id, body: ResponseBody::Refused(Refusal::Busy) },
+        Ok(Request { id, .. }) if is_refused => {
+            let body = ResponseBody::Refused(Refusal::Busy);
+            context.counters.answered(&body);
+            Response { id, body }
+        }
         Ok(Request { id, body }) => {
             let is_quiet =
                 matches!(body, RequestBody::Token(_) | RequestBody::Trigger(_) | RequestBody::Anchor(_));

@@ -110,6 +110,8 @@ async fn without_room_for_their_answers_requests_are_busy_in_the_end_and_what_fo
     assert_eq!(other.receive().await, (1, busy));
     assert_eq!(other.receive().await, (2, ResponseBody::Lineage(Vec::new())));
 
+    assert_eq!(context.counters.busy.load(Ordering::Relaxed), 3, "the operator sees it");
+
     // What was busy did nothing: nobody is subscribed, and all is there that was not acknowledged.
     assert!(!state.has_subscriptions());
     drop(taken);

@@ -157,7 +157,9 @@ impl State {
 
     /// Whether the disk cannot read a file now.
     pub(crate) fn is_blind(&self, number: c_int) -> bool {
-        let Some(under) = self.blind.as_deref().and_then(content::<64>) else { return false };
+        // One that is just being written names nothing yet.
+        let under = self.blind.as_deref().and_then(content::<64>).filter(|under| !under.is_empty());
+        let Some(under) = under else { return false };
         link(number).and_then(|path| self.inside(&path)).is_some_and(|path| path.starts_with(&under))
     }
 

@@ -184,7 +184,7 @@ pub(super) async fn serve(
                 has_barrier |= is_barrier;
                 let answered =
                     answer(context, (connection, visit), taken.request, is_barrier, (permit, share, budget));
-                // The runtime's cooperative budget would let a later request overtake an earlier one at its first poll.
+                // FRM-05: the order of first polls is that of the changes, and no poll may end early for the runtime's budget.
                 in_flight.push(tokio::task::unconstrained(answered));
             }
             let is_idle = in_flight.is_empty() && ready.is_empty();
@@ -276,8 +276,8 @@ async fn next_answer<F: Future>(
     }
 }
 
-/// Does something that may take long, and goes on with what is in flight: a change that has been let into the store's queue, and is not
-/// polled, keeps its place from everybody.
+/// Does something that may take long, and goes on with what is in flight: what is not polled keeps what it holds of the memory that all
+/// share.
 async fn beside<F: Future, T>(
     work: impl Future<Output = T>,
     ready: &mut VecDeque<F::Output>,
@@ -447,7 +447,7 @@ mod shortage;
 mod tests {
     use super::*;
 
-    /// Else what waits in the store's queue would keep its place from everybody for as long as one client takes no answer.
+    /// Else what waits for others would keep what it holds from everybody for as long as one client takes no answer.
     #[tokio::test]
     async fn what_is_in_flight_goes_on_while_an_answer_is_written() {
         let room = Arc::new(Semaphore::new(1));

@@ -161,7 +161,7 @@ impl Service {
             };
             let query = window_query(due.mailbox, due.born, due.cursor, MAX_WINDOW);
             // A store that cannot be read now is asked again at the next append or subscription.
-            let window = self.store.window(query).await.inspect_err(|error| tell(*error)).ok().flatten();
+            let window = self.store.window(query).await.map_err(unread).ok().flatten();
             if let Some(window) = connection.inbox().delivered(&due, window) {
                 return Some(Notice::Window(window));
             }
@@ -353,7 +353,7 @@ impl Service {
 
     async fn window(&self, read: &Read, born: Born) -> Result<Window, Refusal> {
         let query = window_query(read.mailbox, born, read.after, usize::from(read.count).min(MAX_WINDOW));
-        self.store.window(query).await.map_err(busy)?.ok_or(Refusal::NotAllowed)
+        self.store.window(query).await.map_err(unread)?.ok_or(Refusal::NotAllowed)
     }
 
     async fn subscribe(&self, connection: &ConnectionState, read: &Read) -> Result<ResponseBody, Refusal> {
@@ -405,7 +405,7 @@ impl Service {
         let put = Mutation::BlobPut { hash, total, offset, bytes: bytes.into_vec(), charge, limit };
         match self.apply(put, now).await.map_err(busy)? {
             Outcome::Blob { stored, complete: false } if stored == total => {
-                let found = self.store.blob_digest(hash).await.map_err(busy)?;
+                let found = self.store.blob_digest(hash).await.map_err(unread)?;
                 let genuine = found == Some(hash);
                 self.change(Mutation::BlobFinish { hash, genuine }, now).await
             }
@@ -416,7 +416,7 @@ impl Service {
     }
 
     async fn blob_get(&self, get: &BlobGet) -> Result<ResponseBody, Refusal> {
-        let part = self.store.blob_part(get.hash, get.offset).await.map_err(busy)?;
+        let part = self.store.blob_part(get.hash, get.offset).await.map_err(unread)?;
         part.map(ResponseBody::BlobPart).ok_or(Refusal::NotAllowed)
     }
 
@@ -495,19 +495,27 @@ fn window_query(
     WindowQuery { mailbox, born, after, count, bytes: MAX_WINDOW_BYTES }
 }
 
-/// A store that fails says so to the operator; to a client it is a relay that takes nothing now.
+/// A change that the store did not make: to a client it is a relay that takes nothing now. Why a disk refuses is told where it does.
 fn busy(error: StoreError) -> Refusal {
-    tell(error);
+    if error == StoreError::Damaged {
+        tell_unreadable();
+    }
+    Refusal::Busy
+}
+
+/// The same of a question that the store could not answer.
+fn unread(error: StoreError) -> Refusal {
+    // A disk that is full is told where it is noticed; a store that closes is no failure.
+    if matches!(error, StoreError::Disk | StoreError::Damaged) {
+        tell_unreadable();
+    }
     Refusal::Busy
 }
 
 /// Once: whoever asks for what the disk cannot read asks for it again and again.
-fn tell(error: StoreError) {
+fn tell_unreadable() {
     static TOLD: Once = Once::new();
-    // A disk that is full is told where it is noticed; a store that closes is no failure.
-    if matches!(error, StoreError::Disk | StoreError::Damaged) {
-        TOLD.call_once(|| tracing::error!("something that is stored cannot be read; told once"));
-    }
+    TOLD.call_once(|| tracing::error!("something that is stored cannot be read; told once"));
 }
 
 /// Used by the transport: how long the answer to a token is held back at least, counted from the request.

@@ -6,7 +6,7 @@ use lapwing_wire::{
     time::Timestamp,
 };
 
-use super::{ConnectionState, Service, busy};
+use super::{ConnectionState, Service, unread};
 
 /// Checked where there is no mailbox, so that the answer takes as long as for a mailbox with other keys. A point of
 /// the curve: the base point of RFC 8032.
@@ -33,7 +33,7 @@ impl Service {
         let limit_of_any = if connection.is_known() { limit } else { limit.min(STRANGERS_PROOFS) };
         let kept = match subject {
             Subject::Mailbox(id, right) => {
-                let there = self.store.mailbox(*id).await.map_err(busy)?;
+                let there = self.store.mailbox(*id).await.map_err(unread)?;
                 let checked = match (&there, right) {
                     (Some(there), Right::Read) => subject.check(&there.keys.read, binding, signature),
                     (Some(there), Right::Write) => subject.check(&there.keys.write, binding, signature),
@@ -47,7 +47,7 @@ impl Service {
             }
             Subject::Access(key) => {
                 subject.check(key, binding, signature).map_err(|_| Refusal::NotAllowed)?;
-                let ticket = self.store.ticket(*key).await.map_err(busy)?;
+                let ticket = self.store.ticket(*key).await.map_err(unread)?;
                 if !ticket.is_some_and(|ticket| ticket.is_valid(now)) {
                     return Err(Refusal::NoAccess);
                 }

@@ -201,6 +201,7 @@ async fn a_relay_that_hangs_delays_nobody_elses_messages() {
     alice.say("bob", "through the hanging one");
     alice.say("carol", "quickly");
     let (client, hanging) = (alice.client, world.net.address(lapwing_tests::world::RelayNumber(1)));
+    let hanging_too = hanging.clone();
     let bobs: Vec<_> =
         bob.mailboxes().into_iter().filter(|(_, row)| row.relay == hanging).map(|(id, _)| id).collect();
     world.net.set_script(Some(Box::new(move |who, body| match body {
@@ -209,7 +210,8 @@ async fn a_relay_that_hangs_delays_nobody_elses_messages() {
     })));
     let (driver, compartment) = alice.driver();
     // Cut off long before the hanging relay's request times out.
-    driver.settle(&[compartment], Duration::from_secs(5)).await;
+    let report = driver.settle(&[compartment], Duration::from_secs(5)).await;
+    assert_eq!(report.unread, [hanging_too], "who is cut off is told of it");
     carol.sync().await;
     assert_eq!(carol.heard("alice"), ["quickly"]);
     world.net.set_script(None);

@@ -13,9 +13,10 @@ use std::{
 use lapwing::{
     driver::{Next, Report},
     engine::{Command, Effect, group::GroupCommand},
-    store::{AuthorRow, Base, Unit},
+    store::{AuthorRow, Base, MailboxRow, Purpose, Unit},
 };
 use lapwing_tests::world::{Fate, Person, RelayNumber, World, calm, introduce};
+use lapwing_wire::frame::{Refusal, RequestBody, ResponseBody};
 
 const GROUP: &str = "the march";
 
@@ -256,4 +257,52 @@ async fn an_operators_refusal_is_shown_and_ends_with_a_new_access_ticket() {
     alice.sync().await;
     let shown = alice.look(lapwing::engine::view::relays).unwrap();
     assert_eq!((shown[0].refused, shown[0].waiting), (None, 0));
+}
+
+/// What a relay does not give is told as long as that lasts, is asked for again with pauses that stay short, and comes at last.
+#[tokio::test(start_paused = true)]
+async fn who_follows_is_told_of_what_is_not_given_until_it_is() {
+    const COUNT: usize = 100;
+    let mut world = World::new(306);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let of_alice = bob.chat("alice").id;
+    let is_inbox = |row: &MailboxRow| row.read.is_some() && row.purpose == Purpose::Direct(of_alice);
+    let (inbox, row) = bob.mailboxes().into_iter().find(|(_, row)| is_inbox(row)).unwrap();
+    for number in 0..COUNT {
+        alice.say("bob", &number.to_string());
+    }
+    alice.sync().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let withhold = |reads: bool, subscriptions: bool| {
+        let asked = Arc::clone(&asked);
+        world.net.set_tamper(Some(Box::new(move |_, request, answer| match request {
+            RequestBody::Read(read) if reads && read.mailbox == inbox => ResponseBody::Refused(Refusal::Busy),
+            RequestBody::Subscribe(read) if read.mailbox == inbox => {
+                asked.fetch_add(1, Ordering::Relaxed);
+                if subscriptions { ResponseBody::Refused(Refusal::Busy) } else { answer }
+            }
+            _ => answer,
+        })));
+    };
+    let follow = async |bob: &mut Person| {
+        let (driver, compartment) = bob.driver();
+        let begin = tokio::time::Instant::now();
+        let mut decide = |_: &[(usize, Effect)]| {
+            if begin.elapsed() > Duration::from_secs(600) { Next::End } else { Next::On }
+        };
+        driver.follow(&[compartment], &mut decide).await
+    };
+    // The first window comes, and what lies behind it is not given when it is asked for: it is subscribed to again.
+    withhold(true, false);
+    let report = follow(&mut bob).await;
+    assert!(report.unread.is_empty());
+    assert_eq!(bob.heard("alice").len(), COUNT);
+    assert_eq!(asked.swap(0, Ordering::Relaxed), 2);
+    // Nothing is given, on a new link.
+    bob.restart();
+    withhold(true, true);
+    let report = follow(&mut bob).await;
+    assert_eq!(report.unread, std::slice::from_ref(&row.relay));
+    let asked = asked.swap(0, Ordering::Relaxed);
+    assert!((15..60).contains(&asked), "{asked} times in ten minutes");
 }

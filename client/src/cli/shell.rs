@@ -177,7 +177,7 @@ impl Shell {
         }
         for relay in &report.unread {
             self.output.warn(format_args!(
-                "{relay} does not give all that came there: something may be missing; try later: lapwing sync"
+                "not all that came to {relay} could be fetched: something may be missing; try later: lapwing sync"
             ));
         }
         let full = |fault: &Fault| matches!(fault, Fault::Store(StoreError::Full));

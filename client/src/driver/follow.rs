@@ -101,13 +101,15 @@ impl Driver {
             }
             if tokio::time::Instant::now() >= due {
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
-                let is_quiet =
-                    report.trouble.is_empty() && report.unread.is_empty() && !waiting(compartments);
-                let pause = if is_quiet {
-                    backoff.reset();
-                    IDLE
-                } else {
-                    backoff.after_failure(&mut *self.rng)
+                let is_quiet = report.trouble.is_empty() && !waiting(compartments);
+                let pause = match (is_quiet, report.unread.is_empty()) {
+                    (true, true) => {
+                        backoff.reset();
+                        IDLE
+                    }
+                    // A mailbox that stays damaged must not slow down all that becomes due.
+                    (true, false) => backoff.after_failure(&mut *self.rng).min(IDLE),
+                    (false, _) => backoff.after_failure(&mut *self.rng),
                 };
                 due = tokio::time::Instant::now() + pause;
                 total.trouble = report.trouble;

@@ -111,7 +111,8 @@ pub struct Report {
     pub effects: Vec<Told>,
     /// Relays that could not be reached, or went away again and again.
     pub trouble: Vec<Trouble>,
-    /// Relays that answered, and did not give what lies in a mailbox there: it is asked for again. Each once.
+    /// Relays that answered, and of which not all was read that lies there, because they did not give it or the time was over: it is
+    /// asked for again. Each once.
     pub unread: Vec<RelayAddress>,
     /// Events that the engine refused: defects, counted for `doctor`, or a compartment that is full.
     pub faults: Vec<Fault>,
@@ -119,7 +120,7 @@ pub struct Report {
 
 impl Report {
     fn left_unread(&mut self, relay: &RelayAddress) {
-        if !self.unread.contains(relay) {
+        if self.unread.iter().all(|known| known.key() != relay.key()) {
             self.unread.push(relay.clone());
         }
     }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     engine::{self, Event, Fault},
     net::LinkError,
-    store::{GroupRow, MailboxRow, MailboxState, OpId, OpKind, OpRow, Purpose, Unit, UnsealedRow},
+    store::{GroupRow, MailboxRow, MailboxState, OpId, OpKind, OpRow, Purpose, RelayRow, Unit, UnsealedRow},
 };
 
 /// Envelopes asked for at once.
@@ -326,13 +326,23 @@ impl<'a> Shared<'a> {
                 Ok(ResponseBody::Refused(Refusal::NotAllowed)) => {}
                 // Not `Lost`: one mailbox that the relay cannot read must not keep others from being acknowledged.
                 Ok(_) | Err(LinkError::Malformed | LinkError::TooLarge) => {
-                    self.report().left_unread(&row.relay);
+                    self.left_unread(line, number, mailbox, row);
                 }
                 Err(_) => lost = true,
             }
         }
         let taken = chunk.iter().filter_map(|reading| self.to_acknowledge(number, &reading.mailbox));
         if lost || line.acknowledge(taken.collect()).await.is_err() { Err(Lost) } else { Ok(came) }
+    }
+
+    /// What a relay does not give is told, under the address that is in use, and asked for again: nothing else would come of a
+    /// subscription from which something is missing.
+    fn left_unread(&self, line: &Line, number: usize, mailbox: &MailboxId, row: &MailboxRow) {
+        line.forget(mailbox);
+        let base = self.compartments.get(number).map(|compartment| Unit::new(&*compartment.base));
+        let relays = base.and_then(|unit| unit.scan::<RelayRow>(&[]).ok()).unwrap_or_default();
+        let known = relays.iter().find(|(_, relay)| relay.address.key() == row.relay.key());
+        self.report().left_unread(known.map_or(&row.relay, |(_, relay)| &relay.address));
     }
 
     /// Takes a window and all that lies behind it. Answers whether anything came.
@@ -373,7 +383,8 @@ impl<'a> Shared<'a> {
                 // Taken away meanwhile: the next settling hears of it.
                 Some(Ok(ResponseBody::Refused(Refusal::NotAllowed))) => break,
                 _ => {
-                    reading.iter().for_each(|reading| self.report().left_unread(&reading.row.relay));
+                    let [Reading { mailbox, row }] = &reading;
+                    self.left_unread(line, number, mailbox, row);
                     break;
                 }
             };

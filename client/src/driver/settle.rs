@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -36,6 +36,9 @@ enum Done {
     Passed(RelayAddress, Progress, Result<(), Lost>),
 }
 
+/// Relays to which something is under way, and whether there is a link by now.
+type Busy = BTreeMap<RelayKey, (RelayAddress, bool)>;
+
 /// A relay that is needed, and whether there is something new to do there.
 struct Need {
     relay: RelayAddress,
@@ -50,13 +53,28 @@ impl Driver {
         ask: Ask,
     ) -> Report {
         let mut report = Report::default();
-        let work = self.work(compartments, &mut report, ask);
+        let busy = Mutex::default();
+        let work = self.work(compartments, (&mut report, &busy), ask);
         // What is cut off is in the records, or comes again.
-        let _ = tokio::time::timeout(budget, work).await;
+        if tokio::time::timeout(budget, work).await.is_err() {
+            let cut_off = busy.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for (relay, is_connected) in cut_off.into_values() {
+                if is_connected {
+                    report.left_unread(&relay);
+                } else {
+                    report.trouble.push(Trouble { relay, error: ConnectError::Unreachable });
+                }
+            }
+        }
         report
     }
 
-    async fn work(&mut self, compartments: &[Compartment], report: &mut Report, ask: Ask) {
+    async fn work(
+        &mut self,
+        compartments: &[Compartment],
+        (report, busy): (&mut Report, &Mutex<Busy>),
+        ask: Ask,
+    ) {
         self.learn_heirs_from(compartments);
         let Self { transport, clock, rng, lines, heirs, begun, used } = self;
         let heirs = &*heirs;
@@ -85,18 +103,19 @@ impl Driver {
         let mut progress: HashMap<RelayKey, Progress> = HashMap::new();
         let mut ends: HashMap<RelayKey, u32> = HashMap::new();
         let mut failed: HashSet<RelayKey> = HashSet::new();
-        let mut active: HashSet<RelayKey> = HashSet::new();
         let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         let mut passes = 0;
+        let busy = || busy.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             for Need { relay, has_work } in shared.needs(&progress) {
                 let key = *relay.key();
-                if active.contains(&key) || failed.contains(&key) || !has_work || passes >= MAX_PASSES {
+                if busy().contains_key(&key) || failed.contains(&key) || !has_work || passes >= MAX_PASSES {
                     continue;
                 }
-                active.insert(key);
                 passes += 1;
-                match lines.get(&key).cloned() {
+                let line = lines.get(&key).cloned();
+                busy().insert(key, (relay.clone(), line.is_some()));
+                match line {
                     Some(line) => {
                         let mut progress = progress.remove(&key).unwrap_or_default();
                         let pass = async move {
@@ -118,7 +137,7 @@ impl Driver {
             let Some(done) = running.next().await else { return };
             match done {
                 Done::Connected(relay, link) => {
-                    active.remove(relay.key());
+                    busy().remove(relay.key());
                     match link {
                         Ok(link) => {
                             if link.heir().is_some() {
@@ -133,7 +152,7 @@ impl Driver {
                     }
                 }
                 Done::Passed(relay, past, end) => {
-                    active.remove(relay.key());
+                    busy().remove(relay.key());
                     let known = progress.entry(*relay.key()).or_default();
                     *known = past;
                     if end.is_err() {

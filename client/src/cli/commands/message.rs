@@ -333,7 +333,7 @@ struct Synced {
     delivered: usize,
     waiting: usize,
     unreachable: Vec<String>,
-    /// Relays that answered, and did not give all that came there.
+    /// Relays that answered, and of which not all was fetched.
     unread: Vec<String>,
 }
 
@@ -431,7 +431,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     }
     if !is_whole {
         return Err(Error::unreachable(
-            "a relay does not give all that came there",
+            "not all that came to a relay could be fetched",
             "it is asked again by the next: lapwing sync; if that goes on, ask its operator",
         )
         .with_retry(Retry::Later));

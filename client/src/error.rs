@@ -184,6 +184,11 @@ impl From<ConnectError> for Error {
                 "the relay cannot be reached",
                 "check the network; what is waiting is sent when the relay answers",
             ),
+            ConnectError::Slow => Self::unreachable(
+                "the relay did not do in time all that was asked",
+                "what is waiting is kept; try again: lapwing sync",
+            )
+            .with_retry(Retry::Later),
             ConnectError::WrongKey => Self::refused(
                 "the relay shows another key than its address names",
                 "somebody may stand in between: ask the operator, face to face or by telephone, for the address",
@@ -236,6 +241,7 @@ mod tests {
     fn the_texts_of_each_failure_of_the_network_are_pinned() {
         let all = [
             Error::from(ConnectError::Unreachable),
+            Error::from(ConnectError::Slow),
             Error::from(ConnectError::WrongKey),
             Error::from(ConnectError::Protocol),
             Error::from(LinkError::Closed),

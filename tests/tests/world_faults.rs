@@ -12,6 +12,7 @@ use std::{
 
 use lapwing::{
     engine::{Command, DEFAULT_VALIDITY, Effect, Fault, view::ChatState},
+    net::ConnectError,
     store::{MailboxRow, Purpose, TrustRow},
 };
 use lapwing_relay::limits::Limits;
@@ -211,7 +212,12 @@ async fn a_relay_that_hangs_delays_nobody_elses_messages() {
     let (driver, compartment) = alice.driver();
     // Cut off long before the hanging relay's request times out.
     let report = driver.settle(&[compartment], Duration::from_secs(5)).await;
-    assert_eq!(report.unread, [hanging_too], "who is cut off is told of it");
+    let told = report.trouble.iter().map(|trouble| (&trouble.relay, trouble.error));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [(&hanging_too, ConnectError::Slow)],
+        "who is cut off is told of it"
+    );
     carol.sync().await;
     assert_eq!(carol.heard("alice"), ["quickly"]);
     world.net.set_script(None);

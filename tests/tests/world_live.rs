@@ -15,7 +15,7 @@ use lapwing::{
     engine::{Command, Effect, group::GroupCommand},
     store::{AuthorRow, Base, MailboxRow, Purpose, Unit},
 };
-use lapwing_tests::world::{Fate, Person, RelayNumber, World, calm, introduce};
+use lapwing_tests::world::{Fate, Faults, Person, RelayNumber, World, calm, introduce};
 use lapwing_wire::frame::{Refusal, RequestBody, ResponseBody};
 
 const GROUP: &str = "the march";
@@ -305,4 +305,40 @@ async fn who_follows_is_told_of_what_is_not_given_until_it_is() {
     assert_eq!(report.unread, std::slice::from_ref(&row.relay));
     let asked = asked.swap(0, Ordering::Relaxed);
     assert!((15..60).contains(&asked), "{asked} times in ten minutes");
+}
+
+/// What was answered before a round was cut off is neither taken nor passed over: what comes later is not taken in its place.
+#[tokio::test(start_paused = true)]
+async fn what_a_round_that_was_cut_off_had_read_is_read_again() {
+    let mut world = World::new(307);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let mut carol = world.person("carol", &[RelayNumber(0)]);
+    introduce(&mut carol, &mut bob).await;
+    let of_carol = bob.chat("carol").id;
+    let is_inbox = |row: &MailboxRow| row.read.is_some() && row.purpose == Purpose::Direct(of_carol);
+    let (hanging, _) = bob.mailboxes().into_iter().find(|(_, row)| is_inbox(row)).unwrap();
+    for text in ["1", "2", "3"] {
+        alice.say("bob", text);
+    }
+    alice.sync().await;
+    bob.restart();
+    // Proofs take some time, so the round is over before the request that hangs is given up.
+    world.net.set_faults(Faults { delay: Duration::from_millis(500), ..Faults::default() });
+    let (client, hung) = (bob.client, Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&hung);
+    world.net.set_script(Some(Box::new(move |who, body| match body {
+        RequestBody::Subscribe(read) if who == client && read.mailbox == hanging => {
+            if count.fetch_add(1, Ordering::Relaxed) == 0 { Fate::TimedOut } else { Fate::Answered }
+        }
+        _ => Fate::Answered,
+    })));
+    follow_until(&mut bob, 4, async {
+        // While the first round waits for the other mailbox.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        alice.say("bob", "4");
+        alice.sync().await;
+    })
+    .await;
+    assert!(hung.load(Ordering::Relaxed) > 1, "a round was cut off, and there was another");
+    assert_eq!(bob.heard("alice"), ["1", "2", "3", "4"]);
 }

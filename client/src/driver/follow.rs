@@ -10,7 +10,10 @@ use futures_util::{
     FutureExt,
     future::{join_all, select_all},
 };
-use lapwing_wire::{address::RelayKey, frame::Notice};
+use lapwing_wire::{
+    address::RelayKey,
+    frame::{Notice, Window},
+};
 
 use super::{
     Compartment, Driver, Report, Told,
@@ -19,8 +22,8 @@ use super::{
 };
 use crate::{
     engine::{self, Event},
-    net::Backoff,
-    store::{OpId, OpRow, Unit},
+    net::{Backoff, backoff::FIRST},
+    store::{MailboxRow, OpId, OpRow, Unit},
 };
 
 /// How often a follower looks whether it has to end.
@@ -92,6 +95,7 @@ impl Driver {
     ) -> Report {
         let mut total = Report::default();
         let mut backoff = Backoff::default();
+        let mut unread = Backoff::new(FIRST, IDLE);
         let mut due = tokio::time::Instant::now();
         let mut look = due;
         let mut begun = false;
@@ -102,14 +106,18 @@ impl Driver {
             if tokio::time::Instant::now() >= due {
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
                 let is_quiet = report.trouble.is_empty() && !waiting(compartments);
-                let pause = match (is_quiet, report.unread.is_empty()) {
-                    (true, true) => {
-                        backoff.reset();
-                        IDLE
-                    }
-                    // A mailbox that stays damaged must not slow down all that becomes due.
-                    (true, false) => backoff.after_failure(&mut *self.rng).min(IDLE),
-                    (false, _) => backoff.after_failure(&mut *self.rng),
+                let pause = if is_quiet {
+                    backoff.reset();
+                    IDLE
+                } else {
+                    backoff.after_failure(&mut *self.rng)
+                };
+                // By a measure of its own: a mailbox that stays damaged must not slow down all that becomes due.
+                let pause = if report.unread.is_empty() {
+                    unread.reset();
+                    pause
+                } else {
+                    pause.min(unread.after_failure(&mut *self.rng))
                 };
                 due = tokio::time::Instant::now() + pause;
                 total.trouble = report.trouble;
@@ -233,9 +241,14 @@ impl Driver {
             else {
                 continue;
             };
+            if !line.is_subscribed(&mailbox) || !continues(&window, &row) {
+                // Subscribed anew in the settling that follows: what was dropped before it must not be acknowledged with it.
+                line.forget(&mailbox);
+                return Ok(());
+            }
             shared.read_older(&line, number, &mailbox, &row).await?;
-            if shared.take(number, window) == Taken::Reset {
-                // Subscribed anew from the beginning, in the settling that follows.
+            if matches!(shared.take(number, window), Taken::Reset | Taken::Stuck) {
+                // As above: from the beginning, or from what could not be taken.
                 line.forget(&mailbox);
                 return Ok(());
             }
@@ -244,6 +257,14 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Whether nothing lies between what was taken of a mailbox and what is told of it, as far as its numbers say. Numbers may be missing (what
+/// has expired); then the relay is asked.
+fn continues(window: &Window, row: &MailboxRow) -> bool {
+    let mut numbers = window.items.iter().map(|item| item.place.seq);
+    let first = numbers.find(|seq| *seq > row.cursor);
+    window.newest >= row.cursor && first.is_none_or(|seq| seq == row.cursor.next())
 }
 
 fn waiting(compartments: &[Compartment]) -> bool {

@@ -140,14 +140,16 @@ impl Line {
                 if ask == Ask::Read || self.is_subscribed(mailbox) {
                     return self.link.request(RequestBody::Read(read)).await;
                 }
-                let answer = self.link.request(RequestBody::Subscribe(read)).await;
-                if matches!(answer, Ok(ResponseBody::Window(_))) {
-                    self.state().subscribed.insert(*mailbox);
-                }
-                answer
+                self.link.request(RequestBody::Subscribe(read)).await
             }
         });
         join_all(answers).await
+    }
+
+    /// The window that a subscription began with is taken: what is told of the mailbox from now on continues it. Not before: a window
+    /// that was answered and dropped would leave a gap before what is told, and what lies in it would be acknowledged with that.
+    pub(super) fn subscribed(&self, mailbox: &MailboxId) {
+        self.state().subscribed.insert(*mailbox);
     }
 
     /// Acknowledges all at once what was not acknowledged on this link before. An acknowledgement that is lost is

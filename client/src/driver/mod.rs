@@ -109,10 +109,9 @@ pub type Told = (usize, Effect);
 pub struct Report {
     /// What is to be told.
     pub effects: Vec<Told>,
-    /// Relays that could not be reached, or went away again and again.
+    /// Relays that could not be reached, went away again and again, or had not done all when the time was over.
     pub trouble: Vec<Trouble>,
-    /// Relays that answered, and of which not all was read that lies there, because they did not give it or the time was over: it is
-    /// asked for again. Each once.
+    /// Relays that answered, and did not give all that lies in a mailbox there: it is asked for again. Each once.
     pub unread: Vec<RelayAddress>,
     /// Events that the engine refused: defects, counted for `doctor`, or a compartment that is full.
     pub faults: Vec<Fault>,

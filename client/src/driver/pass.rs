@@ -361,16 +361,24 @@ impl<'a> Shared<'a> {
             came |= !window.items.is_empty();
             match self.take(number, window) {
                 Taken::All => {
+                    self.begun(line, &mailbox);
                     progress.fresh.insert((number, mailbox));
                     break;
                 }
-                Taken::Stuck => break,
-                Taken::More => {}
+                Taken::Stuck => {
+                    // What comes later must not be taken before this.
+                    line.forget(&mailbox);
+                    break;
+                }
+                Taken::More => self.begun(line, &mailbox),
                 Taken::Reset if resets == 0 => {
                     resets += 1;
                     line.forget(&mailbox);
                 }
-                Taken::Reset => break,
+                Taken::Reset => {
+                    line.forget(&mailbox);
+                    break;
+                }
             }
             if let Some(taken) = self.to_acknowledge(number, &mailbox) {
                 line.acknowledge(vec![taken]).await.map_err(|_| Lost)?;
@@ -390,6 +398,13 @@ impl<'a> Shared<'a> {
             };
         }
         Ok(came)
+    }
+
+    /// A window of a mailbox was taken: if it was subscribed to, what is told of it may be taken now.
+    fn begun(&self, line: &Line, mailbox: &MailboxId) {
+        if self.ask == Ask::Subscribe {
+            line.subscribed(mailbox);
+        }
     }
 
     /// Gives a window to the engine.

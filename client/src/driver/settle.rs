@@ -59,11 +59,8 @@ impl Driver {
         if tokio::time::timeout(budget, work).await.is_err() {
             let cut_off = busy.into_inner().unwrap_or_else(PoisonError::into_inner);
             for (relay, is_connected) in cut_off.into_values() {
-                if is_connected {
-                    report.left_unread(&relay);
-                } else {
-                    report.trouble.push(Trouble { relay, error: ConnectError::Unreachable });
-                }
+                let error = if is_connected { ConnectError::Slow } else { ConnectError::Unreachable };
+                report.trouble.push(Trouble { relay, error });
             }
         }
         report

@@ -86,7 +86,7 @@ where
 /// Another key says more than a strange answer, which says more than silence.
 fn more_telling(a: ConnectError, b: ConnectError) -> ConnectError {
     let rank = |error| match error {
-        ConnectError::Unreachable => 0,
+        ConnectError::Unreachable | ConnectError::Slow => 0,
         ConnectError::Protocol => 1,
         ConnectError::WrongKey => 2,
     };

@@ -72,6 +72,9 @@ pub enum ConnectError {
     /// Later may help.
     #[error("the relay cannot be reached")]
     Unreachable,
+    /// It answers, and not all that was asked of it was done when the time was over. Later may help.
+    #[error("the relay did not do in time all that was asked")]
+    Slow,
     /// Somebody answers at the address, with another key than the address names: a relay set up anew, another
     /// service, or an attack. Trying again does not help; a new address from the operator does, if it was asked for
     /// over a way that can be trusted.

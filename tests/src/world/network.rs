@@ -247,7 +247,7 @@ fn is_at(relay: &Relay, key: &RelayKey) -> bool {
 }
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct SimLink {
     net: Arc<Network>,

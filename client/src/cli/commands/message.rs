@@ -415,8 +415,8 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     let unread: Vec<String> = report.unread.iter().map(ToString::to_string).collect();
     let is_whole = unread.is_empty();
     // Somebody in between is worth more words than a relay that sleeps.
-    let impostor =
-        report.trouble.iter().map(|trouble| trouble.error).find(|error| *error != ConnectError::Unreachable);
+    let is_away = |error: &ConnectError| matches!(error, ConnectError::Unreachable | ConnectError::Slow);
+    let impostor = report.trouble.iter().map(|trouble| trouble.error).find(|error| !is_away(error));
     let Counts { messages, alerts, delivered } = counts;
     shell.output.emit(&Synced { messages, alerts, delivered, waiting, unreachable, unread })?;
     if let Some(error) = impostor {
@@ -424,7 +424,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     }
     if !report.trouble.is_empty() || !uploaded.trouble.is_empty() {
         return Err(Error::unreachable(
-            "a relay cannot be reached",
+            "a relay cannot be reached, or not in time",
             "what waits is kept and sent when it answers; see: lapwing relay list",
         )
         .with_retry(Retry::Later));

@@ -131,7 +131,7 @@ async fn relays(shell: &mut Shell) -> Result<bool, Error> {
     let mut told = BTreeSet::new();
     for number in 0..client.compartments().len() {
         for relay in client.read(number, view::relays)? {
-            let trouble = report.trouble.iter().find(|trouble| trouble.relay == relay.address);
+            let trouble = report.trouble.iter().find(|trouble| trouble.relay.key() == relay.address.key());
             let finding = match (trouble, relay.refused, relay.inconsistent) {
                 (Some(trouble), _, _) => Finding {
                     check: "relay",

@@ -254,6 +254,7 @@ mod tests {
             told,
             [
                 ("unreachable", Retry::Later, "the relay cannot be reached"),
+                ("unreachable", Retry::Later, "the relay did not do in time all that was asked"),
                 ("wrong_relay_key", Retry::Never, "the relay shows another key than its address names"),
                 (
                     "not_a_relay",

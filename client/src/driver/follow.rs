@@ -95,7 +95,7 @@ impl Driver {
     ) -> Report {
         let mut total = Report::default();
         let mut backoff = Backoff::default();
-        let mut unread = Backoff::new(FIRST, IDLE);
+        let (mut unread, mut dropped) = (Backoff::new(FIRST, IDLE), Backoff::new(FIRST, IDLE));
         let mut due = tokio::time::Instant::now();
         let mut look = due;
         let mut begun = false;
@@ -136,16 +136,23 @@ impl Driver {
                 return total;
             }
             let mut report = Report::default();
-            let kept = match notice {
-                Some(notice) => self.noticed(&relay, notice, compartments, &mut report).await.is_ok(),
-                None => false,
+            let noticed = match notice {
+                Some(notice) => self.noticed(&relay, notice, compartments, &mut report).await,
+                None => Err(Lost),
             };
-            if kept {
-                // Answers to what came leave at once.
-                due = tokio::time::Instant::now();
-            } else {
-                self.lines.remove(&relay);
-                due = due.min(tokio::time::Instant::now() + backoff.after_failure(&mut *self.rng));
+            let now = tokio::time::Instant::now();
+            match noticed {
+                Ok(true) => {
+                    // Answers to what came leave at once.
+                    dropped.reset();
+                    due = now;
+                }
+                // DRV-05: a relay may tell of what cannot be taken as often as it likes.
+                Ok(false) => due = due.min(now + dropped.after_failure(&mut *self.rng)),
+                Err(Lost) => {
+                    self.lines.remove(&relay);
+                    due = due.min(now + backoff.after_failure(&mut *self.rng));
+                }
             }
             total.faults.extend(report.faults);
             if decide(&report.effects) == Next::End {
@@ -216,16 +223,17 @@ impl Driver {
         tokio::time::timeout(TICK, select_all(all)).await.ok().map(|(said, _, _)| said)
     }
 
+    /// Takes what a relay tells. Answers whether it was taken; what was not comes with the next settling.
     async fn noticed(
         &mut self,
         relay: &RelayKey,
         notice: Notice,
         compartments: &[Compartment],
         report: &mut Report,
-    ) -> Result<(), Lost> {
+    ) -> Result<bool, Lost> {
         let Notice::Window(window) = notice;
         let Self { transport: _, clock, rng, lines, heirs: _, begun: _, used } = self;
-        let Some(line) = lines.get(relay).cloned() else { return Ok(()) };
+        let Some(line) = lines.get(relay).cloned() else { return Ok(false) };
         let ask = Ask::Read;
         let shared = Shared {
             compartments,
@@ -244,18 +252,22 @@ impl Driver {
             if !line.is_subscribed(&mailbox) || !continues(&window, &row) {
                 // Subscribed anew in the settling that follows: what was dropped before it must not be acknowledged with it.
                 line.forget(&mailbox);
-                return Ok(());
+                return Ok(false);
             }
             shared.read_older(&line, number, &mailbox, &row).await?;
-            if matches!(shared.take(number, window), Taken::Reset | Taken::Stuck) {
+            match shared.take(number, window) {
+                Taken::All | Taken::More => {}
+                Taken::Nothing => return Ok(false),
                 // As above: from the beginning, or from what could not be taken.
-                line.forget(&mailbox);
-                return Ok(());
+                Taken::Reset | Taken::Stuck => {
+                    line.forget(&mailbox);
+                    return Ok(false);
+                }
             }
             let taken = shared.to_acknowledge(number, &mailbox);
-            return line.acknowledge(taken.into_iter().collect()).await.map_err(|_| Lost);
+            return line.acknowledge(taken.into_iter().collect()).await.map(|()| true).map_err(|_| Lost);
         }
-        Ok(())
+        Ok(false)
     }
 }
 

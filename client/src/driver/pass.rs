@@ -370,6 +370,10 @@ impl<'a> Shared<'a> {
                     line.forget(&mailbox);
                     break;
                 }
+                Taken::Nothing => {
+                    self.begun(line, &mailbox);
+                    break;
+                }
                 Taken::More => self.begun(line, &mailbox),
                 Taken::Reset if resets == 0 => {
                     resets += 1;
@@ -385,7 +389,8 @@ impl<'a> Shared<'a> {
             }
             let Some(row) = self.mailbox_row(number, &mailbox) else { break };
             let reading = [Reading { mailbox, row }];
-            window = match line.windows(&reading, WINDOW, Ask::Read).await.pop() {
+            // Of what is not subscribed to any more, as after a rollback, it is begun anew.
+            window = match line.windows(&reading, WINDOW, self.ask).await.pop() {
                 Some(Ok(ResponseBody::Window(window))) if window.mailbox == mailbox => window,
                 Some(Err(LinkError::Closed | LinkError::Timeout)) => return Err(Lost),
                 // Taken away meanwhile: the next settling hears of it.
@@ -413,6 +418,7 @@ impl<'a> Shared<'a> {
         let Some(before) = self.mailbox_row(number, &mailbox) else { return Taken::Stuck };
         let last = window.items.last().map(|item| item.place.seq);
         let caught_up = last.unwrap_or(before.cursor) >= window.newest;
+        let is_empty = window.items.is_empty();
         let is_use = last.is_some() && before.purpose != Purpose::Home;
         if !self.handle(number, Event::Window { window, caught_up }) {
             // Not acknowledged: it comes again. A full disk must not make us lose a message.
@@ -425,6 +431,7 @@ impl<'a> Shared<'a> {
             Some(after) if after.cursor < before.cursor => Taken::Reset,
             Some(after) if !caught_up && after.cursor > before.cursor => Taken::More,
             _ if caught_up => Taken::All,
+            _ if is_empty => Taken::Nothing,
             _ => Taken::Stuck,
         }
     }
@@ -463,6 +470,8 @@ impl<'a> Shared<'a> {
 pub(super) enum Taken {
     /// Nothing lies behind it.
     All,
+    /// The relay has numbers beyond, and nothing under them: it has expired, or cannot be read.
+    Nothing,
     /// Nothing more can be taken now.
     Stuck,
     /// More lies behind it.

@@ -25,18 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The key that a relay shows and proves at this address; `None` if nobody answers who speaks the protocol.
 pub async fn shown(address: SocketAddr, alpn: &[u8]) -> Option<RelayKey> {
-    let seen =
-        Arc::new(Seen { algorithms: provider().signature_verification_algorithms, key: OnceLock::new() });
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .ok()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    tls.enable_sni = false;
-    tls.resumption = Resumption::disabled();
-    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).ok()?));
+    let seen = Arc::new(Seen::new());
+    let config = config(&seen, alpn)?;
     let local: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -49,11 +39,31 @@ pub async fn shown(address: SocketAddr, alpn: &[u8]) -> Option<RelayKey> {
     seen.key.get().copied()
 }
 
+/// A client that takes whoever answers, and remembers the key in `seen`.
+pub(crate) fn config(seen: &Arc<Seen>, alpn: &[u8]) -> Option<ClientConfig> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .ok()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(seen) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.enable_sni = false;
+    tls.resumption = Resumption::disabled();
+    Some(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).ok()?)))
+}
+
 /// Takes any key and remembers it: nothing is said to whoever shows it.
 #[derive(Debug)]
-struct Seen {
+pub(crate) struct Seen {
     algorithms: WebPkiSupportedAlgorithms,
     key: OnceLock<RelayKey>,
+}
+
+impl Seen {
+    pub(crate) fn new() -> Self {
+        Self { algorithms: provider().signature_verification_algorithms, key: OnceLock::new() }
+    }
 }
 
 impl ServerCertVerifier for Seen {

@@ -342,3 +342,60 @@ async fn what_a_round_that_was_cut_off_had_read_is_read_again() {
     assert!(hung.load(Ordering::Relaxed) > 1, "a round was cut off, and there was another");
     assert_eq!(bob.heard("alice"), ["1", "2", "3", "4"]);
 }
+
+/// INB-03: what is read again from the start is subscribed to from there, or what comes under numbers that were known before stays
+/// untold.
+#[tokio::test(start_paused = true)]
+async fn who_follows_is_told_what_comes_to_a_relay_that_was_put_back() {
+    let mut world = World::new(308);
+    let (mut alice, mut bob) = world.acquainted().await;
+    alice.relays_lie = true;
+    let relay = RelayNumber(0);
+    bob.say("alice", "0");
+    bob.sync().await;
+    let moment = world.net.with_relay(relay, |relay| relay.moment());
+    for number in 1..=20 {
+        bob.say("alice", &number.to_string());
+    }
+    bob.sync().await;
+    alice.sync().await;
+    world.net.change_relay(relay, async |relay, now| relay.roll_back(moment, now).await).await;
+    follow_until(&mut alice, 1, async {
+        pause().await;
+        bob.say("alice", "after");
+        bob.sync().await;
+    })
+    .await;
+    assert_eq!(alice.heard("bob").last().map(String::as_str), Some("after"));
+}
+
+/// DRV-05, INB-04: more than a window lies behind what cannot be taken. The relay tells of it whenever it is asked.
+#[tokio::test(start_paused = true)]
+async fn who_follows_with_a_full_compartment_asks_with_pauses_and_loses_nothing() {
+    const COUNT: usize = 200;
+    const MOST: u64 = 300;
+    let mut world = World::new(309);
+    let (mut alice, mut bob) = world.acquainted().await;
+    for number in 0..COUNT {
+        bob.say("alice", &number.to_string());
+    }
+    bob.sync().await;
+    alice.restart();
+    alice.base().set_full(true);
+    let (net, client) = (Arc::clone(&world.net), alice.client);
+    let before = net.requests(client);
+    let (driver, compartment) = alice.driver();
+    let begin = tokio::time::Instant::now();
+    let mut decide = |_: &[(usize, Effect)]| {
+        let is_over = begin.elapsed() > Duration::from_secs(600) || net.requests(client) - before > MOST;
+        if is_over { Next::End } else { Next::On }
+    };
+    let report = driver.follow(&[compartment], &mut decide).await;
+    assert!(!report.faults.is_empty());
+    let asked = net.requests(client) - before;
+    assert!(asked <= MOST, "{asked} requests in {:?}", begin.elapsed());
+    assert!(alice.heard("bob").is_empty());
+    alice.base().set_full(false);
+    follow_until(&mut alice, COUNT, async {}).await;
+    assert_eq!(alice.heard("bob").len(), COUNT);
+}

@@ -13,15 +13,7 @@ use lapwing_wire::{
     labels,
     limits::{FRAME_PREFIX, MAX_FRAME},
 };
-use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
-    crypto::rustls::QuicClientConfig,
-};
-use rustls::{
-    DigitallySignedStruct, Error as TlsError, PeerIncompatible, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +25,10 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    key::{RelaySecret, provider},
+    key::RelaySecret,
     limits::Limits,
     metrics::Counters,
+    probe::{self, Seen},
     service::Service,
     store::{Ticket, memory::MemoryStore},
 };
@@ -116,14 +109,7 @@ impl Scene {
 
 /// Connects from one of this computer's own addresses.
 pub(super) async fn connect(own: IpAddr, relay: SocketAddr) -> Result<Peer, ConnectionError> {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let config = probe::config(&Arc::new(Seen::new()), ALPN).unwrap();
     let endpoint = Endpoint::client((own, 0).into()).unwrap();
     let connection = within(endpoint.connect_with(config, relay, "relay").unwrap()).await?;
     let mut binding = [0; 32];
@@ -182,48 +168,5 @@ impl Talk {
     pub(super) async fn ask(&mut self, body: RequestBody) -> ResponseBody {
         self.send([body]).await;
         self.receive().await.1
-    }
-}
-
-/// Believes every relay.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Err(TlsError::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
     }
 }

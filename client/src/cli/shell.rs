@@ -171,7 +171,7 @@ impl Shell {
     }
 
     /// What went wrong while settling.
-    fn warn(&self, report: &Report) {
+    pub fn warn(&self, report: &Report) {
         for trouble in &report.trouble {
             self.output.warn(format_args!("{}: {}", trouble.relay, trouble.error));
         }
@@ -216,12 +216,9 @@ impl Shell {
     fn announce_one(&self, client: &Client, compartment: usize, effect: &Effect) {
         match effect {
             Effect::Alert { alert } => self.alarm(client, compartment, alert),
-            Effect::Inconsistent => self.output.warn(
-                "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
-            ),
-            Effect::Copied => self.output.warn(
-                "this vault was used in another place too: a copy of its file, or an older state of it. Two copies break each other's sessions and lose messages; use only one of them, and there run: lapwing chat renew --all",
-            ),
+            Effect::Inconsistent | Effect::Copied => {
+                self.output.warn(warning(effect).unwrap_or_default());
+            }
             Effect::Contact { chat } => {
                 let name = client.read(compartment, |unit| view::chat_name(unit, chat)).unwrap_or_default();
                 let state = client.read(compartment, |unit| view::chat(unit, &name)).map(|chat| chat.state);
@@ -325,4 +322,17 @@ fn require_file(path: &Path) -> Result<(), Error> {
         "there is no file at this path",
         "make a vault with: lapwing init; or say where it is with --vault PATH",
     ))
+}
+
+/// What must not be missed whatever a command is about, and needs nothing but its words.
+pub fn warning(effect: &Effect) -> Option<&'static str> {
+    match effect {
+        Effect::Inconsistent => Some(
+            "a relay lost or changed something that it had stored; messages may be missing; see: lapwing status",
+        ),
+        Effect::Copied => Some(
+            "this vault was used in another place too: a copy of its file, or an older state of it. Two copies break each other's sessions and lose messages; use only one of them, and there run: lapwing chat renew --all",
+        ),
+        _ => None,
+    }
 }

@@ -18,7 +18,8 @@ use lapwing_wire::{
 use super::{
     Compartment, Driver, Report, Told,
     line::Ask,
-    pass::{Lost, Progress, Shared, Taken},
+    pass::{Lost, Progress, Shared},
+    reading::Taken,
 };
 use crate::{
     engine::{self, Event},
@@ -87,7 +88,8 @@ pub enum Next {
 
 impl Driver {
     /// Receives and sends until `decide` says that it is enough. `decide` is asked with the effects of each round,
-    /// and with none at least four times a second and before anything is taken.
+    /// and with none before anything is taken and, between rounds, at least four times a second. A round takes at most
+    /// twenty seconds; whoever ends this future at one of its awaits loses nothing.
     pub async fn follow(
         &mut self,
         compartments: &[Compartment],
@@ -98,29 +100,41 @@ impl Driver {
         let (mut unread, mut dropped) = (Backoff::new(FIRST, IDLE), Backoff::new(FIRST, IDLE));
         let mut due = tokio::time::Instant::now();
         let mut look = due;
-        let mut begun = false;
+        let (mut begun, mut came) = (false, None);
         loop {
             if std::mem::replace(&mut begun, true) && decide(&[]) == Next::End {
                 return total;
             }
-            if tokio::time::Instant::now() >= due {
-                let report = self.settle_as(compartments, ROUND, Ask::Subscribe).await;
-                let is_quiet = report.trouble.is_empty() && !waiting(compartments);
-                let pause = if is_quiet {
+            let is_due = tokio::time::Instant::now() >= due;
+            let told = came.take();
+            if is_due || told.is_some() {
+                // DRV-04: what came from one relay is answered at once, and does not wait for another that was away just now.
+                let mut away = std::mem::take(&mut total.trouble);
+                away.retain(|trouble| !is_due && told != Some(*trouble.relay.key()));
+                let without = away.iter().map(|trouble| *trouble.relay.key()).collect();
+                let report = self.settle_as(compartments, ROUND, Ask::Subscribe, &without).await;
+                let is_quiet = report.trouble.is_empty() && (!is_due || !waiting(compartments));
+                let pause = if !is_quiet {
+                    backoff.after_failure(&mut *self.rng)
+                } else if is_due {
                     backoff.reset();
                     IDLE
                 } else {
-                    backoff.after_failure(&mut *self.rng)
+                    IDLE
                 };
                 // By a measure of its own: a mailbox that stays damaged must not slow down all that becomes due.
-                let pause = if report.unread.is_empty() {
-                    unread.reset();
-                    pause
-                } else {
+                let pause = if !report.unread.is_empty() {
                     pause.min(unread.after_failure(&mut *self.rng))
+                } else {
+                    if is_due {
+                        unread.reset();
+                    }
+                    pause
                 };
-                due = tokio::time::Instant::now() + pause;
-                total.trouble = report.trouble;
+                let next = tokio::time::Instant::now() + pause;
+                due = if is_due { next } else { due.min(next) };
+                total.trouble = away;
+                total.trouble.extend(report.trouble);
                 total.unread = report.unread;
                 total.faults.extend(report.faults);
                 if decide(&report.effects) == Next::End {
@@ -137,7 +151,11 @@ impl Driver {
             }
             let mut report = Report::default();
             let noticed = match notice {
-                Some(notice) => self.noticed(&relay, notice, compartments, &mut report).await,
+                // DRV-05: what a relay still answers to while this is taken must not keep everything else for long.
+                Some(notice) => {
+                    let noticed = self.noticed(&relay, notice, compartments, &mut report);
+                    tokio::time::timeout(ROUND, noticed).await.unwrap_or(Err(Lost))
+                }
                 None => Err(Lost),
             };
             let now = tokio::time::Instant::now();
@@ -145,7 +163,7 @@ impl Driver {
                 Ok(true) => {
                     // Answers to what came leave at once.
                     dropped.reset();
-                    due = now;
+                    came = Some(relay);
                 }
                 // DRV-05: a relay may tell of what cannot be taken as often as it likes.
                 Ok(false) => due = due.min(now + dropped.after_failure(&mut *self.rng)),
@@ -189,8 +207,7 @@ impl Driver {
             for (number, _) in ending {
                 let held = compartments.get(*number).and_then(|one| parting.held(*number, one));
                 let Some(tried) = held else { continue };
-                let mut progress = Progress::default();
-                progress.tried = tried;
+                let mut progress = Progress { tried, ..Progress::default() };
                 let _ = shared.operations(relay, line, *number, &mut progress).await;
             }
         });

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use lapwing_wire::{
     capability::{SecretKey, Subject},
-    frame::{Ack, Read, Refusal, RequestBody, ResponseBody, Seq},
+    frame::{Ack, MailboxKind, Read, Refusal, RequestBody, ResponseBody, Seq},
     ids::MailboxId,
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Line {
 struct State {
     proven: HashSet<Subject>,
     subscribed: HashSet<MailboxId>,
+    /// Mailboxes of which a window was taken on this link: the relay has what it had when the last one was taken.
+    shown: HashSet<MailboxId>,
     /// The last acknowledgement that was answered.
     acknowledged: HashMap<MailboxId, Seq>,
 }
@@ -117,33 +119,53 @@ impl Line {
         failed
     }
 
-    /// Asks for a window after each row's cursor, all at once; the relay takes the requests in this order.
+    /// Asks for a window after each row's cursor; see [`Line::ask`].
     pub(super) async fn windows(
         &self,
         readings: &[Reading],
         count: u16,
         ask: Ask,
     ) -> Vec<Result<ResponseBody, LinkError>> {
+        join_all(self.ask(readings, count, ask).await).await
+    }
+
+    /// Proves what is needed, then asks for a window after each row's cursor, all at once; the relay takes the requests in the order
+    /// of what is returned. Each answer comes by itself.
+    ///
+    /// Of a queue the first window of a link begins with what was taken last, if that is still there: something else under its number
+    /// was stored by a relay that had lost it (INB-03), and would be deleted unread with the acknowledgement.
+    pub(super) async fn ask(
+        &self,
+        readings: &[Reading],
+        count: u16,
+        ask: Ask,
+    ) -> Vec<impl Future<Output = Result<ResponseBody, LinkError>>> {
         let keys: Vec<Option<Proof>> = readings.iter().map(read_proof).collect();
         let proofs: Vec<&Proof> = keys.iter().flatten().collect();
         let refused = self.prove(&proofs).await;
-        let answers = readings.iter().zip(&keys).map(|(Reading { mailbox, row }, key)| {
+        let requests = readings.iter().zip(&keys).map(|(Reading { mailbox, row }, key)| {
             let refusal = match key {
                 Some(key) => refused.get(&key.subject()).cloned(),
                 None => Some(Err(LinkError::Malformed)),
             };
-            let read = Read { mailbox: *mailbox, after: row.cursor, count };
+            let is_shown = self.state().shown.contains(mailbox) || row.kind == MailboxKind::Log;
+            let after = if is_shown { row.cursor } else { row.cursor.before() };
+            let read = Read { mailbox: *mailbox, after, count };
+            let is_told = ask == Ask::Read || self.is_subscribed(mailbox);
             async move {
-                if let Some(refusal) = refusal {
-                    return refusal;
+                match refusal {
+                    Some(refusal) => refusal,
+                    None if is_told => self.link.request(RequestBody::Read(read)).await,
+                    None => self.link.request(RequestBody::Subscribe(read)).await,
                 }
-                if ask == Ask::Read || self.is_subscribed(mailbox) {
-                    return self.link.request(RequestBody::Read(read)).await;
-                }
-                self.link.request(RequestBody::Subscribe(read)).await
             }
         });
-        join_all(answers).await
+        requests.collect()
+    }
+
+    /// A window was taken: what the relay has continues what was taken before, and may be acknowledged.
+    pub(super) fn shown(&self, mailbox: &MailboxId) {
+        self.state().shown.insert(*mailbox);
     }
 
     /// The window that a subscription began with is taken: what is told of the mailbox from now on continues it. Not before: a window
@@ -152,11 +174,13 @@ impl Line {
         self.state().subscribed.insert(*mailbox);
     }
 
-    /// Acknowledges all at once what was not acknowledged on this link before. An acknowledgement that is lost is
-    /// repeated on the next link.
+    /// Acknowledges all at once what was not acknowledged on this link before, of mailboxes that were shown on it. An
+    /// acknowledgement that is lost is repeated on the next link.
     pub(super) async fn acknowledge(&self, taken: Vec<(MailboxId, Seq)>) -> Result<(), LinkError> {
         let due = taken.into_iter().filter(|(mailbox, upto)| {
-            *upto > Seq::START && self.state().acknowledged.get(mailbox).is_none_or(|last| last < upto)
+            let state = self.state();
+            let is_known = state.acknowledged.get(mailbox).is_some_and(|last| last >= upto);
+            *upto > Seq::START && state.shown.contains(mailbox) && !is_known
         });
         let due: Vec<(MailboxId, Seq)> = due.collect();
         let answers = due.into_iter().map(|(mailbox, upto)| async move {
@@ -173,6 +197,7 @@ impl Line {
     pub(super) fn forget(&self, mailbox: &MailboxId) {
         let mut state = self.state();
         state.acknowledged.remove(mailbox);
+        state.shown.remove(mailbox);
         state.subscribed.remove(mailbox);
     }
 }

@@ -28,10 +28,11 @@ mod heirs;
 mod line;
 mod moving;
 mod pass;
+mod reading;
 mod settle;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -260,7 +261,7 @@ impl Driver {
 
     /// Carries out what waits and takes what came, until nothing more happens or `budget` is over.
     pub async fn settle(&mut self, compartments: &[Compartment], budget: Duration) -> Report {
-        self.settle_as(compartments, budget, Ask::Read).await
+        self.settle_as(compartments, budget, Ask::Read, &HashSet::new()).await
     }
 
     /// Waits until everything that came is acknowledged, so that no acknowledgement leaves later by itself or not,

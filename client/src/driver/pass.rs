@@ -1,4 +1,4 @@
-//! One relay's turn: what waits for it, and what waits there.
+//! One relay's turn: what waits for it, and what waits there (`reading`).
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use lapwing_wire::{
     address::RelayKey,
-    frame::{Refusal, ResponseBody, Seq, Window},
+    frame::{Refusal, ResponseBody},
     ids::MailboxId,
     limits::MIN_BLOB_PART,
     time::Timestamp,
@@ -19,23 +19,14 @@ use super::{
     batch::{self, Batch, Standing},
     commit_event,
     line::{Ask, Line, Reading},
+    reading::{Wanted, is_due},
     sweep,
 };
 use crate::{
-    engine::{self, Event, Fault},
+    engine::{self, Event},
     net::LinkError,
-    store::{GroupRow, MailboxRow, MailboxState, OpId, OpKind, OpRow, Purpose, RelayRow, Unit, UnsealedRow},
+    store::{OpId, OpKind, OpRow, Unit},
 };
-
-/// Envelopes asked for at once.
-const WINDOW: u16 = 64;
-
-/// Mailboxes read at once on one link.
-const READERS: usize = 64;
-
-/// Windows taken from one mailbox in one settling: a mailbox of the usual 64 MiB full of the smallest envelopes, twice.
-/// What a relay invents beyond that comes another time.
-const MAX_WINDOWS: usize = 2048;
 
 /// Rounds in one pass: each may answer what the one before delivered. A conversation between two programs that never
 /// ends would be a defect; this bounds it.
@@ -52,9 +43,9 @@ pub(super) struct Progress {
     /// Mailboxes that were asked for, per compartment.
     pub(super) read: HashSet<(usize, MailboxId)>,
     /// Those that were read to their end.
-    fresh: HashSet<(usize, MailboxId)>,
+    pub(super) fresh: HashSet<(usize, MailboxId)>,
     /// Mailboxes that the relay said it does not have.
-    gone: HashSet<MailboxId>,
+    pub(super) gone: HashSet<MailboxId>,
 }
 
 impl Progress {
@@ -62,6 +53,20 @@ impl Progress {
     pub(super) fn begin_again(&mut self) {
         self.read.clear();
         self.fresh.clear();
+    }
+
+    /// Whether a mailbox is to be asked for that was not in this settling: not if it tells by itself what comes, unless it is due. The
+    /// one measure of it, so that what is not asked for counts as nothing left to do.
+    pub(super) fn wants(
+        &self,
+        unit: &Unit<'_>,
+        (number, Reading { mailbox, row }): (usize, &Reading),
+        line: Option<&Line>,
+        now: Timestamp,
+    ) -> bool {
+        !self.read.contains(&(number, *mailbox))
+            && !self.gone.contains(mailbox)
+            && (line.is_none_or(|line| !line.is_subscribed(mailbox)) || is_due(unit, row, now))
     }
 }
 
@@ -113,7 +118,7 @@ impl<'a> Shared<'a> {
     }
 
     /// CPY-06: something was taken or sent.
-    fn use_of(&self, number: usize) {
+    pub(super) fn use_of(&self, number: usize) {
         let Some(compartment) = self.compartments.get(number) else { return };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(compartment.place);
     }
@@ -148,7 +153,7 @@ impl<'a> Shared<'a> {
                 break;
             }
         }
-        Ok(())
+        self.acknowledge_again(relay, line).await
     }
 
     /// Carries out operations. Answers whether there were any.
@@ -242,317 +247,5 @@ impl<'a> Shared<'a> {
             OpKind::GetChain { got, .. } => u64::try_from(got.len()).ok(),
             _ => Some(0),
         }
-    }
-
-    /// The mailboxes to read at a relay that were not read in this settling.
-    fn readable(
-        &self,
-        relay: &RelayKey,
-        number: usize,
-        line: &Line,
-        progress: &Progress,
-        wanted: Wanted,
-    ) -> Vec<Reading> {
-        let Some(compartment) = self.compartments.get(number) else { return Vec::new() };
-        let unit = Unit::new(&*compartment.base);
-        let found = match wanted {
-            Wanted::All => open_mailboxes(&unit, relay),
-            Wanted::LogsToWrite => logs_to_write(&unit, relay),
-        };
-        let found = match found {
-            Ok(found) => found,
-            Err(fault) => {
-                self.report().faults.push(fault);
-                return Vec::new();
-            }
-        };
-        let now = self.now();
-        found
-            .into_iter()
-            .filter(|Reading { mailbox, row }| {
-                let comes_by_itself = wanted == Wanted::All && line.is_subscribed(mailbox);
-                !progress.read.contains(&(number, *mailbox))
-                    && !progress.gone.contains(mailbox)
-                    && (!comes_by_itself || is_due(&unit, row, now))
-            })
-            .collect()
-    }
-
-    /// Reads mailboxes to their ends. Answers whether anything came.
-    async fn read(
-        &self,
-        line: &Line,
-        number: usize,
-        mailboxes: Vec<Reading>,
-        progress: &mut Progress,
-    ) -> Result<bool, Lost> {
-        let Some(compartment) = self.compartments.get(number) else { return Ok(false) };
-        let mut mailboxes: Vec<(usize, Reading)> = {
-            let unit = Unit::new(&*compartment.base);
-            mailboxes.into_iter().map(|reading| (age(&unit, &reading), reading)).collect()
-        };
-        // DRV-03: the younger of two mailboxes is asked for first, and what it holds is taken last: then whatever
-        // its sender had put into the older one before is in our hands.
-        mailboxes.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
-        let mut readings: Vec<Reading> = mailboxes.into_iter().map(|(_, reading)| reading).collect();
-        let mut came = false;
-        while !readings.is_empty() {
-            let count = readings.len().min(READERS);
-            let chunk: Vec<Reading> = readings.drain(..count).collect();
-            came |= self.read_chunk(line, number, chunk, progress).await?;
-        }
-        Ok(came)
-    }
-
-    async fn read_chunk(
-        &self,
-        line: &Line,
-        number: usize,
-        chunk: Vec<Reading>,
-        progress: &mut Progress,
-    ) -> Result<bool, Lost> {
-        let answers = line.windows(&chunk, WINDOW, self.ask).await;
-        let mut came = false;
-        let mut lost = false;
-        for (Reading { mailbox, row }, answer) in chunk.iter().zip(answers).rev() {
-            progress.read.insert((number, *mailbox));
-            match answer {
-                Ok(ResponseBody::Window(window)) if window.mailbox == *mailbox => {
-                    came |= self.drain(line, number, window, progress).await?;
-                }
-                Ok(ResponseBody::Refused(Refusal::NotAllowed)) if progress.gone.insert(*mailbox) => {
-                    self.handle(number, Event::Gone { mailbox: *mailbox });
-                }
-                Ok(ResponseBody::Refused(Refusal::NotAllowed)) => {}
-                // Not `Lost`: one mailbox that the relay cannot read must not keep others from being acknowledged.
-                Ok(_) | Err(LinkError::Malformed | LinkError::TooLarge) => {
-                    self.left_unread(line, number, mailbox, row);
-                }
-                Err(_) => lost = true,
-            }
-        }
-        let taken = chunk.iter().filter_map(|reading| self.to_acknowledge(number, &reading.mailbox));
-        if lost || line.acknowledge(taken.collect()).await.is_err() { Err(Lost) } else { Ok(came) }
-    }
-
-    /// What a relay does not give is told, under the address that is in use, and asked for again: nothing else would come of a
-    /// subscription from which something is missing.
-    fn left_unread(&self, line: &Line, number: usize, mailbox: &MailboxId, row: &MailboxRow) {
-        line.forget(mailbox);
-        let base = self.compartments.get(number).map(|compartment| Unit::new(&*compartment.base));
-        let relays = base.and_then(|unit| unit.scan::<RelayRow>(&[]).ok()).unwrap_or_default();
-        let known = relays.iter().find(|(_, relay)| relay.address.key() == row.relay.key());
-        self.report().left_unread(known.map_or(&row.relay, |(_, relay)| &relay.address));
-    }
-
-    /// Takes a window and all that lies behind it. Answers whether anything came.
-    async fn drain(
-        &self,
-        line: &Line,
-        number: usize,
-        first: Window,
-        progress: &mut Progress,
-    ) -> Result<bool, Lost> {
-        let mailbox = first.mailbox;
-        let mut window = first;
-        let mut came = false;
-        let mut resets = 0;
-        for _ in 0..MAX_WINDOWS {
-            came |= !window.items.is_empty();
-            match self.take(number, window) {
-                Taken::All => {
-                    self.begun(line, &mailbox);
-                    progress.fresh.insert((number, mailbox));
-                    break;
-                }
-                Taken::Stuck => {
-                    // What comes later must not be taken before this.
-                    line.forget(&mailbox);
-                    break;
-                }
-                Taken::Nothing => {
-                    self.begun(line, &mailbox);
-                    break;
-                }
-                Taken::More => self.begun(line, &mailbox),
-                Taken::Reset if resets == 0 => {
-                    resets += 1;
-                    line.forget(&mailbox);
-                }
-                Taken::Reset => {
-                    line.forget(&mailbox);
-                    break;
-                }
-            }
-            if let Some(taken) = self.to_acknowledge(number, &mailbox) {
-                line.acknowledge(vec![taken]).await.map_err(|_| Lost)?;
-            }
-            let Some(row) = self.mailbox_row(number, &mailbox) else { break };
-            let reading = [Reading { mailbox, row }];
-            // Of what is not subscribed to any more, as after a rollback, it is begun anew.
-            window = match line.windows(&reading, WINDOW, self.ask).await.pop() {
-                Some(Ok(ResponseBody::Window(window))) if window.mailbox == mailbox => window,
-                Some(Err(LinkError::Closed | LinkError::Timeout)) => return Err(Lost),
-                // Taken away meanwhile: the next settling hears of it.
-                Some(Ok(ResponseBody::Refused(Refusal::NotAllowed))) => break,
-                _ => {
-                    let [Reading { mailbox, row }] = &reading;
-                    self.left_unread(line, number, mailbox, row);
-                    break;
-                }
-            };
-        }
-        Ok(came)
-    }
-
-    /// A window of a mailbox was taken: if it was subscribed to, what is told of it may be taken now.
-    fn begun(&self, line: &Line, mailbox: &MailboxId) {
-        if self.ask == Ask::Subscribe {
-            line.subscribed(mailbox);
-        }
-    }
-
-    /// Gives a window to the engine.
-    pub(super) fn take(&self, number: usize, window: Window) -> Taken {
-        let mailbox = window.mailbox;
-        let Some(before) = self.mailbox_row(number, &mailbox) else { return Taken::Stuck };
-        let last = window.items.last().map(|item| item.place.seq);
-        let caught_up = last.unwrap_or(before.cursor) >= window.newest;
-        let is_empty = window.items.is_empty();
-        let is_use = last.is_some() && before.purpose != Purpose::Home;
-        if !self.handle(number, Event::Window { window, caught_up }) {
-            // Not acknowledged: it comes again. A full disk must not make us lose a message.
-            return Taken::Stuck;
-        }
-        if is_use {
-            self.use_of(number);
-        }
-        match self.mailbox_row(number, &mailbox) {
-            Some(after) if after.cursor < before.cursor => Taken::Reset,
-            Some(after) if !caught_up && after.cursor > before.cursor => Taken::More,
-            _ if caught_up => Taken::All,
-            _ if is_empty => Taken::Nothing,
-            _ => Taken::Stuck,
-        }
-    }
-
-    pub(super) fn to_acknowledge(&self, number: usize, mailbox: &MailboxId) -> Option<(MailboxId, Seq)> {
-        let row = self.mailbox_row(number, mailbox)?;
-        engine::acknowledged_to(&row).map(|upto| (*mailbox, upto))
-    }
-
-    pub(super) fn mailbox_row(&self, number: usize, mailbox: &MailboxId) -> Option<MailboxRow> {
-        let compartment = self.compartments.get(number)?;
-        Unit::new(&*compartment.base).get(mailbox).ok().flatten()
-    }
-
-    /// DRV-03: reads what was left for this mailbox, before a notice of it is taken.
-    pub(super) async fn read_older(
-        &self,
-        line: &Line,
-        number: usize,
-        mailbox: &MailboxId,
-        row: &MailboxRow,
-    ) -> Result<(), Lost> {
-        let Some(compartment) = self.compartments.get(number) else { return Ok(()) };
-        let older: Vec<Reading> = {
-            let unit = Unit::new(&*compartment.base);
-            let older = older_than(&unit, mailbox, row).unwrap_or_default().into_iter();
-            let row_of = |id: MailboxId| Some(Reading { mailbox: id, row: unit.get(&id).ok().flatten()? });
-            older.filter_map(row_of).filter(|reading| is_readable(&reading.row, row.relay.key())).collect()
-        };
-        self.read(line, number, older, &mut Progress::default()).await.map(|_| ())
-    }
-}
-
-/// What became of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// Nothing lies behind it.
-    All,
-    /// The relay has numbers beyond, and nothing under them: it has expired, or cannot be read.
-    Nothing,
-    /// Nothing more can be taken now.
-    Stuck,
-    /// More lies behind it.
-    More,
-    /// The relay was rolled back: it is read from the beginning.
-    Reset,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    All,
-    /// Logs that messages wait to be written to.
-    LogsToWrite,
-}
-
-pub(super) fn is_readable(row: &MailboxRow, relay: &RelayKey) -> bool {
-    row.relay.key() == relay
-        && row.state == MailboxState::Open
-        && row.read.is_some()
-        && !matches!(row.purpose, Purpose::AlertOutbox(_))
-}
-
-pub(super) fn open_mailboxes(unit: &Unit<'_>, relay: &RelayKey) -> Result<Vec<Reading>, Fault> {
-    let rows = unit.scan::<MailboxRow>(&[])?.into_iter();
-    Ok(rows
-        .filter(|(_, row)| is_readable(row, relay))
-        .map(|(mailbox, row)| Reading { mailbox, row })
-        .collect())
-}
-
-fn logs_to_write(unit: &Unit<'_>, relay: &RelayKey) -> Result<Vec<Reading>, Fault> {
-    let mut found = Vec::new();
-    for (_, op) in unit.scan::<OpRow>(&[])? {
-        if op.relay.key() != relay {
-            continue;
-        }
-        if let OpKind::Append { mailbox, order: Some(_), .. } = op.kind
-            && let Some(row) = unit.get::<MailboxRow>(&mailbox)?
-            && matches!(row.purpose, Purpose::Group(_))
-            && is_readable(&row, relay)
-            && found.iter().all(|reading: &Reading| reading.mailbox != mailbox)
-        {
-            found.push(Reading { mailbox, row });
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a mailbox that tells by itself what comes is asked all the same: to be closed, or because messages wait to
-/// be sealed until it was read to its end.
-fn is_due(unit: &Unit<'_>, row: &MailboxRow, now: Timestamp) -> bool {
-    let waits = match row.purpose {
-        Purpose::Group(chat) => {
-            unit.range::<UnsealedRow>(chat.as_bytes(), None, 1, false).is_ok_and(|rows| !rows.is_empty())
-        }
-        _ => false,
-    };
-    waits || row.closes.is_some_and(|closes| closes <= now)
-}
-
-/// The mailboxes that were left for this one, oldest first.
-fn older_than(unit: &Unit<'_>, mailbox: &MailboxId, row: &MailboxRow) -> Result<Vec<MailboxId>, Fault> {
-    Ok(match row.purpose {
-        Purpose::Direct(chat) => unit
-            .get::<crate::store::ContactRow>(&chat)?
-            .and_then(|contact| contact.ticket_mailbox)
-            .into_iter()
-            .collect(),
-        Purpose::Group(chat) => {
-            let older = unit.get::<GroupRow>(&chat)?.map(|group| group.older).unwrap_or_default();
-            older.into_iter().map(|epoch| epoch.mailbox).take_while(|older| older != mailbox).collect()
-        }
-        _ => Vec::new(),
-    })
-}
-
-/// How many mailboxes were left for this one.
-fn age(unit: &Unit<'_>, Reading { mailbox, row }: &Reading) -> usize {
-    match row.purpose {
-        Purpose::Direct(_) => 1,
-        Purpose::Group(_) => older_than(unit, mailbox, row).map_or(0, |older| older.len()),
-        _ => 0,
     }
 }

@@ -10,13 +10,15 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use lapwing_wire::{
     address::{RelayAddress, RelayKey},
     ids::MailboxId,
+    time::Timestamp,
 };
 
 use super::{
     Compartment, Driver, Report, Trouble,
     heirs::Heirs,
-    line::{Ask, Line},
-    pass::{Lost, Progress, Shared, is_readable},
+    line::{Ask, Line, Reading},
+    pass::{Lost, Progress, Shared},
+    reading::is_readable,
 };
 use crate::{
     engine::{Event, Fault},
@@ -46,15 +48,17 @@ struct Need {
 }
 
 impl Driver {
+    /// Settles with all relays but those `without`.
     pub(super) async fn settle_as(
         &mut self,
         compartments: &[Compartment],
         budget: Duration,
         ask: Ask,
+        without: &HashSet<RelayKey>,
     ) -> Report {
         let mut report = Report::default();
         let busy = Mutex::default();
-        let work = self.work(compartments, (&mut report, &busy), ask);
+        let work = self.work(compartments, (&mut report, &busy), ask, without);
         // What is cut off is in the records, or comes again.
         if tokio::time::timeout(budget, work).await.is_err() {
             let cut_off = busy.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -71,6 +75,7 @@ impl Driver {
         compartments: &[Compartment],
         (report, busy): (&mut Report, &Mutex<Busy>),
         ask: Ask,
+        without: &HashSet<RelayKey>,
     ) {
         self.learn_heirs_from(compartments);
         let Self { transport, clock, rng, lines, heirs, begun, used } = self;
@@ -99,12 +104,12 @@ impl Driver {
         shared.inherit(heirs);
         let mut progress: HashMap<RelayKey, Progress> = HashMap::new();
         let mut ends: HashMap<RelayKey, u32> = HashMap::new();
-        let mut failed: HashSet<RelayKey> = HashSet::new();
+        let mut failed: HashSet<RelayKey> = without.clone();
         let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         let mut passes = 0;
         let busy = || busy.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            for Need { relay, has_work } in shared.needs(&progress) {
+            for Need { relay, has_work } in shared.needs(&progress, lines) {
                 let key = *relay.key();
                 if busy().contains_key(&key) || failed.contains(&key) || !has_work || passes >= MAX_PASSES {
                     continue;
@@ -181,11 +186,15 @@ impl Shared<'_> {
     }
 
     /// Every relay that a compartment has to talk to, and where something was not done yet in this settling.
-    fn needs(&self, progress: &HashMap<RelayKey, Progress>) -> Vec<Need> {
+    fn needs(
+        &self,
+        progress: &HashMap<RelayKey, Progress>,
+        lines: &BTreeMap<RelayKey, Arc<Line>>,
+    ) -> Vec<Need> {
         let mut needs = Needs::default();
         for (number, compartment) in self.compartments.iter().enumerate() {
             let unit = Unit::new(&*compartment.base);
-            if let Err(fault) = needs.of(&unit, number, progress) {
+            if let Err(fault) = needs.of(&unit, number, (progress, lines), self.now()) {
                 self.report().faults.push(fault);
             }
         }
@@ -207,7 +216,8 @@ impl Needs {
         &mut self,
         unit: &Unit<'_>,
         number: usize,
-        progress: &HashMap<RelayKey, Progress>,
+        (progress, lines): (&HashMap<RelayKey, Progress>, &BTreeMap<RelayKey, Arc<Line>>),
+        now: Timestamp,
     ) -> Result<(), Fault> {
         for (_, row) in unit.scan::<RelayRow>(&[])? {
             self.add(&row.address, !progress.contains_key(row.address.key()));
@@ -218,8 +228,11 @@ impl Needs {
                 creating.insert(mailbox);
             }
             if is_readable(&row, row.relay.key()) {
-                let known = progress.get(row.relay.key());
-                self.add(&row.relay, known.is_none_or(|known| !known.read.contains(&(number, mailbox))));
+                let relay = row.relay.clone();
+                let line = lines.get(relay.key()).map(Arc::as_ref);
+                let reading = Reading { mailbox, row };
+                let known = progress.get(relay.key());
+                self.add(&relay, known.is_none_or(|known| known.wants(unit, (number, &reading), line, now)));
             }
         }
         for (op, row) in unit.scan::<OpRow>(&[])? {

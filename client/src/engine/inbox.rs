@@ -2,7 +2,7 @@
 //!
 //! Rules: INB-01 what cannot be opened or taken is passed over, alone: keeping it would let anybody who may append stop
 //! the mailbox; INB-02 a first envelope whose running hash does not continue ours, and INB-03 a newest number behind
-//! our cursor, mean that the relay lost or changed what it had: it is told, and everything that the relay has is read
+//! our cursor or another envelope under it, mean that the relay lost or changed what it had: it is told, and everything that the relay has is read
 //! again before any of it is acknowledged, which the sessions' own replay protection makes harmless; INB-04 only a
 //! record that cannot be stored holds a mailbox up: then nothing is acknowledged, and it comes again.
 
@@ -20,8 +20,10 @@ pub(super) fn window(cx: &mut Cx<'_, '_, '_>, window: Window, caught_up: bool) -
     let Window { mailbox, newest, items } = window;
     let Some(mut row) = cx.unit.get::<MailboxRow>(&mailbox)? else { return Ok(()) };
     let is_behind = newest < row.cursor;
+    let last = items.iter().find(|item| item.place.seq == row.cursor);
+    let is_another = last.is_some_and(|last| row.hash.is_some_and(|known| known != last.place.hash));
     let first = items.iter().find(|item| item.place.seq > row.cursor);
-    if is_behind || first.is_some_and(|first| follows(&row, first) == Some(false)) {
+    if is_behind || is_another || first.is_some_and(|first| follows(&row, first) == Some(false)) {
         return relays::rolled_back(cx, &mailbox, row);
     }
     for item in items {

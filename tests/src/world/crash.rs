@@ -17,6 +17,7 @@ pub struct Crash {
 #[derive(Default)]
 struct State {
     commits: u64,
+    visits: u64,
     crash: Option<Crash>,
     is_dead: bool,
     is_full: bool,
@@ -70,6 +71,12 @@ impl CrashBase {
         self.state().commits
     }
 
+    /// How often several records were looked through so far.
+    #[must_use]
+    pub fn visits(&self) -> u64 {
+        self.state().visits
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +102,7 @@ impl Base for CrashBase {
         backwards: bool,
         see: &mut Visitor<'_>,
     ) -> Result<(), StoreError> {
+        self.state().visits += 1;
         self.alive()?.visit(from, to, backwards, see)
     }
 

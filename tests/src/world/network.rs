@@ -223,9 +223,17 @@ struct SimTransport {
 #[async_trait]
 impl Transport for SimTransport {
     async fn connect(&self, relay: &RelayAddress) -> Result<Arc<dyn Link>, ConnectError> {
+        let found = {
+            let state = self.net.state();
+            let found = state.relays.iter().position(|known| is_at(known, relay.key()));
+            found.filter(|number| !state.down.contains(number))
+        };
+        let Some(number) = found else {
+            // Nothing says that nobody is there.
+            tokio::time::sleep(CONNECT).await;
+            return Err(ConnectError::Unreachable);
+        };
         let mut state = self.net.state();
-        let found = state.relays.iter().position(|known| is_at(known, relay.key()));
-        let number = found.filter(|number| !state.down.contains(number)).ok_or(ConnectError::Unreachable)?;
         let mut binding = [0; 32];
         state.rng.fill_bytes(&mut binding);
         let binding = ChannelBinding::from_bytes(binding);
@@ -246,6 +254,8 @@ fn is_at(relay: &Relay, key: &RelayKey) -> bool {
     relay.address.key() == key
 }
 
+/// How long a client waits for a link.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -11,7 +11,7 @@ use crate::{
         args::{ReadArgs, SendArgs, SyncArgs},
         exit::Exit,
         output::{Output, OutputError, Record},
-        shell::Shell,
+        shell::{Shell, warning},
     },
     client::{Client, Ended, generator},
     clock::{self, Zone},
@@ -298,9 +298,13 @@ async fn follow(
         return Err(error);
     }
     match ended {
-        Ended::Asked(_) => shell.output.talk("Another command needed the vault; this one has ended."),
+        Ended::Asked(report) => {
+            shell.warn(&report);
+            shell.output.talk("Another command needed the vault; this one has ended.");
+        }
         Ended::Replaced => return Err(replaced()),
-        Ended::Decided(_) | Ended::Interrupted => {}
+        Ended::Decided(report) => shell.warn(&report),
+        Ended::Interrupted => {}
     }
     Ok(())
 }
@@ -316,6 +320,9 @@ fn replaced() -> Error {
 
 /// Tells what must not be missed while following.
 fn told(output: &Output, compartments: &[Compartment], number: usize, effect: &Effect) -> Result<(), Error> {
+    if let Some(text) = warning(effect) {
+        output.warn(text);
+    }
     let Effect::Alert { alert } = effect else { return Ok(()) };
     let Some(compartment) = compartments.get(number) else { return Ok(()) };
     let alerts = view::alerts(&Unit::new(&*compartment.base)).unwrap_or_default();
@@ -398,6 +405,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
         if let Some(error) = failed {
             return Err(error);
         }
+        shell.warn(&report);
     }
     let mut waiting = 0;
     for number in 0..client.compartments().len() {

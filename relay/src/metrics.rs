@@ -1,7 +1,7 @@
 //! Numbers for a monitoring program, in the text format of Prometheus (version 0.0.4), over HTTP on this machine only.
 //!
-//! Sums of the whole relay: no label names a user, a mailbox or an address, and nothing is counted of tripwires, tokens,
-//! proofs or readers. Whoever records them sees when the relay is busy, so they are off unless the operator asks.
+//! Sums of the whole relay: no label names a user, a mailbox or an address, and no request is counted by its
+//! kind, refusals alone by theirs. Whoever records them sees when the relay is busy, so they are off unless the operator asks.
 
 use std::{
     collections::VecDeque,
@@ -132,7 +132,7 @@ impl Source {
         add(
             "refused_access_total",
             "counter",
-            "Requests refused for want of a valid access ticket.",
+            "Requests refused for want of an access ticket that is valid and has room.",
             sum(no_access),
         );
         add(

@@ -301,7 +301,7 @@ max_connections = {max_connections}
 # Connections at a time from one network: one IPv4 address, one IPv6 /56. Raise it where many people share an address
 # (a proxy, an onion service, a venue).
 connections_per_network = {connections_per_network}
-# When three quarters of max_connections are taken: silence after which those who proved nothing are closed, oldest first. When three
+# When three quarters of max_connections are taken, or somebody of their network was refused: silence after which those who proved nothing are closed, oldest first. When three
 # quarters of the places of those are taken: how long they may stay.
 stranger_timeout = "{stranger_timeout}"
 # Handshakes at a time above which an address must first prove that it receives.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, service::Service};
+use crate::{clock::Clock, service::Service, store};
 
 /// Between two looks at the deadlines: what a relay that is killed loses of its running time at most.
 const WATCH: Duration = Duration::from_secs(15);
@@ -57,6 +57,7 @@ pub(super) async fn sweep(service: Arc<Service>, clock: Arc<dyn Clock>, stop: Ca
                 if swept.is_err() {
                     tracing::warn!("a retention sweep failed");
                 }
+                store::tell_damage();
             }
         }
         tokio::select! {

@@ -3,10 +3,38 @@
 //! Engines check the sums of their blocks: a scan that comes to a block with a wrong one ends there, whatever lies behind it. Where
 //! everybody's records lie side by side, that would let one block stop what is done for all.
 
+use std::sync::{
+    Once,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::{
     StoreError,
     tables::{Scan, Space, Tables, Visit},
 };
+
+/// Whether something was found that nobody was told of yet.
+static FOUND: AtomicBool = AtomicBool::new(false);
+
+/// What a tripwire, an anchor or an envelope holds is damaged, and somebody's act has come to it: a token, a voice, a proof, an
+/// acknowledgement. A line of the log at that second would tell when that was, so it is told later.
+pub(crate) fn found() {
+    FOUND.store(true, Ordering::Relaxed);
+}
+
+/// Tells what was found since the start, once. Call it at times that nobody but the relay decides on. Whether it was told now.
+pub(crate) fn tell() -> bool {
+    static TOLD: Once = Once::new();
+    let is_news = FOUND.load(Ordering::Relaxed) && !TOLD.is_completed();
+    if is_news {
+        TOLD.call_once(|| {
+            tracing::error!(
+                "what tripwires, anchors or deleted envelopes hold is damaged: not all that they set off can be done, not all that opens them is overwritten; told once"
+            );
+        });
+    }
+    is_news
+}
 
 /// Damaged places that one scan goes over: each is felt for with some hundred looks, and a disk may be full of them.
 const MAX_JUMPS: usize = 16;
@@ -125,4 +153,19 @@ fn number(bytes: &[u8]) -> u128 {
         *to = *byte;
     }
     u128::from_be_bytes(wide)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_have_come_to_is_told_once_and_later() {
+        assert!(!tell());
+        found();
+        found();
+        assert!(tell());
+        found();
+        assert!(!tell());
+    }
 }

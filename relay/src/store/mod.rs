@@ -58,6 +58,7 @@ use lapwing_wire::{
 };
 
 pub use anchor::{AnchorChange, AnchorOutcome};
+pub(crate) use damage::tell as tell_damage;
 pub use engine::{EngineName, MEMORY, StoreOptions, free_bytes, is_in, is_there};
 pub use error::StoreError;
 pub use export::{NextRow, Row, TakeRow};

@@ -92,11 +92,23 @@ async fn numbers_and_log_have_no_label_no_id_no_address() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(read_log().contains("these take effect at the next start: network.port"), "{}", read_log());
+    run_json(&dir, &["status"]);
+    run_json(&dir, &["access", "list"]);
+    run_json(&dir, &["access", "revoke", issued["name"].as_str().unwrap()]);
+    run_json(&dir, &["backup", base.path().join("backup").to_str().unwrap()]);
+    // What it finds is the machine's.
+    assert!(matches!(run(&dir, &["doctor"]).status.code(), Some(0 | 1)));
+    let after = get(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let page = include_str!("../../../docs/relay-operation.md");
+    for name in &names {
+        let short = name.trim_start_matches("lapwing_relay_");
+        assert!(page.contains(&format!("`{short}`")), "the operator's page does not have {short}");
+    }
     relay.signal(Signal::SIGTERM);
     assert!(relay.wait().success());
     let base32 = |bytes: &[u8]| data_encoding::BASE32_NOPAD.encode(bytes).to_ascii_lowercase();
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-    for said in [read_log(), body.to_owned()] {
+    for said in [read_log(), body.to_owned(), after] {
         let said = said.to_ascii_lowercase();
         for id in [*keys.id().as_bytes(), *ticket.secret().public().as_bytes()] {
             assert!(!said.contains(&base32(&id)[..13]) && !said.contains(&hex(&id)[..16]), "{said}");

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{
-        AnchorChange, AnchorOutcome, Charge, Day, StoreError,
+        AnchorChange, AnchorOutcome, Charge, Day, StoreError, damage,
         record::{self, Anchor, Evaluation, Secrets, Shown, Staged, anchor_key, secrets_key, untold_key},
         tables::{Batch, Space, Tables},
     },
@@ -313,7 +313,7 @@ fn prove<T: Tables>(
                 seal(batch, id, &mut anchor, &mut secrets, scene);
                 save(batch, id, &anchor);
                 if !token::present(batch, fires, scene)?.is_whole {
-                    tracing::error!("what a deed sets off is damaged; nothing is released");
+                    damage::found();
                     return unjudged(batch, id, before);
                 }
                 return Ok(AnchorOutcome::Released(Box::new(release)));

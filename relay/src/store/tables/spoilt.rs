@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         Born, Mailbox, StoreError,
-        damage::scan_around,
+        damage::{self, scan_around},
         keys::Slot,
         record::{self, Placed, SEAL_HEAD, Seal, UNSEALED, decode_envelope, envelope_length, key},
     },
@@ -60,7 +60,7 @@ impl<T: Tables> Batch<'_, T> {
         });
         match found {
             Err(StoreError::Damaged) => {
-                tracing::error!("something that is deleted is damaged: what opens it is not overwritten");
+                damage::found();
                 self.delete(Space::Bulk, key);
             }
             found => {

@@ -8,7 +8,7 @@ use lapwing_wire::{
 use super::{
     super::{
         super::{
-            StoreError,
+            StoreError, damage,
             record::{self, Cause, Tripwire, key, link_key, linked_in, links_of, list_key},
             tables::{Batch, Scan, Space, Tables},
         },
@@ -37,7 +37,7 @@ pub(in super::super) fn tell<T: Tables>(
         // One that the disk has spoilt keeps no other from telling, and no anchor from freezing.
         match tell_of(batch, anchor, &id, scene) {
             Err(StoreError::Damaged) => {
-                tracing::error!("a tripwire that is to tell of an anchor is damaged");
+                damage::found();
                 is_whole = false;
             }
             told => is_whole &= told?,

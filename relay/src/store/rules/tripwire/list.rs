@@ -13,7 +13,7 @@ use lapwing_wire::{
 
 use super::super::{
     super::{
-        Mailbox, Outcome, StoreError, Withdrawn,
+        Mailbox, Outcome, StoreError, Withdrawn, damage,
         record::{Anchor, Cause, Tripwire, anchor_key, key, list_key},
         tables::{Batch, Space, Tables},
     },
@@ -44,7 +44,7 @@ pub(super) fn run<T: Tables>(
         };
         match done {
             Err(StoreError::Damaged) => {
-                tracing::error!("what an action of a tripwire names is damaged; the other actions are done");
+                damage::found();
                 is_whole = false;
             }
             done => done?,

@@ -13,7 +13,7 @@ use lapwing_wire::{
 use super::{
     super::{
         super::{
-            Outcome, StoreError,
+            Outcome, StoreError, damage,
             record::{Cause, Raised, Tripwire, key, list_key},
             tables::{Batch, Space, Tables},
         },
@@ -75,9 +75,9 @@ fn agreed<T: Tables>(
     let Some(quorum) = tripwire.quorum.as_ref().filter(|q| q.raised.len() >= usize::from(q.threshold)) else {
         return Ok(None);
     };
-    let sealed = batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum)).inspect_err(|_| {
-        tracing::error!("what a quorum is to set off cannot be read; its voices are kept");
-    })?;
+    // Its voices are kept.
+    let sealed =
+        batch.load_sealed(&list_key(&raise.tripwire, Cause::Quorum)).inspect_err(|_| damage::found())?;
     let Some(sealed) = sealed else { return Ok(None) };
     let shares: Vec<&Share> = quorum.raised.iter().map(|raised| &raised.share).collect();
     Ok(open_list(&SealedList::from_bytes(sealed.to_vec()), quorum.threshold, &raise.tripwire, &shares))

@@ -13,7 +13,7 @@ use lapwing_wire::{
 use super::{
     super::{
         super::{
-            StoreError,
+            StoreError, damage,
             record::{Cause, Tripwire, key, list_key},
             tables::{Batch, Scan, Space, Tables},
         },
@@ -49,7 +49,7 @@ pub(in super::super) fn present<T: Tables>(
         // One tripwire that the disk has spoilt keeps no other from doing what the token says.
         let (there, is_done) = match look(batch, &record, index, &token.lookup(), scene) {
             Err(StoreError::Damaged) => {
-                tracing::error!("a tripwire of a token is damaged; the others are done");
+                damage::found();
                 is_whole = false;
                 continue;
             }

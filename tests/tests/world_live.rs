@@ -307,6 +307,41 @@ async fn who_follows_is_told_of_what_is_not_given_until_it_is() {
     assert!((15..60).contains(&asked), "{asked} times in ten minutes");
 }
 
+/// DRV-03: a window that waits for what came before it in an older log is dropped with the round that is cut off, and neither passed over
+/// nor taken for subscribed.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_an_older_log_when_a_round_is_cut_off_is_read_again() {
+    let mut world = World::new(310);
+    let (mut ana, mut ben, mut cem) = group_of_three(&mut world).await;
+    let old = ben.log(GROUP);
+    ana.group(GroupCommand::Remove { group: GROUP.into(), member: "cem".into() });
+    calm(&mut [&mut ana, &mut ben, &mut cem]).await;
+    assert_ne!(ben.log(GROUP), old);
+    assert!(ben.mailboxes().iter().any(|(id, row)| *id == old && row.read.is_some()), "the old one is read");
+    ana.say(GROUP, "1");
+    ana.sync().await;
+    ben.restart();
+    // Proofs take some time, so the round is over before the request that hangs is given up.
+    world.net.set_faults(Faults { delay: Duration::from_millis(500), ..Faults::default() });
+    let (client, hung) = (ben.client, Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&hung);
+    world.net.set_script(Some(Box::new(move |who, body| match body {
+        RequestBody::Subscribe(read) if who == client && read.mailbox == old => {
+            if count.fetch_add(1, Ordering::Relaxed) == 0 { Fate::TimedOut } else { Fate::Answered }
+        }
+        _ => Fate::Answered,
+    })));
+    follow_until(&mut ben, 2, async {
+        // While the first round waits for the old log.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        ana.say(GROUP, "2");
+        ana.sync().await;
+    })
+    .await;
+    assert!(hung.load(Ordering::Relaxed) > 1, "a round was cut off, and there was another");
+    assert_eq!(ben.heard(GROUP), ["1", "2"]);
+}
+
 /// What was answered before a round was cut off is neither taken nor passed over: what comes later is not taken in its place.
 #[tokio::test(start_paused = true)]
 async fn what_a_round_that_was_cut_off_had_read_is_read_again() {

@@ -110,7 +110,7 @@ async fn nothing_is_acknowledged_to_a_relay_that_was_put_back_and_does_not_show_
     has_all_new(&alice, 3);
 }
 
-/// What was taken before is asked for with the next, so that a change shows, and is neither told again nor counted as use.
+/// What was taken before is asked for with the next, so that a change shows, and is not told again.
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_acknowledgement_was_lost_is_shown_once() {
     let mut world = World::new(357);
@@ -134,6 +134,44 @@ async fn a_message_whose_acknowledgement_was_lost_is_shown_once() {
     bob.say("alice", "twice");
     bob.sync().await;
     alice.sync().await;
+    assert_eq!(alice.heard("bob"), ["once", "twice"]);
+}
+
+/// What was taken before does not hide that nothing behind it can be read.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_behind_what_was_taken_is_told() {
+    let mut world = World::new(362);
+    let (mut alice, mut bob) = world.acquainted().await;
+    let (client, of_alice) = (alice.client, inbox(&alice, "bob"));
+    bob.say("alice", "once");
+    bob.sync().await;
+    world.net.set_script(Some(Box::new(move |who, body| match body {
+        RequestBody::Ack(_) if who == client => Fate::Lost,
+        _ => Fate::Answered,
+    })));
+    alice.settle().await;
+    world.net.set_script(None);
+    bob.say("alice", "twice");
+    bob.sync().await;
+    alice.restart();
+    // A window ends before what cannot be read, and is refused where that would be all.
+    world.net.set_tamper(Some(Box::new(move |who, request, answer| match (request, answer) {
+        (RequestBody::Read(read), ResponseBody::Window(mut window))
+            if who == client && read.mailbox == of_alice =>
+        {
+            let _ = window.items.pop();
+            if window.items.is_empty() {
+                ResponseBody::Refused(Refusal::Busy)
+            } else {
+                ResponseBody::Window(window)
+            }
+        }
+        (_, answer) => answer,
+    })));
+    let report = alice.settle().await;
+    assert_eq!(report.unread.len(), 1);
+    world.net.set_tamper(None);
+    alice.settle().await;
     assert_eq!(alice.heard("bob"), ["once", "twice"]);
 }
 

@@ -113,7 +113,7 @@ impl Driver {
                 away.retain(|trouble| !is_due && told != Some(*trouble.relay.key()));
                 let without = away.iter().map(|trouble| *trouble.relay.key()).collect();
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe, &without).await;
-                let is_quiet = report.trouble.is_empty() && (!is_due || !waiting(compartments));
+                let is_quiet = report.trouble.is_empty() && !waiting(compartments, &without);
                 let pause = if !is_quiet {
                     backoff.after_failure(&mut *self.rng)
                 } else if is_due {
@@ -160,13 +160,14 @@ impl Driver {
             };
             let now = tokio::time::Instant::now();
             match noticed {
-                Ok(true) => {
+                Ok(Noticed::Taken) => {
                     // Answers to what came leave at once.
                     dropped.reset();
                     came = Some(relay);
                 }
                 // DRV-05: a relay may tell of what cannot be taken as often as it likes.
-                Ok(false) => due = due.min(now + dropped.after_failure(&mut *self.rng)),
+                Ok(Noticed::Dropped) => due = due.min(now + dropped.after_failure(&mut *self.rng)),
+                Ok(Noticed::Nothing) => {}
                 Err(Lost) => {
                     self.lines.remove(&relay);
                     due = due.min(now + backoff.after_failure(&mut *self.rng));
@@ -240,17 +241,17 @@ impl Driver {
         tokio::time::timeout(TICK, select_all(all)).await.ok().map(|(said, _, _)| said)
     }
 
-    /// Takes what a relay tells. Answers whether it was taken; what was not comes with the next settling.
+    /// Takes what a relay tells. What is dropped comes with the next settling.
     async fn noticed(
         &mut self,
         relay: &RelayKey,
         notice: Notice,
         compartments: &[Compartment],
         report: &mut Report,
-    ) -> Result<bool, Lost> {
+    ) -> Result<Noticed, Lost> {
         let Notice::Window(window) = notice;
         let Self { transport: _, clock, rng, lines, heirs: _, begun: _, used } = self;
-        let Some(line) = lines.get(relay).cloned() else { return Ok(false) };
+        let Some(line) = lines.get(relay).cloned() else { return Ok(Noticed::Dropped) };
         let ask = Ask::Read;
         let shared = Shared {
             compartments,
@@ -269,23 +270,36 @@ impl Driver {
             if !line.is_subscribed(&mailbox) || !continues(&window, &row) {
                 // Subscribed anew in the settling that follows: what was dropped before it must not be acknowledged with it.
                 line.forget(&mailbox);
-                return Ok(false);
+                return Ok(Noticed::Dropped);
             }
-            shared.read_older(&line, number, &mailbox, &row).await?;
+            let is_new = window.items.last().is_some_and(|item| item.place.seq > row.cursor);
+            // May bring what the window has, too.
+            let is_new = shared.read_older(&line, number, &mailbox, &row).await? || is_new;
             match shared.take(number, window) {
                 Taken::All | Taken::More => {}
-                Taken::Nothing => return Ok(false),
+                Taken::Nothing => return Ok(Noticed::Dropped),
                 // As above: from the beginning, or from what could not be taken.
                 Taken::Reset | Taken::Stuck => {
                     line.forget(&mailbox);
-                    return Ok(false);
+                    return Ok(Noticed::Dropped);
                 }
             }
             let taken = shared.to_acknowledge(number, &mailbox);
-            return line.acknowledge(taken.into_iter().collect()).await.map(|()| true).map_err(|_| Lost);
+            line.acknowledge(taken.into_iter().collect()).await.map_err(|_| Lost)?;
+            return Ok(if is_new { Noticed::Taken } else { Noticed::Nothing });
         }
-        Ok(false)
+        Ok(Noticed::Dropped)
     }
+}
+
+/// What became of what a relay told.
+enum Noticed {
+    /// There was something new in it.
+    Taken,
+    /// All of it was known.
+    Nothing,
+    /// It is asked for anew.
+    Dropped,
 }
 
 /// Whether nothing lies between what was taken of a mailbox and what is told of it, as far as its numbers say. Numbers may be missing (what
@@ -296,8 +310,10 @@ fn continues(window: &Window, row: &MailboxRow) -> bool {
     window.newest >= row.cursor && first.is_none_or(|seq| seq == row.cursor.next())
 }
 
-fn waiting(compartments: &[Compartment]) -> bool {
+/// Whether something waits for a relay that was asked.
+fn waiting(compartments: &[Compartment], without: &HashSet<RelayKey>) -> bool {
     compartments.iter().any(|compartment| {
-        Unit::new(&*compartment.base).range::<OpRow>(&[], None, 1, false).is_ok_and(|o| !o.is_empty())
+        let waiting = Unit::new(&*compartment.base).scan::<OpRow>(&[]).unwrap_or_default();
+        waiting.iter().any(|(_, op)| !without.contains(op.relay.key()))
     })
 }

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use lapwing_wire::{
     capability::{SecretKey, Subject},
-    frame::{Ack, MailboxKind, Read, Refusal, RequestBody, ResponseBody, Seq},
+    frame::{Ack, Read, Refusal, RequestBody, ResponseBody, Seq},
     ids::MailboxId,
 };
 
@@ -132,8 +132,9 @@ impl Line {
     /// Proves what is needed, then asks for a window after each row's cursor, all at once; the relay takes the requests in the order
     /// of what is returned. Each answer comes by itself.
     ///
-    /// Of a queue the first window of a link begins with what was taken last, if that is still there: something else under its number
-    /// was stored by a relay that had lost it (INB-03), and would be deleted unread with the acknowledgement.
+    /// The first window of a link begins with what was taken last, if that is still there: something else under its number was stored by
+    /// a relay that had lost it (INB-03). Of a queue it would be deleted unread with the acknowledgement; of a log it would look as if that
+    /// had been read to its end.
     pub(super) async fn ask(
         &self,
         readings: &[Reading],
@@ -148,7 +149,7 @@ impl Line {
                 Some(key) => refused.get(&key.subject()).cloned(),
                 None => Some(Err(LinkError::Malformed)),
             };
-            let is_shown = self.state().shown.contains(mailbox) || row.kind == MailboxKind::Log;
+            let is_shown = self.state().shown.contains(mailbox);
             let after = if is_shown { row.cursor } else { row.cursor.before() };
             let read = Read { mailbox: *mailbox, after, count };
             let is_told = ask == Ask::Read || self.is_subscribed(mailbox);

@@ -1,7 +1,7 @@
 //! What waits at one relay: windows are asked for, taken, and only then acknowledged.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -95,7 +95,10 @@ impl Shared<'_> {
         let mut came = false;
         while !readings.is_empty() {
             let count = readings.len().min(READERS);
-            let chunk: Vec<Reading> = readings.drain(..count).collect();
+            let mut chunk: Vec<Reading> = readings.drain(..count).collect();
+            add_older(&Unit::new(&*compartment.base), &mut chunk, &mut readings, |id| {
+                !progress.read.contains(&(number, *id)) && !progress.gone.contains(id)
+            });
             came |= self.read_chunk(line, number, chunk, progress).await?;
         }
         Ok(came)
@@ -118,7 +121,8 @@ impl Shared<'_> {
                 .map(|all| all.unwrap_or_default().into_iter().filter(|id| here.contains(id)).collect())
                 .collect()
         };
-        let (done, _) = watch::channel(HashSet::new());
+        // Which are over, and whether they were lost.
+        let (done, _) = watch::channel(HashMap::new());
         let progress = Mutex::new(progress);
         let asked = line.ask(&chunk, WINDOW, self.ask).await;
         let all = chunk.iter().zip(asked).zip(&older).map(|((reading, asked), older)| {
@@ -126,10 +130,18 @@ impl Shared<'_> {
             async move {
                 let answer = asked.await;
                 // The sender outlives this.
-                let _ = waits.wait_for(|done| older.iter().all(|id| done.contains(id))).await;
-                let end = self.read_one(line, number, reading, answer, progress).await;
+                let is_lost = match waits.wait_for(|done| older.iter().all(|id| done.contains_key(id))).await
+                {
+                    Ok(done) => older.iter().any(|id| done.get(id) == Some(&true)),
+                    Err(_) => true,
+                };
+                let end = if is_lost {
+                    Err(Lost)
+                } else {
+                    self.read_one(line, number, reading, answer, progress).await
+                };
                 done.send_modify(|done| {
-                    done.insert(reading.mailbox);
+                    done.insert(reading.mailbox, end.is_err());
                 });
                 end
             }
@@ -191,7 +203,9 @@ impl Shared<'_> {
         let mut window = first;
         let mut came = false;
         let mut resets = 0;
+        let mut has_looked_behind = false;
         for _ in 0..MAX_WINDOWS {
+            let is_empty = window.items.is_empty();
             let before = self.mailbox_row(number, &mailbox).map(|row| row.cursor);
             came |= window.items.last().map(|item| item.place.seq) > before;
             match self.take(number, window) {
@@ -205,6 +219,11 @@ impl Shared<'_> {
                     // What comes later must not be taken before this.
                     line.forget(&mailbox);
                     break;
+                }
+                // What was taken before may be all that a window has if what lies behind it cannot be read: then that is told.
+                Taken::Nothing if !is_empty && !has_looked_behind => {
+                    has_looked_behind = true;
+                    self.begun(line, &mailbox);
                 }
                 Taken::Nothing => {
                     self.begun(line, &mailbox);
@@ -286,22 +305,22 @@ impl Shared<'_> {
         Unit::new(&*compartment.base).get(mailbox).ok().flatten()
     }
 
-    /// DRV-03: reads what was left for this mailbox, before a notice of it is taken.
+    /// DRV-03: reads what was left for this mailbox, before a notice of it is taken. Answers whether anything came.
     pub(super) async fn read_older(
         &self,
         line: &Line,
         number: usize,
         mailbox: &MailboxId,
         row: &MailboxRow,
-    ) -> Result<(), Lost> {
-        let Some(compartment) = self.compartments.get(number) else { return Ok(()) };
+    ) -> Result<bool, Lost> {
+        let Some(compartment) = self.compartments.get(number) else { return Ok(false) };
         let older: Vec<Reading> = {
             let unit = Unit::new(&*compartment.base);
             let older = older_than(&unit, mailbox, row).unwrap_or_default().into_iter();
             let row_of = |id: MailboxId| Some(Reading { mailbox: id, row: unit.get(&id).ok().flatten()? });
             older.filter_map(row_of).filter(|reading| is_readable(&reading.row, row.relay.key())).collect()
         };
-        self.read(line, number, older, &mut Progress::default()).await.map(|_| ())
+        self.read(line, number, older, &mut Progress::default()).await
     }
 }
 
@@ -386,6 +405,34 @@ fn older_than(unit: &Unit<'_>, mailbox: &MailboxId, row: &MailboxRow) -> Result<
         }
         _ => Vec::new(),
     })
+}
+
+/// DRV-03: puts what a chunk's mailboxes were left for, and what is to be read before them, behind them: from the rest, or because it
+/// tells by itself what comes, and may have been told of something that is not here yet.
+fn add_older(
+    unit: &Unit<'_>,
+    chunk: &mut Vec<Reading>,
+    rest: &mut Vec<Reading>,
+    is_wanted: impl Fn(&MailboxId) -> bool,
+) {
+    let older: Vec<(MailboxId, RelayKey)> = chunk
+        .iter()
+        .flat_map(|Reading { mailbox, row }| {
+            let older = older_than(unit, mailbox, row).unwrap_or_default().into_iter().rev();
+            older.map(|id| (id, *row.relay.key()))
+        })
+        .collect();
+    for (id, relay) in older {
+        if !is_wanted(&id) || chunk.iter().any(|reading| reading.mailbox == id) {
+            continue;
+        }
+        let waiting = rest.iter().position(|reading| reading.mailbox == id).map(|at| rest.remove(at));
+        let reading = waiting.or_else(|| {
+            let row = unit.get::<MailboxRow>(&id).ok().flatten().filter(|row| is_readable(row, &relay))?;
+            Some(Reading { mailbox: id, row })
+        });
+        chunk.extend(reading);
+    }
 }
 
 /// How many mailboxes were left for this one.

@@ -1,6 +1,6 @@
 //! `send`, `read`, `sync`.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use lapwing_wire::frame::Refusal;
 use serde::Serialize;
@@ -261,13 +261,13 @@ async fn follow(
 ) -> Result<(), Error> {
     shell.output.talk(WAITING);
     let zone = Zone::of_system();
-    let mut failed = None;
+    let (mut failed, mut warned) = (None, BTreeSet::new());
     let is_seen = shell.output.goes_somewhere();
     let (output, now) = (&shell.output, &shell.world.clock);
     let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
         let mut last = None;
         for (compartment, effect) in effects {
-            if let Err(error) = told(output, compartments, *compartment, effect) {
+            if let Err(error) = told(output, &mut warned, compartments, (*compartment, effect)) {
                 failed = Some(error);
                 return Next::End;
             }
@@ -319,8 +319,16 @@ fn replaced() -> Error {
 }
 
 /// Tells what must not be missed while following.
-fn told(output: &Output, compartments: &[Compartment], number: usize, effect: &Effect) -> Result<(), Error> {
-    if let Some(text) = warning(effect) {
+fn told(
+    output: &Output,
+    warned: &mut BTreeSet<&'static str>,
+    compartments: &[Compartment],
+    (number, effect): (usize, &Effect),
+) -> Result<(), Error> {
+    // Once: a relay may contradict itself with everything that it says.
+    if let Some(text) = warning(effect)
+        && warned.insert(text)
+    {
         output.warn(text);
     }
     let Effect::Alert { alert } = effect else { return Ok(()) };
@@ -378,7 +386,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
     if let Some(seconds) = args.wait {
         let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
         let output = &shell.output;
-        let mut failed = None;
+        let (mut failed, mut warned) = (None, BTreeSet::new());
         let mut waits = false;
         let mut decide = |compartments: &[Compartment], effects: &[(usize, Effect)]| {
             if !std::mem::replace(&mut waits, true) {
@@ -386,7 +394,7 @@ pub(super) async fn sync(shell: &mut Shell, args: &SyncArgs) -> Result<Exit, Err
             }
             for (number, effect) in effects {
                 counts.add(effect);
-                if let Err(error) = told(output, compartments, *number, effect) {
+                if let Err(error) = told(output, &mut warned, compartments, (*number, effect)) {
                     failed = Some(error);
                     return Next::End;
                 }

@@ -342,6 +342,52 @@ async fn what_waits_for_an_older_log_when_a_round_is_cut_off_is_read_again() {
     assert_eq!(ben.heard(GROUP), ["1", "2"]);
 }
 
+/// What waits for a log leaves although one from before it hangs, and although the log's newest envelope cannot be read any more.
+#[tokio::test(start_paused = true)]
+async fn a_message_to_a_group_leaves_beside_an_older_log_that_hangs_and_a_last_envelope_that_is_damaged() {
+    let mut world = World::new(311);
+    let (mut ana, mut ben, mut cem) = group_of_three(&mut world).await;
+    let old = ben.log(GROUP);
+    ana.group(GroupCommand::Remove { group: GROUP.into(), member: "cem".into() });
+    calm(&mut [&mut ana, &mut ben, &mut cem]).await;
+    let (client, new) = (ben.client, ben.log(GROUP));
+    let cursor_of =
+        |ben: &Person, log| ben.mailboxes().into_iter().find(|(id, _)| *id == log).unwrap().1.cursor;
+    // Sealed, and then cut off.
+    ben.say(GROUP, "beside one that hangs");
+    world.net.set_script(Some(Box::new(move |who, body| match body {
+        RequestBody::Append(_) if who == client => Fate::Lost,
+        _ => Fate::Answered,
+    })));
+    ben.settle().await;
+    ben.restart();
+    world.net.set_script(Some(Box::new(move |who, body| match body {
+        RequestBody::Read(read) if who == client && read.mailbox == old => Fate::TimedOut,
+        _ => Fate::Answered,
+    })));
+    let (driver, compartment) = ben.driver();
+    let report = driver.settle(&[compartment], Duration::from_secs(12)).await;
+    assert_eq!(report.trouble.len(), 1);
+    ana.sync().await;
+    assert_eq!(ana.heard(GROUP), ["beside one that hangs"]);
+    world.net.set_script(None);
+    calm(&mut [&mut ana, &mut ben]).await;
+
+    ben.restart();
+    let cursor = cursor_of(&ben, new);
+    world.net.set_tamper(Some(Box::new(move |who, request, answer| match request {
+        RequestBody::Read(read) if who == client && read.mailbox == new && read.after < cursor => {
+            ResponseBody::Refused(Refusal::Busy)
+        }
+        _ => answer,
+    })));
+    ben.say(GROUP, "behind one that is damaged");
+    let report = ben.settle().await;
+    assert!(report.unread.is_empty());
+    ana.sync().await;
+    assert_eq!(ana.heard(GROUP).last().map(String::as_str), Some("behind one that is damaged"));
+}
+
 /// What was answered before a round was cut off is neither taken nor passed over: what comes later is not taken in its place.
 #[tokio::test(start_paused = true)]
 async fn what_a_round_that_was_cut_off_had_read_is_read_again() {

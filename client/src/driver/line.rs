@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use lapwing_wire::{
     capability::{SecretKey, Subject},
-    frame::{Ack, Read, Refusal, RequestBody, ResponseBody, Seq},
+    frame::{Ack, MailboxKind, Read, Refusal, RequestBody, ResponseBody, Seq},
     ids::MailboxId,
 };
 
@@ -152,12 +152,25 @@ impl Line {
             let is_shown = self.state().shown.contains(mailbox);
             let after = if is_shown { row.cursor } else { row.cursor.before() };
             let read = Read { mailbox: *mailbox, after, count };
+            // Of a log nothing is deleted with an acknowledgement: where what was taken last cannot be read any more, it is left out, or nobody
+            // could write to the log again.
+            let without = (row.kind == MailboxKind::Log && after < row.cursor).then_some(Read {
+                mailbox: *mailbox,
+                after: row.cursor,
+                count,
+            });
             let is_told = ask == Ask::Read || self.is_subscribed(mailbox);
+            let request = move |read| {
+                let body = if is_told { RequestBody::Read(read) } else { RequestBody::Subscribe(read) };
+                self.link.request(body)
+            };
             async move {
-                match refusal {
-                    Some(refusal) => refusal,
-                    None if is_told => self.link.request(RequestBody::Read(read)).await,
-                    None => self.link.request(RequestBody::Subscribe(read)).await,
+                if let Some(refusal) = refusal {
+                    return refusal;
+                }
+                match (request(read).await, without) {
+                    (Ok(ResponseBody::Refused(Refusal::Busy)), Some(without)) => request(without).await,
+                    (answer, _) => answer,
                 }
             }
         });

@@ -144,10 +144,10 @@ impl<'a> Shared<'a> {
             let mut active = false;
             for number in 0..self.compartments.len() {
                 let logs = self.readable(relay, number, line, progress, Wanted::LogsToWrite);
-                active |= self.read(line, number, logs, progress).await?;
+                active |= self.read(line, number, (logs, Wanted::LogsToWrite), progress).await?;
                 active |= self.operations(relay, line, number, progress).await?;
                 let rest = self.readable(relay, number, line, progress, Wanted::All);
-                active |= self.read(line, number, rest, progress).await?;
+                active |= self.read(line, number, (rest, Wanted::All), progress).await?;
             }
             if !active {
                 break;

@@ -80,7 +80,7 @@ impl Shared<'_> {
         &self,
         line: &Line,
         number: usize,
-        mailboxes: Vec<Reading>,
+        (mailboxes, wanted): (Vec<Reading>, Wanted),
         progress: &mut Progress,
     ) -> Result<bool, Lost> {
         let Some(compartment) = self.compartments.get(number) else { return Ok(false) };
@@ -96,9 +96,12 @@ impl Shared<'_> {
         while !readings.is_empty() {
             let count = readings.len().min(READERS);
             let mut chunk: Vec<Reading> = readings.drain(..count).collect();
-            add_older(&Unit::new(&*compartment.base), &mut chunk, &mut readings, |id| {
-                !progress.read.contains(&(number, *id)) && !progress.gone.contains(id)
-            });
+            // What has to leave does not wait for an older log that hangs.
+            if wanted == Wanted::All {
+                add_older(&Unit::new(&*compartment.base), &mut chunk, &mut readings, |id| {
+                    !progress.read.contains(&(number, *id)) && !progress.gone.contains(id)
+                });
+            }
             came |= self.read_chunk(line, number, chunk, progress).await?;
         }
         Ok(came)
@@ -320,7 +323,7 @@ impl Shared<'_> {
             let row_of = |id: MailboxId| Some(Reading { mailbox: id, row: unit.get(&id).ok().flatten()? });
             older.filter_map(row_of).filter(|reading| is_readable(&reading.row, row.relay.key())).collect()
         };
-        self.read(line, number, older, &mut Progress::default()).await
+        self.read(line, number, (older, Wanted::All), &mut Progress::default()).await
     }
 }
 

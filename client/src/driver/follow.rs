@@ -114,23 +114,16 @@ impl Driver {
                 let without = away.iter().map(|trouble| *trouble.relay.key()).collect();
                 let report = self.settle_as(compartments, ROUND, Ask::Subscribe, &without).await;
                 let is_quiet = report.trouble.is_empty() && !waiting(compartments, &without);
-                let pause = if !is_quiet {
-                    backoff.after_failure(&mut *self.rng)
-                } else if is_due {
+                if is_quiet && is_due {
                     backoff.reset();
-                    IDLE
-                } else {
-                    IDLE
-                };
+                }
+                let pause = if is_quiet { IDLE } else { backoff.after_failure(&mut *self.rng) };
                 // By a measure of its own: a mailbox that stays damaged must not slow down all that becomes due.
-                let pause = if !report.unread.is_empty() {
-                    pause.min(unread.after_failure(&mut *self.rng))
-                } else {
-                    if is_due {
-                        unread.reset();
-                    }
-                    pause
-                };
+                let is_whole = report.unread.is_empty();
+                if is_whole && is_due {
+                    unread.reset();
+                }
+                let pause = if is_whole { pause } else { pause.min(unread.after_failure(&mut *self.rng)) };
                 let next = tokio::time::Instant::now() + pause;
                 due = if is_due { next } else { due.min(next) };
                 total.trouble = away;
